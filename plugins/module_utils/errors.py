@@ -1,0 +1,84 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""Errors as a product: what happened, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class LifeboatError(Exception):
+    """One line for an operator: ``what: where; remedy``.
+
+    what: what happened, without a trailing period. where: object, path or address.
+    remedy: what to do next. code: a stable word from the closed taxonomy below,
+    used by callers that must tell failures apart. No argument may hold a secret.
+    """
+
+    code = "error"
+
+    def __init__(self, what: str, where: str = "", remedy: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.remedy = remedy
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = self.what
+        if self.where:
+            text += f": {self.where}"
+        if self.remedy:
+            text += f"; {self.remedy}"
+        return text
+
+    def as_dict(self) -> dict[str, str]:
+        """The error as run.json and module results carry it."""
+        return {"code": self.code, "what": self.what, "where": self.where, "remedy": self.remedy}
+
+
+class ConfigError(LifeboatError):
+    """The catalog or the arguments are wrong; nothing was touched."""
+
+    code = "config"
+
+
+class DamageError(LifeboatError):
+    """A stored object is missing, altered or cannot be decoded. ``where`` names snapshot and object."""
+
+    code = "damage"
+
+
+class KeyAccessError(LifeboatError):
+    """A key is missing, wrong, or this role may not use it."""
+
+    code = "key"
+
+
+class StorageError(LifeboatError):
+    """The file system or object store refused: full, read-only, unreachable, no permission."""
+
+    code = "storage"
+
+
+class SourceError(LifeboatError):
+    """The data store of a service refused or is down."""
+
+    code = "source"
+
+
+class CheckError(LifeboatError):
+    """Health, an invariant or a digest comparison failed."""
+
+    code = "check"
+
+
+class ConflictError(LifeboatError):
+    """Somebody else holds the lease, the lock or the name."""
+
+    code = "conflict"
+
+
+class TargetError(LifeboatError):
+    """The asked target does not exist, is torn, or cannot be reached."""
+
+    code = "target"

@@ -1,0 +1,94 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""Named fault points: places where the tests kill the process to prove that nothing is lost.
+
+A point costs one dictionary look-up when no plan is set. The plan is the environment variable
+LIFEBOAT_FAULT, ``name[:nth][:action]``; the action is ``kill`` (default, SIGKILL to this process)
+or ``error`` (OSError EIO) or ``full`` (OSError ENOSPC). Only names in POINTS exist; a call with another name is a bug and raises.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+
+#: Operations of the durable layer around which a kill is worth proving.
+_DURABLE = ("write", "fsync", "rename", "link", "dirsync", "unlink")
+
+#: Subjects whose durable operations are fault points, by verb of the life cycle that uses them.
+SUBJECTS = {
+    "capture": ("repository", "key", "pack", "tree", "index", "manifest", "mark"),
+    "restore": ("stage", "origin", "swap"),
+    "commit": ("displaced",),
+    "ledger": ("ledger", "lease"),
+}
+
+#: Points that stand between steps of a state machine and are not file operations.
+STEPS = (
+    "capture.begin",
+    "capture.source.done",
+    "capture.end",
+    "restore.stage.begin",
+    "restore.stage.provisioned",
+    "restore.stage.filled",
+    "restore.stage.verified",
+    "restore.cutover.intent",
+    "restore.cutover.displaced",
+    "restore.cutover.swapped",
+    "restore.cutover.done",
+    "restore.verdict",
+    "commit.intent",
+    "commit.source.done",
+    "commit.done",
+    "rollback.intent",
+    "rollback.displaced",
+    "rollback.swapped",
+    "rollback.done",
+)
+
+
+def points() -> list[str]:
+    """Every fault point, sorted: ``<subject>.<operation>.<before|after>`` and the steps."""
+    names = [
+        f"{subject}.{operation}.{when}"
+        for subjects in SUBJECTS.values()
+        for subject in subjects
+        for operation in _DURABLE
+        for when in ("before", "after")
+    ]
+    return sorted(names + list(STEPS))
+
+
+_KNOWN = frozenset(points())
+_lock = threading.Lock()
+_hits: dict[str, int] = {}
+
+
+def point(name: str) -> None:
+    """Pass a fault point; act when the plan names it and its count is reached."""
+    if name not in _KNOWN:
+        raise AssertionError(f"unknown fault point {name}")
+    trace = os.environ.get("LIFEBOAT_FAULT_TRACE")
+    if trace:
+        with open(trace, "a", encoding="utf-8") as handle:
+            handle.write(name + "\n")
+    plan = os.environ.get("LIFEBOAT_FAULT")
+    if not plan:
+        return
+    wanted, _sep, rest = plan.partition(":")
+    if wanted != name:
+        return
+    nth, _sep, action = rest.partition(":")
+    with _lock:
+        _hits[name] = _hits.get(name, 0) + 1
+        if _hits[name] != int(nth or 1):
+            return
+    if action == "error":
+        raise OSError(errno.EIO, "injected fault", name)
+    if action == "full":
+        raise OSError(errno.ENOSPC, "injected fault: no space left", name)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,42 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""Third-party libraries, imported where they are needed and named when they are missing."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from .errors import ConfigError
+
+#: import name -> requirement to install
+REQUIREMENTS = {
+    "blake3": "blake3",
+    "boto3": "boto3",
+    "cryptography": "cryptography",
+    "hvac": "hvac",
+    "jmespath": "jmespath",
+    "psycopg2": "psycopg2-binary",
+    "pyfastcdc": "pyfastcdc",
+    "redis": "redis",
+    "yaml": "PyYAML",
+    "zstandard": "zstandard",
+}
+
+
+def need(name: str) -> Any:
+    """Import ``name`` (dotted names allowed) or raise ConfigError that names the package to install."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        import platform
+        import sys
+
+        package = REQUIREMENTS.get(name.split(".")[0], name.split(".")[0])
+        raise ConfigError(
+            f"Python library {package} is missing or broken",
+            f"{sys.executable} on {platform.node()}",
+            f"run the bootstrap playbook or: {sys.executable} -m pip install {package}",
+        ) from error

@@ -1,0 +1,208 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""The one contract of all sources, and what the engine hands them.
+
+A source turns a data store into entries and chunks and back. It knows nothing of repositories, keys, ledgers
+or Ansible. Everything it is given is in the context; everything it must remember between calls is in the stage
+record (plain JSON, written to the ledger *before* it acts), so each call can be repeated after a kill.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, ClassVar, Iterator
+
+from ..errors import LifeboatError
+from ..progress import Progress
+
+#: One extent of a byte stream: (chunk number in this tree, offset inside the chunk, length), all in bytes.
+Extent = tuple[int, int, int]
+
+#: A content digest: {"algorithm": str, "value": hex str, ...source's own fields that comparison needs}.
+Digest = dict[str, Any]
+
+#: A tree entry: one JSON object; "type" names its kind, "extents" (list of Extent) its data where it has any.
+Entry = dict[str, Any]
+
+
+@dataclass
+class Finding:
+    """One preflight observation: level is "error" or "warning"."""
+
+    level: str
+    error: LifeboatError
+
+    def as_dict(self) -> dict[str, str]:
+        return {"level": self.level, **self.error.as_dict()}
+
+
+@dataclass
+class Context:
+    """What a source may know: its names, its catalog entry, a private directory, where to tell progress.
+
+    config: the source's validated catalog entry. work_dir: private directory (0700) on the data's host.
+    workers: how many threads it may use.
+    digest_key: 32 bytes; content digests are keyed with it, so that they tell an outsider nothing.
+    """
+
+    service: str
+    source: str
+    config: dict[str, Any]
+    work_dir: str
+    progress: Progress
+    digest_key: bytes
+    workers: int = 2
+
+
+class Writer(ABC):
+    """Where a capture puts what it reads. put() and put_stream() are thread-safe."""
+
+    #: The tree of the parent snapshot, or None for a full capture.
+    previous: TreeReader | None
+
+    @abstractmethod
+    def put(self, data: bytes | memoryview) -> int:
+        """Store one chunk (at most 4 MiB, never empty); returns its number in this tree. Deduplicates."""
+
+    @abstractmethod
+    def put_stream(self, stream: BinaryIO, name: str) -> tuple[list[Extent], int]:
+        """Cut a byte stream by content into chunks and store them in parallel; returns (extents, size in bytes)."""
+
+    @abstractmethod
+    def reuse(self, number: int) -> int:
+        """Take over a chunk of the parent tree by its number there, without reading it; returns its number here.
+
+        Raises KeyError when the parent does not have it or its pack is gone: capture the data anew.
+        """
+
+    @abstractmethod
+    def chunk_id(self, number: int) -> bytes:
+        """The keyed BLAKE3 (32 bytes) of a chunk's plain content."""
+
+    @abstractmethod
+    def entry(self, entry: Entry) -> None:
+        """Append an entry to the tree; call it in the order in which stage() wants to read. Not thread-safe."""
+
+
+class TreeReader(ABC):
+    """A snapshot's entries, readable with the index key alone."""
+
+    @abstractmethod
+    def entries(self) -> Iterator[Entry]:
+        """The entries in the order of capture, streamed."""
+
+    @abstractmethod
+    def chunk_id(self, number: int) -> bytes:
+        """As Writer.chunk_id, for a chunk of this tree whose entry has been read already."""
+
+
+class Reader(TreeReader):
+    """A snapshot opened for restore: chunk contents too. Thread-safe."""
+
+    #: The signed manifest (see docs/repository-format.md): "digest", "facts", "snapshot", ...
+    manifest: dict[str, Any]
+
+    @abstractmethod
+    def chunk(self, number: int) -> bytes:
+        """One chunk, decrypted, decompressed and checked against its id; DamageError names snapshot and object."""
+
+    @abstractmethod
+    def stream(self, extents: list[Extent]) -> Iterator[bytes]:
+        """The bytes of the extents in order, fetched ahead in parallel with bounded memory."""
+
+
+@dataclass
+class Captured:
+    """What a capture proves about itself.
+
+    digest: of exactly the captured state. proof: "content" or "physical". facts: JSON that restore, plan and
+    points need in clear inside the manifest (versions, sizes in bytes, item counts, position); no content, no secret.
+    """
+
+    digest: Digest
+    proof: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Comparison:
+    """The result of holding content against the digest of a snapshot."""
+
+    equal: bool
+    differences: list[str] = field(default_factory=list)
+    items: int = 0
+
+
+class Source(ABC):
+    """One kind of data store. Life cycle of a restore:
+
+    preflight_restore -> plan_stage -> stage -> verify_staged -> cutover -> [rollback | commit]; discard for a stage given up.
+    Every method may be called again with the same stage record after a kill at any place and must finish the work.
+    """
+
+    #: The catalog word.
+    type: ClassVar[str]
+    #: Catalog options: name -> {"type": "str|int|bool|list|dict|path", "required": bool, "default": value, "help": str, "choices": list}.
+    #: "server" (dict start/stop/status), "provision" (argv) and "host" are common to all and not repeated here.
+    options: ClassVar[dict[str, dict[str, Any]]]
+
+    @abstractmethod
+    def preflight_capture(self, context: Context) -> list[Finding]:
+        """What would keep capture from working: store down, tools missing, permission. Changes nothing."""
+
+    @abstractmethod
+    def capture(self, context: Context, writer: Writer) -> Captured:
+        """Write one consistent state. Raises SourceError; a vanished or unreadable item is never skipped silently."""
+
+    @abstractmethod
+    def preflight_restore(self, context: Context, manifest: dict[str, Any]) -> list[Finding]:
+        """What would keep the restore of this snapshot from working: space, versions, permissions. Changes nothing.
+
+        An absent store is an error only if it can neither be started nor provisioned.
+        """
+
+    @abstractmethod
+    def plan_stage(self, context: Context, manifest: dict[str, Any], stage_id: str) -> dict[str, Any]:
+        """The stage record: every name that stage, cutover, commit and rollback will use. Changes nothing.
+
+        Must hold "staged" and "displaced" (paths or database names) for people to read.
+        """
+
+    @abstractmethod
+    def prepare(self, context: Context, record: dict[str, Any]) -> bool:
+        """Bring up an absent or stopped store so that staging can begin (server.start, provision).
+
+        Returns True if it had to act. Never replaces data that is there.
+        """
+
+    @abstractmethod
+    def stage(self, context: Context, reader: Reader, record: dict[str, Any]) -> None:
+        """Build the copy beside the live data. A half-built copy of an earlier try is completed or thrown away."""
+
+    @abstractmethod
+    def verify_staged(self, context: Context, reader: Reader, record: dict[str, Any]) -> Comparison:
+        """Read the staged copy back from the store and compare it with the captured digest."""
+
+    @abstractmethod
+    def verify_live(self, context: Context, reader: TreeReader, manifest: dict[str, Any]) -> Comparison:
+        """The same for the live data; absent data is not equal, not an error."""
+
+    @abstractmethod
+    def cutover(self, context: Context, record: dict[str, Any]) -> dict[str, Any]:
+        """Swap the staged copy in, keep the former data under the displaced name; returns facts for the ledger,
+        with "displaced": True if there was data to displace. Complete after a kill between the two renames."""
+
+    @abstractmethod
+    def rollback(self, context: Context, record: dict[str, Any]) -> dict[str, Any]:
+        """Put the displaced data back and set the restored copy aside (kept under "set_aside" of the returned facts)."""
+
+    @abstractmethod
+    def commit(self, context: Context, record: dict[str, Any]) -> dict[str, Any]:
+        """Delete what cutover displaced or rollback set aside; returns {"freed": bytes}."""
+
+    @abstractmethod
+    def discard(self, context: Context, record: dict[str, Any]) -> None:
+        """Remove a staged copy that will not be used."""
