@@ -1,0 +1,178 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""The typed first argument of every engine operation: one service, where its snapshots and its state live."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import state
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from .keys.provider import KeyProvider
+    from .progress import Progress
+    from .repository.repository import Repository
+    from .sources.contract import Context, Source
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
+
+#: Catalog options every source may have; the others are the source type's own.
+COMMON_SOURCE_OPTIONS = ("type", "host", "server", "provision")
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "str": str, "path": str, "int": int, "float": (int, float), "bool": bool, "list": list, "dict": dict,
+}
+
+
+def check_name(kind: str, name: object) -> str:
+    """A service or source name that is safe in paths; ConfigError otherwise."""
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise ConfigError(f"Not a {kind} name", repr(name), "use letters, digits, - and _, beginning with a letter or digit, 63 at most")
+    return name
+
+
+def source_config(service: str, name: str, entry: dict[str, Any], options: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A source's entry held against its type's options, defaults filled in. Raises ConfigError."""
+    where = f"source {name} of service {service}"
+    config: dict[str, Any] = {}
+    for key, value in entry.items():
+        if key in COMMON_SOURCE_OPTIONS:
+            config[key] = value
+            continue
+        if key not in options:
+            near = difflib.get_close_matches(key, [*options, *COMMON_SOURCE_OPTIONS], 1)
+            raise ConfigError(f"Unknown option {key!r}", where, f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(options))}")
+        config[key] = value
+    for key, option in options.items():
+        if config.get(key) is None:
+            if option.get("required"):
+                raise ConfigError(f"Option {key!r} is missing", where, str(option.get("help", "")))
+            config[key] = option.get("default")
+            continue
+        config[key] = _convert(key, config[key], option, where)
+    return config
+
+
+def _convert(key: str, value: Any, option: dict[str, Any], where: str) -> Any:
+    wanted = str(option.get("type", "str"))
+    if wanted == "int" and isinstance(value, str) and re.fullmatch(r"-?\d+", value):
+        value = int(value)
+    if wanted in ("str", "path") and isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(value)
+    if wanted == "bool" and isinstance(value, str) and value.lower() in ("true", "false", "yes", "no"):
+        value = value.lower() in ("true", "yes")
+    if not isinstance(value, _TYPES.get(wanted, object)) or (wanted in ("int", "float") and isinstance(value, bool)):
+        raise ConfigError(f"Option {key!r} must be {wanted}, not {type(value).__name__}", where, str(option.get("help", "")))
+    if wanted == "path":
+        value = os.path.expanduser(value)
+        if not os.path.isabs(value):
+            raise ConfigError(f"Option {key!r} must be an absolute path", f"{value!r}, {where}", "")
+    choices = option.get("choices")
+    if choices and value not in choices:
+        raise ConfigError(f"Option {key!r} must be one of {', '.join(map(str, choices))}", f"{value!r}, {where}", "")
+    return value
+
+
+@dataclass
+class Spec:
+    """One service as the engine sees it.
+
+    service: its name. entry: its normalised catalog entry. repository: {"name", "url", ...}. keys: {"provider", ...}.
+    state_dir: absolute. catalog: {"digest", "ecosystem", "document": whole normalised catalog or None}.
+    """
+
+    service: str
+    entry: dict[str, Any]
+    repository: dict[str, Any]
+    keys: dict[str, Any]
+    state_dir: str
+    catalog: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Spec:
+        """Check the outer shape (names, mappings) and resolve the state directory. Raises ConfigError."""
+        service = check_name("service", data.get("service"))
+        for key in ("entry", "repository", "keys"):
+            if not isinstance(data.get(key), dict):
+                raise ConfigError(f"{key!r} must be a mapping", f"service {service}", "give what the catalog inventory puts into lifeboat_" + key)
+        sources = data["entry"].get("sources") or {}
+        if not isinstance(sources, dict):
+            raise ConfigError("'sources' must be a mapping of names", f"service {service}", "")
+        for name, source in sources.items():
+            check_name("source", name)
+            if not isinstance(source, dict) or not source.get("type"):
+                raise ConfigError("A source needs a 'type'", f"source {name} of service {service}", "")
+        if not data["repository"].get("url"):
+            raise ConfigError("The repository has no 'url'", f"service {service}", "set repositories.<name>.url in the catalog")
+        return cls(
+            service=service,
+            entry=dict(data["entry"]),
+            repository=dict(data["repository"]),
+            keys=dict(data["keys"]),
+            state_dir=state.resolve_state_dir(str(data.get("state_dir") or "")),
+            catalog=dict(data.get("catalog") or {}),
+        )
+
+    @property
+    def source_names(self) -> list[str]:
+        """The names of the sources, in the catalog's order."""
+        return list(self.entry.get("sources") or {})
+
+    @property
+    def service_dir(self) -> str:
+        """``<state_dir>/services/<service>``; not created here."""
+        return state.service_dir(self.state_dir, self.service)
+
+    def path(self, name: str) -> str:
+        """A file in the service's state directory."""
+        return os.path.join(self.service_dir, name)
+
+    def work_dir(self, source: str) -> str:
+        """The private directory of one source; not created here."""
+        return os.path.join(self.service_dir, "work", check_name("source", source))
+
+    def sources(self) -> dict[str, tuple[Source, dict[str, Any]]]:
+        """name -> (source, validated config with defaults), in the catalog's order. Raises ConfigError."""
+        return {name: self.source(name) for name in self.source_names}
+
+    def source(self, name: str) -> tuple[Source, dict[str, Any]]:
+        """One source and its validated config. Raises ConfigError."""
+        from .sources import registry
+
+        entry = (self.entry.get("sources") or {}).get(name)
+        if entry is None:
+            raise ConfigError("No such source", f"{name} of service {self.service}", f"known: {', '.join(self.source_names) or 'none'}")
+        kind = registry.get(str(entry["type"]))
+        return kind(), source_config(self.service, name, entry, kind.options)
+
+    def provider(self) -> KeyProvider:
+        """The key provider of this service."""
+        from .keys.registry import provider_for
+
+        return provider_for(self.keys, self.service)
+
+    def open_repository(self) -> Repository:
+        """The repository of this service, opened."""
+        from .repository.repository import Repository
+
+        return Repository.open(str(self.repository["url"]), self.service, self.provider())
+
+    def context(self, source: str, config: dict[str, Any], progress: Progress, digest_key: bytes, workers: int = 2) -> Context:
+        """What one source is given; its work directory is named, not created (see prepare_work_dir)."""
+        from .sources.contract import Context
+
+        return Context(self.service, source, config, self.work_dir(source), progress, digest_key, workers)
+
+    def prepare_work_dir(self, source: str) -> str:
+        """Create the private directory of one source and return it. Raises StorageError."""
+        path = self.work_dir(source)
+        state.ensure_private(self.service_dir)
+        state.ensure_private(path)
+        return path
