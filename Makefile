@@ -1,0 +1,50 @@
+# `make demo` and `make test` set up what they need by themselves; see docs/contributing.md.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -euc
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export LC_ALL := C.UTF-8
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.dev
+
+SETUP := tests/tools/setup.sh
+CHECKS := .venv/bin/python tests/tools/checks.py
+TARGETS := ruff types lint sanity changelog build unit integration drills molecule
+
+.PHONY: help demo test bench soak setup clean distclean $(TARGETS)
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
+	@echo "$(TARGETS)" | fold -sw 70 | sed '1s/^/single checks: /; 2,$$s/^/               /'
+
+demo: ## an ecosystem captured, wrecked, restored in order and proven
+	@$(SETUP) demo
+	@.venv/bin/python tests/demo/run.py $(DEMO_ARGS)
+
+test: ## everything that can be checked, ending in "N passed, N failed"
+	@$(SETUP) test
+	@$(CHECKS) $(TARGETS)
+
+$(TARGETS):
+	@$(SETUP) test
+	@$(CHECKS) --live $@
+
+soak: ## every fault point and the long random walks
+	@$(SETUP) test
+	@$(CHECKS) --live soak
+
+bench: ## Lifeboat, restic and cp -a over the same trees; updates docs/benchmarks.md
+	@$(SETUP) bench
+	@.venv/bin/python tests/benchmarks/bench.py $(BENCH_ARGS)
+
+setup: ## only the set-up of `make test`
+	@$(SETUP) test
+
+clean: ## remove what runs, tests and tools left, but not .venv
+	@rm -rf .demo runs tests/output tests/benchmarks/output .ansible .cache lifeboat-recovery-*.tar.gz
+	@find . -name .venv -prune -o \( -name __pycache__ -o -name .mypy_cache -o -name .ruff_cache -o -name .pytest_cache -o -name .hypothesis \) -type d -print | xargs -r rm -rf
+
+distclean: clean ## clean, and .venv and the tools' homes too
+	@rm -rf .venv .dev
