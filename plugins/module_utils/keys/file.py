@@ -1,0 +1,344 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""Keys in files: hosts hold what seals, the private half lies only where a restore runs.
+
+    path/<service>/data.pub      X25519 public key: data keys are sealed for it
+    path/<service>/index.key     32 bytes, 0600: chunk ids, index, capture state
+    path/<service>/sign.key      ed25519 seed, 0600
+    path/<service>/sign.pub      its public half
+    private_path/<service>/data.key            X25519 private key, 0600
+    private_path/<service>/{index.key,sign.pub}  copies: what a restore needs, in one place
+    private_path/<service>/data-<fingerprint>.key, sign-<fingerprint>.pub   retired halves, still honoured
+
+Every file is one line of base64 of 32 raw bytes. Nothing is ever overwritten.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from typing import Any, Callable
+
+from .. import durable
+from ..errors import ConfigError, DamageError, KeyAccessError, StorageError
+from . import envelope, signing
+from .provider import KeyProvider, WrappedKey
+
+PROVIDER = "file"
+_SUBJECT = "key"
+_PURPOSE = b"data-key"
+_FORMAT = "lbk1"
+_SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,126}")
+
+
+class FileProvider(KeyProvider):
+    """config: {"provider": "file", "path": directory, "private_path": directory, absent where only captures run}."""
+
+    def __init__(self, config: dict[str, Any], service: str) -> None:
+        unknown = sorted(set(config) - {"provider", "path", "private_path", "escrow"})
+        if unknown:
+            raise ConfigError(
+                f"unknown option {unknown[0]!r} of the file key provider", f"keys of service {service}", "it takes path and private_path",
+            )
+        if not isinstance(config.get("path"), str) or not config["path"]:
+            raise ConfigError(
+                "keys.path is missing", f"keys of service {service}", "name the directory that holds the keys of capturing hosts",
+            )
+        if not _SERVICE.fullmatch(service):
+            raise ConfigError("service name cannot name a key directory", repr(service), "use letters, digits, '-', '_' and '.'")
+        self._service = service
+        self._public_dir = os.path.join(os.path.abspath(os.path.expanduser(config["path"])), service)
+        private = config.get("private_path")
+        self._private_dir = os.path.join(os.path.abspath(os.path.expanduser(str(private))), service) if private else None
+        self._openers: dict[str, bytes] | None = None
+
+    # ---- making keys ------------------------------------------------------------------------------------------
+
+    def ensure(self) -> bool:
+        """Create what is missing, in an order that a crash may cut anywhere: index, signing, private half, data.pub last.
+
+        Once data.pub or data.key exists the service may have snapshots: from then on nothing that they
+        depend on is made anew, only copied or derived; what is lost is named. Any number of processes may call it.
+        """
+        data_pub = self._at_path("data.pub")
+        data_key = self._at_private("data.key")
+        established = _exists(data_pub) or _exists(data_key)
+        if not established and data_key is None:
+            raise KeyAccessError(
+                f"service {self._service} has no data key", data_pub,
+                "run bootstrap once on the machine that keeps keys.private_path, then copy this directory to the capturing hosts",
+            )
+        made = self._make_dir(self._public_dir)
+        if self._private_dir:
+            made = self._make_dir(self._private_dir) or made
+        made = self._ensure_index(established) or made
+        made = self._ensure_signing(established) or made
+        return self._ensure_data(data_pub, data_key) or made
+
+    def _ensure_index(self, established: bool) -> bool:
+        path, copy = self._at_path("index.key"), self._at_private("index.key")
+        if not _exists(path) and copy is not None and _exists(copy):
+            return _place(path, _read_private(copy))
+        if not _exists(path) and established:
+            raise KeyAccessError(
+                f"the index key of service {self._service} is lost", path,
+                "put index.key back from the machine that restores or another capturing host; a new one would open no snapshot",
+            )
+        made = _create(path, lambda: secrets.token_bytes(32))
+        return _place(copy, _read_private(path)) or made
+
+    def _ensure_signing(self, established: bool) -> bool:
+        path = self._at_path("sign.key")
+        publics = [each for each in (self._at_path("sign.pub"), self._at_private("sign.pub")) if each]
+        made = False
+        if not _exists(path):
+            if any(_exists(each) for each in publics):
+                # Whoever only restores or verifies has the public half alone. sign() says what is missing.
+                known = next(each for each in publics if _exists(each))
+                for each in publics:
+                    made = _place(each, _read_public(known)) or made
+                return made
+            if established and not self._retired(".pub"):
+                raise KeyAccessError(
+                    f"the signing key of service {self._service} is lost", path,
+                    "put sign.key back; or, to start a new one, put its public half here as sign-<fingerprint>.pub and run bootstrap again",
+                )
+            made = _create(path, signing.new_private)
+        public = signing.public_of(_read_private(path))
+        for each in publics:
+            made = _place(each, public) or made
+        return made
+
+    def _ensure_data(self, data_pub: str, data_key: str | None) -> bool:
+        if data_key is None:
+            _read_public(data_pub)
+            return False
+        if _exists(data_pub) and not _exists(data_key):
+            return False  # the private half lives elsewhere; making one here would orphan every snapshot
+        made = _create(data_key, envelope.new_private)
+        return _place(data_pub, envelope.public_of(_read_private(data_key))) or made
+
+    # ---- using keys -------------------------------------------------------------------------------------------
+
+    def new_data_key(self, context: bytes) -> tuple[bytes, WrappedKey]:
+        """A fresh data key sealed for data.pub; the private half is not needed."""
+        public = self._data_public()
+        key = secrets.token_bytes(32)
+        mark = envelope.fingerprint(public)
+        try:
+            sealed = envelope.seal(public, key, context, _PURPOSE)
+        except ValueError as error:
+            raise KeyAccessError("not a usable X25519 public key", self._at_path("data.pub"), "put the service's data.pub back") from error
+        return key, WrappedKey(PROVIDER, f"{self._service}-data@{mark}", 1, f"{_FORMAT}.{mark}.{envelope.to_text(sealed)}")
+
+    def open_data_keys(self, wrapped: list[tuple[bytes, WrappedKey]]) -> list[bytes]:
+        """Open data keys with data.key or a retired data-<fingerprint>.key."""
+        return [self._open(context, item) for context, item in wrapped]
+
+    def _open(self, context: bytes, item: WrappedKey) -> bytes:
+        where = f"service {self._service}, snapshot {context.decode('utf-8', 'replace')!r}"
+        if item.provider != PROVIDER:
+            raise KeyAccessError(
+                f"data key is kept by provider {item.provider!r}", where, "set keys.provider in the catalog to that provider",
+            )
+        openers = self._private_keys()
+        try:
+            form, mark, text = item.wrapped.split(".")
+            sealed = envelope.from_text(text)
+            if form != _FORMAT or item.version != 1 or not re.fullmatch("[0-9a-f]{16}", mark) or item.key != f"{self._service}-data@{mark}":
+                raise ValueError("unknown form")
+        except ValueError as error:
+            raise DamageError(
+                "wrapped data key is malformed", where, "restore another snapshot, or this object from a second repository",
+            ) from error
+        if mark not in openers:
+            have = " and ".join(sorted(openers))
+            raise KeyAccessError(
+                f"wrong key: sealed for data key {mark}, this is {have}", f"{self._private_dir}, {where}",
+                f"put the private half of {mark} there as data-{mark}.key, or set keys.private_path to the directory that has it",
+            )
+        try:
+            key = envelope.unseal(openers[mark], sealed, context, _PURPOSE)
+        except DamageError as error:
+            raise DamageError(error.what, where, error.remedy) from error
+        if len(key) != 32:
+            raise DamageError("sealed data key has a wrong length", where, "restore another snapshot")
+        return key
+
+    def index_key(self) -> bytes:
+        """The index key from ``path``, or its copy where a restore runs."""
+        for each in (self._at_path("index.key"), self._at_private("index.key")):
+            if each is not None and _exists(each):
+                return _read_private(each)
+        raise KeyAccessError(
+            f"no index key for service {self._service}", self._at_path("index.key"),
+            "run bootstrap, or copy index.key from a capturing host",
+        )
+
+    def sign(self, data: bytes) -> dict[str, Any]:
+        """Sign with sign.key."""
+        path = self._at_path("sign.key")
+        if not _exists(path):
+            raise KeyAccessError(
+                f"no signing key for service {self._service}", path, "run bootstrap, or copy sign.key from another capturing host",
+            )
+        private = _read_private(path)
+        return signing.describe(self._sign_name(signing.public_of(private)), 1, signing.sign(private, data))
+
+    def verify(self, data: bytes, signature: dict[str, Any]) -> None:
+        """Check against sign.pub and retired sign-<fingerprint>.pub, in ``path`` and ``private_path``; needs no secret."""
+        signing.check(data, signature, {(self._sign_name(each), 1): each for each in self._sign_publics()}, f"{self._at_path('sign.pub')}")
+
+    # ---- files ------------------------------------------------------------------------------------------------
+
+    def _sign_name(self, public: bytes) -> str:
+        return f"{self._service}-sign@{envelope.fingerprint(public)}"
+
+    def _sign_publics(self) -> list[bytes]:
+        current = [each for each in (self._at_path("sign.pub"), self._at_private("sign.pub")) if each is not None and _exists(each)]
+        return [_read_public(each) for each in current + self._retired(".pub")]
+
+    def _data_public(self) -> bytes:
+        path = self._at_path("data.pub")
+        if _exists(path):
+            return _read_public(path)
+        private = self._at_private("data.key")
+        if private is not None and _exists(private):
+            return envelope.public_of(_read_private(private))
+        raise KeyAccessError(
+            f"no data key to seal for: service {self._service}", path, "run bootstrap, or copy data.pub from the machine that restores",
+        )
+
+    def _private_keys(self) -> dict[str, bytes]:
+        """{fingerprint: private key}, read once and kept in memory."""
+        if self._openers is None:
+            if self._private_dir is None:
+                raise KeyAccessError(
+                    f"this host can seal but not open data keys of service {self._service}", "keys.private_path is not set",
+                    "run the restore where the private half is and set keys.private_path there",
+                )
+            current = os.path.join(self._private_dir, "data.key")
+            paths = ([current] if _exists(current) else []) + self._retired(".key")
+            if not paths:
+                raise KeyAccessError(
+                    f"the private half of the data key of service {self._service} is missing", current,
+                    "put data.key back from the safe place where its copy is kept; without it no snapshot can be opened",
+                )
+            keys = [_read_private(each) for each in paths]
+            self._openers = {envelope.fingerprint(envelope.public_of(each)): each for each in keys}
+        return self._openers
+
+    def _retired(self, suffix: str) -> list[str]:
+        """sign-<fingerprint>.pub of both directories, or data-<fingerprint>.key of the private one."""
+        pattern = re.compile(("sign" if suffix == ".pub" else "data") + "-[0-9a-f]{16}" + re.escape(suffix))
+        found = []
+        for directory in (self._public_dir, self._private_dir):
+            if directory is not None and os.path.isdir(directory):
+                try:
+                    found += [os.path.join(directory, name) for name in sorted(os.listdir(directory)) if pattern.fullmatch(name)]
+                except OSError as error:
+                    raise KeyAccessError(
+                        f"cannot list keys ({error.strerror})", directory, "give the user that runs Lifeboat access to it",
+                    ) from error
+        return found
+
+    def _at_path(self, name: str) -> str:
+        return os.path.join(self._public_dir, name)
+
+    def _at_private(self, name: str) -> str | None:
+        return os.path.join(self._private_dir, name) if self._private_dir else None
+
+    def _make_dir(self, path: str) -> bool:
+        if os.path.isdir(path):
+            return False
+        try:
+            durable.make_dirs(path, 0o700, _SUBJECT)
+        except OSError as error:
+            raise StorageError(
+                f"cannot create the key directory ({error.strerror})", path, "give the user that runs Lifeboat write access there",
+            ) from error
+        return True
+
+
+def _exists(path: str | None) -> bool:
+    """True when the name is there; refuses to take "not allowed to look" for "absent"."""
+    if path is None:
+        return False
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise KeyAccessError(
+            f"cannot look at key file ({error.strerror})", path, "give the user that runs Lifeboat access to it",
+        ) from error
+    return True
+
+
+def _create(path: str, make: Callable[[], bytes]) -> bool:
+    """Create a random key file unless there is one; True if this call made it. Of two at once, one wins and counts for both."""
+    return not _exists(path) and _write(path, make())
+
+
+def _place(path: str | None, data: bytes) -> bool:
+    """Create a key file with known content (a copy, a public half); one that is there must hold the same. None: not kept here."""
+    if path is None:
+        return False
+    if not _exists(path) and _write(path, data):
+        return True
+    if (_read_private(path) if path.endswith(".key") else _read_public(path)) != data:
+        raise KeyAccessError("key file does not belong to the others beside it", path, "put the matching file back; nothing was changed")
+    return False
+
+
+def _write(path: str, data: bytes) -> bool:
+    try:
+        durable.create_file(path, (envelope.to_text(data) + "\n").encode("ascii"), _SUBJECT, 0o600 if path.endswith(".key") else 0o644)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise StorageError(
+            f"cannot write key file ({error.strerror})", path, "make room or give write access, then run bootstrap again",
+        ) from error
+    return True
+
+
+def _read_private(path: str) -> bytes:
+    return _read(path, private=True)
+
+
+def _read_public(path: str) -> bytes:
+    return _read(path, private=False)
+
+
+def _read(path: str, private: bool) -> bytes:
+    """The 32 bytes of a key file; refuses a secret that others may read, and anything that is not such a file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise KeyAccessError("key file is not a regular file", path, "put the key file back")
+            if private and status.st_mode & 0o077:
+                raise KeyAccessError(
+                    f"secret key file may be used by others (mode {stat.S_IMODE(status.st_mode):04o})", path,
+                    f"chmod 600 {path}; if somebody else could read it, replace the key",
+                )
+            text = os.read(descriptor, 4096)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise KeyAccessError(
+            f"cannot read key file ({error.strerror})", path, "put it there, readable by the user that runs Lifeboat",
+        ) from error
+    try:
+        data = envelope.from_text(text.decode("ascii").strip())
+    except ValueError as error:
+        raise KeyAccessError("key file is not one line of base64", path, "put the key file back from its copy") from error
+    if len(data) != 32:
+        raise KeyAccessError(f"key file holds {len(data)} bytes instead of 32", path, "put the key file back from its copy")
+    return data
