@@ -10,6 +10,7 @@ Every function takes the ``subject`` of its fault points (see faults.SUBJECTS). 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 from typing import Callable
@@ -43,6 +44,21 @@ def fsync_dir(path: str, subject: str) -> None:
         os.close(descriptor)
     _seen("dirsync", path)
     faults.point(f"{subject}.dirsync.after")
+
+
+def sync_tree(path: str, subject: str) -> None:
+    """Flush everything written below ``path``: one syncfs of its file system, which also reports write errors."""
+    faults.point(f"{subject}.fsync.before")
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(descriptor) != 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error), path)
+    finally:
+        os.close(descriptor)
+    _seen("synctree", path)
+    faults.point(f"{subject}.fsync.after")
 
 
 def rename(source: str, target: str, subject: str) -> None:

@@ -4,7 +4,7 @@
 # Internal to the collection: may change in any release.
 """Named fault points: places where the tests kill the process to prove that nothing is lost.
 
-A point costs one dictionary look-up when no plan is set. The plan is the environment variable
+A point costs one set look-up when no plan is set. The plan is the environment variable
 LIFEBOAT_FAULT, ``name[:nth][:action]``; the action is ``kill`` (default, SIGKILL to this process)
 or ``error`` (OSError EIO) or ``full`` (OSError ENOSPC). Only names in POINTS exist; a call with another name is a bug and raises.
 """
@@ -66,20 +66,30 @@ def points() -> list[str]:
 _KNOWN = frozenset(points())
 _lock = threading.Lock()
 _hits: dict[str, int] = {}
+_plan = os.environ.get("LIFEBOAT_FAULT", "")
+_trace = os.environ.get("LIFEBOAT_FAULT_TRACE", "")
+
+
+def configure(plan: str = "", trace: str = "") -> None:
+    """Set the plan and the trace file of this process (the environment sets them at import)."""
+    global _plan, _trace
+    _plan, _trace = plan, trace
+    _hits.clear()
 
 
 def point(name: str) -> None:
     """Pass a fault point; act when the plan names it and its count is reached."""
     if name not in _KNOWN:
         raise AssertionError(f"unknown fault point {name}")
-    trace = os.environ.get("LIFEBOAT_FAULT_TRACE")
-    if trace:
-        with open(trace, "a", encoding="utf-8") as handle:
+    if _trace:
+        with open(_trace, "a", encoding="utf-8") as handle:
             handle.write(name + "\n")
-    plan = os.environ.get("LIFEBOAT_FAULT")
-    if not plan:
-        return
-    wanted, _sep, rest = plan.partition(":")
+    if _plan:
+        _act(name)
+
+
+def _act(name: str) -> None:
+    wanted, _sep, rest = _plan.partition(":")
     if wanted != name:
         return
     nth, _sep, action = rest.partition(":")

@@ -18,7 +18,7 @@ from .errors import ConfigError
 if TYPE_CHECKING:
     from .keys.provider import KeyProvider
     from .progress import Progress
-    from .repository.repository import Repository
+    from .repository.repository import ServiceStore
     from .sources.contract import Context, Source
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
@@ -158,11 +158,11 @@ class Spec:
 
         return provider_for(self.keys, self.service)
 
-    def open_repository(self) -> Repository:
-        """The repository of this service, opened."""
-        from .repository.repository import Repository
+    def store(self, workers: int = 2) -> ServiceStore:
+        """This service's part of its repository, opened."""
+        from .repository.repository import Repository, ServiceStore
 
-        return Repository.open(str(self.repository["url"]), self.service, self.provider())
+        return ServiceStore(Repository.open(self.repository), self.service, self.provider(), workers)
 
     def context(self, source: str, config: dict[str, Any], progress: Progress, digest_key: bytes, workers: int = 2) -> Context:
         """What one source is given; its work directory is named, not created (see prepare_work_dir)."""

@@ -1,0 +1,159 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""What a repository holds of a service: snapshots, points, and which of them a target means."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .. import state
+from ..errors import DamageError, LifeboatError, TargetError
+from ..repository.manifest import Chain, StoredManifest
+
+if TYPE_CHECKING:
+    from ..repository.repository import ServiceStore
+    from ..spec import Spec
+
+
+@dataclass
+class Point:
+    """One restorable cut of a service: a snapshot of each of its sources, taken by one run."""
+
+    id: str
+    service: str
+    time: str
+    wanted: list[str]
+    snapshots: dict[str, StoredManifest] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[str]:
+        return [source for source in self.wanted if source not in self.snapshots]
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing
+
+    def as_dict(self) -> dict[str, Any]:
+        starts = [parse_time(manifest.data["started"]) for manifest in self.snapshots.values()]
+        return {
+            "id": self.id, "service": self.service, "time": self.time, "complete": self.complete, "missing": self.missing,
+            "snapshots": {source: manifest.id for source, manifest in sorted(self.snapshots.items())},
+            "skew_seconds": round((max(starts) - min(starts)).total_seconds(), 3) if starts else 0.0,
+            "bytes": sum(int(manifest.data["bytes"].get("source", 0)) for manifest in self.snapshots.values()),
+        }
+
+
+def parse_time(text: str) -> datetime.datetime:
+    """An ISO 8601 time with zone; ValueError without one."""
+    value = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    if value.tzinfo is None:
+        raise ValueError("no time zone")
+    return value
+
+
+def summary(manifest: StoredManifest) -> dict[str, Any]:
+    """A snapshot as modules, points and run.json show it."""
+    data = manifest.data
+    return {
+        "id": data["id"], "service": data["service"], "source": data["source"], "type": data["type"], "sequence": data["sequence"],
+        "point": data["point"].get("id"), "time": data["started"], "finished": data["finished"], "mode": data["mode"],
+        "digest": {key: data["digest"].get(key) for key in ("algorithm", "value")}, "proof": data["proof"],
+        "bytes_source": data["bytes"].get("source", 0), "bytes_stored": data["bytes"].get("stored", 0),
+        "chunks_new": data["bytes"].get("chunks_new", 0), "chunks_reused": data["bytes"].get("chunks_reused", 0),
+        "duration": data["bytes"].get("seconds", 0.0), "facts": data["facts"], "manifest_digest": manifest.digest,
+    }
+
+
+def read_marks(spec: Spec, repository_id: str) -> dict[str, dict[str, Any]] | None:
+    """The host's high-water marks, source -> {"sequence", "digest"}; None where this host has none."""
+    marks = state.read_json(spec.path("marks.json"))
+    found = (marks or {}).get(repository_id)
+    return found if isinstance(found, dict) else None
+
+
+def missing_tail(chains: list[Chain], marks: dict[str, dict[str, Any]] | None) -> list[LifeboatError]:
+    """Snapshots that this host wrote or saw and that the repository no longer shows."""
+    newest = {chain.source: chain.manifests[-1].data["sequence"] if chain.manifests else 0 for chain in chains}
+    problems: list[LifeboatError] = []
+    for source, mark in sorted((marks or {}).items()):
+        have = int(newest.get(source, 0))
+        if have < int(mark["sequence"]):
+            problems.append(DamageError(
+                f"newest manifest of source {source} is missing: number {mark['sequence']} was written, {have or 'none'} is the newest readable",
+                str(mark.get("name", source)), "someone or something removed it; look at who deleted it before you trust the rest"))
+    return problems
+
+
+def points(chains: list[Chain], service: str) -> list[Point]:
+    """The points of a service, oldest first. An incomplete one lists what is missing."""
+    found: dict[str, Point] = {}
+    for chain in chains:
+        for manifest in chain.manifests:
+            about = manifest.data["point"]
+            point = found.get(about["id"])
+            if point is None:
+                wanted = [str(source) for source in about.get("sources", [])]
+                point = found[about["id"]] = Point(about["id"], service, manifest.data["started"], wanted)
+            point.snapshots[chain.source] = manifest
+            point.time = min(point.time, manifest.data["started"])
+    return sorted(found.values(), key=lambda point: max(m.data["sequence"] for m in point.snapshots.values()))
+
+
+def list_snapshots(spec: Spec) -> dict[str, Any]:
+    """{"snapshots": [Summary], "points": [Point], "warnings": [error dicts]} of one service, oldest first."""
+    store = spec.store()
+    chains = store.chains()
+    marks = read_marks(spec, store.repository.id)
+    warnings = [problem for chain in chains for problem in chain.problems] + missing_tail(chains, marks)
+    proven = (state.read_json(spec.path("proofs.json")) or {}).get("points", {})
+    shown = [{**point.as_dict(), "proven": point.id in proven} for point in points(chains, spec.service)]
+    return {
+        "snapshots": [summary(manifest) for chain in chains for manifest in chain.manifests],
+        "points": shown,
+        "warnings": [problem.as_dict() for problem in warnings],
+        "mark": marks is not None,
+    }
+
+
+def resolve_target(spec: Spec, store: ServiceStore, target: str) -> tuple[Point, list[LifeboatError]]:
+    """The complete point that ``target`` means, and what is wrong with the service's chains.
+
+    target: latest | proven | ISO time with zone | point id | snapshot id. TargetError names the candidates.
+    """
+    chains = store.chains()
+    problems = [problem for chain in chains for problem in chain.problems]
+    problems += missing_tail(chains, read_marks(spec, store.repository.id))
+    everything = points(chains, spec.service)
+    complete = [point for point in everything if point.complete]
+    newest = ", ".join(point.id for point in reversed(complete[-3:])) or "none"
+
+    def refuse(what: str) -> TargetError:
+        return TargetError(what, f"service {spec.service}, repository {spec.repository.get('url')}", f"complete points, newest first: {newest}")
+
+    if target == "latest":
+        if not complete:
+            raise refuse("there is no complete point to restore")
+        return complete[-1], problems
+    if target == "proven":
+        proven = (state.read_json(spec.path("proofs.json")) or {}).get("points", {})
+        found = [point for point in complete if point.id in proven]
+        if not found:
+            raise refuse("no point was proven by a restore or drill on this host yet")
+        return found[-1], problems
+    for point in everything:
+        if target == point.id or target in [manifest.id for manifest in point.snapshots.values()]:
+            if not point.complete:
+                raise refuse(f"point {point.id} is torn, it lacks {', '.join(point.missing)}")
+            return point, problems
+    try:
+        moment = parse_time(target)
+    except ValueError as error:
+        raise refuse(f"target {target!r} is no known point or snapshot, and no ISO time with zone") from error
+    before = [point for point in complete if parse_time(point.time) <= moment]
+    if not before:
+        raise refuse(f"no complete point at or before {target}")
+    return before[-1], problems

@@ -1,0 +1,81 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""What a repository needs from the place where its objects live. Objects are write-once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Iterator
+
+
+class NewObject(ABC):
+    """An object being written; nothing is visible under its name before commit()."""
+
+    @abstractmethod
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Make the object durable under its name, exactly once, and read it back.
+
+        Raises ConflictError when the name is taken, StorageError when what was read back differs.
+        """
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Forget what was written."""
+
+
+class Backend(ABC):
+    """A flat space of named, immutable objects. Names are relative, "/"-separated and safe.
+
+    Reading an absent object raises FileNotFoundError; all other trouble is a StorageError.
+    """
+
+    #: The URL scheme in the catalog.
+    scheme: ClassVar[str]
+
+    @abstractmethod
+    def prepare(self) -> bool:
+        """Create the place if it is missing; True if something was made."""
+
+    @abstractmethod
+    def probe(self) -> None:
+        """Try the guarantees the repository lives on (durable exclusive creation, reading back); StorageError if not kept."""
+
+    @abstractmethod
+    def new(self, name: str, subject: str) -> NewObject:
+        """Begin an object; ``subject`` names its fault points."""
+
+    @abstractmethod
+    def read(self, name: str, limit: int) -> bytes:
+        """The whole object; StorageError when it is longer than ``limit`` bytes."""
+
+    @abstractmethod
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``offset``, or fewer when the object ends before."""
+
+    @abstractmethod
+    def size(self, name: str) -> int:
+        """Size in bytes."""
+
+    @abstractmethod
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """(name, size) of the objects below ``prefix`` ("a/b/"), in no order. Never proof that an object is absent."""
+
+    @abstractmethod
+    def free_bytes(self) -> int | None:
+        """Room left, or None where the place has no such limit."""
+
+    def create(self, name: str, data: bytes, subject: str) -> None:
+        """Write a small object at once."""
+        new = self.new(name, subject)
+        try:
+            new.write(data)
+            new.commit()
+        except BaseException:
+            new.abort()
+            raise

@@ -1,0 +1,74 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""Names of the objects in a repository (docs/repository-format.md, "Names")."""
+
+from __future__ import annotations
+
+import re
+
+FORMAT = 1
+DESCRIPTOR = "lifeboat.json"
+
+_SAFE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
+
+
+def _safe(name: str) -> str:
+    if not _SAFE.match(name) or ".." in name:
+        raise ValueError(f"unsafe name {name!r}")
+    return name
+
+
+def service_prefix(service: str) -> str:
+    return f"services/{_safe(service)}/"
+
+
+def packs(service: str) -> str:
+    return service_prefix(service) + "packs/"
+
+
+def pack(service: str, pack_id: bytes) -> str:
+    text = pack_id.hex()
+    return f"{packs(service)}{text[:2]}/{text}.pack"
+
+
+def keys(service: str) -> str:
+    return service_prefix(service) + "keys/"
+
+
+def key(service: str, key_id: str, generation: int = 0) -> str:
+    return f"{keys(service)}{_safe(key_id)}.{generation:06d}.json"
+
+
+def trees(service: str) -> str:
+    return service_prefix(service) + "trees/"
+
+
+def tree(service: str, tree_id: str) -> str:
+    return f"{trees(service)}{_safe(tree_id)}.tree"
+
+
+def indexes(service: str) -> str:
+    return service_prefix(service) + "indexes/"
+
+
+def index(service: str, index_id: str) -> str:
+    return f"{indexes(service)}{_safe(index_id)}.index"
+
+
+def catalogs(service: str) -> str:
+    return service_prefix(service) + "catalogs/"
+
+
+def catalog(service: str, digest: str) -> str:
+    return f"{catalogs(service)}{_safe(digest)}.json"
+
+
+def snapshots(service: str, source: str = "") -> str:
+    prefix = service_prefix(service) + "snapshots/"
+    return f"{prefix}{_safe(source)}/" if source else prefix
+
+
+def manifest(service: str, source: str, sequence: int) -> str:
+    return f"{snapshots(service, source)}{sequence:012d}.json"

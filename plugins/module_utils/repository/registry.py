@@ -1,0 +1,30 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""URL scheme -> backend. A new kind of repository is one file and one line here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ConfigError
+from .backend import Backend
+from .directory import DirectoryBackend
+
+_BACKENDS: dict[str, type[DirectoryBackend]] = {
+    DirectoryBackend.scheme: DirectoryBackend,
+}
+
+
+def schemes() -> list[str]:
+    return sorted(_BACKENDS)
+
+
+def backend_for(config: dict[str, Any]) -> Backend:
+    """The backend of a catalog repository entry ({"url": ...})."""
+    url = str(config.get("url", ""))
+    scheme = url.split("://", 1)[0] if "://" in url else ""
+    if scheme not in _BACKENDS:
+        raise ConfigError(f"repository scheme {scheme or '(none)'} is not known", url, f"use one of: {', '.join(schemes())}")
+    return _BACKENDS[scheme](url)

@@ -1,0 +1,108 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""A repository opened, and one service's part of it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from ..errors import ConfigError, ConflictError, StorageError
+from ..keys.provider import KeyProvider
+from . import layout
+from .backend import Backend
+from .manifest import Chain, StoredManifest, chains, read
+from .reader import SnapshotReader
+from .registry import backend_for
+from .seal import derive
+from .tree import StoredTree
+
+
+class Repository:
+    """Where snapshots live. open() refuses what is not a repository or of a newer format."""
+
+    def __init__(self, backend: Backend, url: str, repository_id: str) -> None:
+        self.backend = backend
+        self.url = url
+        self.id = repository_id
+
+    @classmethod
+    def create(cls, config: dict[str, Any], check: bool = False) -> tuple[Repository | None, bool]:
+        """Open, or make, a repository; (repository, changed). With ``check`` nothing is made and it may be None."""
+        backend = backend_for(config)
+        try:
+            backend.size(layout.DESCRIPTOR)
+        except FileNotFoundError:
+            if check:
+                return None, True
+            backend.prepare()
+            backend.probe()
+            document = json.dumps({"format": layout.FORMAT, "id": str(uuid.uuid4()), "kind": "lifeboat repository"}, sort_keys=True)
+            try:
+                backend.create(layout.DESCRIPTOR, document.encode(), "repository")
+            except ConflictError:
+                pass  # another host made it a moment ago: theirs is as good
+            return cls.open(config), True
+        repository = cls.open(config)
+        if not check:
+            backend.probe()
+        return repository, False
+
+    @classmethod
+    def open(cls, config: dict[str, Any]) -> Repository:
+        """ConfigError or StorageError says why a place is not usable."""
+        url = str(config.get("url", ""))
+        backend = backend_for(config)
+        try:
+            document = json.loads(backend.read(layout.DESCRIPTOR, 1 << 16))
+            version, repository_id = document["format"], str(document["id"])
+        except FileNotFoundError as error:
+            raise StorageError("no repository there", url, "create it with the bootstrap playbook, or mount it") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError("repository descriptor is damaged", f"{url}, object {layout.DESCRIPTOR}",
+                               "put the object back from a copy of the repository") from error
+        if not isinstance(version, int) or version > layout.FORMAT:
+            raise ConfigError(f"repository has format {version}, this version reads up to {layout.FORMAT}", url,
+                              "update lifeboat.recovery on this host")
+        return cls(backend, url, repository_id)
+
+
+class ServiceStore:
+    """One service's snapshots and keys in a repository."""
+
+    def __init__(self, repository: Repository, service: str, provider: KeyProvider, workers: int = 2) -> None:
+        self.repository = repository
+        self.backend = repository.backend
+        self.service = service
+        self.provider = provider
+        self.workers = workers
+        self._index_key: bytes | None = None
+
+    @property
+    def index_key(self) -> bytes:
+        if self._index_key is None:
+            self._index_key = self.provider.index_key()
+        return self._index_key
+
+    @property
+    def chunk_key(self) -> bytes:
+        """Keys chunk ids and content digests."""
+        return derive(self.index_key, self.repository.id.encode(), "lifeboat/chunk-id/1")
+
+    def chains(self) -> list[Chain]:
+        return chains(self.backend, self.provider, self.repository.id, self.service)
+
+    def manifest(self, source: str, sequence: int) -> StoredManifest:
+        return read(self.backend, self.provider, self.repository.id, layout.manifest(self.service, source, sequence))
+
+    def tree(self, manifest: StoredManifest) -> StoredTree:
+        """The entries of a snapshot: needs the index key only."""
+        return StoredTree(self.backend, self.service, self.index_key, manifest.id, manifest.data["tree"])
+
+    def reader(self, manifest: StoredManifest) -> SnapshotReader:
+        """A snapshot with its contents: needs the data keys when the first chunk is read."""
+        return SnapshotReader(self.backend, self.service, self.repository.id, self.provider, manifest, self.tree(manifest),
+                              self.chunk_key, self.workers)
