@@ -1,0 +1,174 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real private PostgreSQL cluster on a free loopback port."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import signal
+import sys
+from typing import Any
+
+if __package__:
+    from . import processes
+else:  # run as the start command of an inventory
+    import processes  # type: ignore[import-not-found,no-redef]
+
+#: The superuser of every lab cluster and its password.
+SUPERUSER = "postgres"
+PASSWORD = "lab-password"
+
+
+def bin_dir() -> str:
+    """Where the newest PostgreSQL server programs are."""
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), key=lambda path: int(path.split("/")[4]))
+    if found:
+        return os.path.dirname(found[-1])
+    program = shutil.which("initdb")
+    if program is None:
+        raise RuntimeError("initdb not found: apt-get install postgresql")
+    return os.path.dirname(os.path.realpath(program))
+
+
+class Postgres:
+    """One cluster: initdb, start, stop, crash. The files are private to the directory it was given."""
+
+    def __init__(self, home: str | None = None, port: int | None = None) -> None:
+        self.home = home or processes.private_dir("pg")
+        self.port = port or processes.free_port()
+        self.data = os.path.join(self.home, "data")
+        self.password_file = os.path.join(self.home, "password")
+        self.bin = bin_dir()
+
+    def init(self) -> Postgres:
+        """initdb with a fixed locale, password logins over TCP, small buffers."""
+        with open(self.password_file, "w", encoding="utf-8") as handle:
+            handle.write(PASSWORD + "\n")
+        os.chmod(self.password_file, 0o600)
+        who = processes.account()
+        if who is not None:
+            os.chown(self.password_file, *who)
+        processes.checked([
+            f"{self.bin}/initdb", "-D", self.data, "-U", SUPERUSER, "--pwfile", self.password_file, "-A", "scram-sha-256",
+            "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync",
+        ])
+        with open(f"{self.data}/postgresql.conf", "a", encoding="utf-8") as handle:
+            handle.write(
+                f"\nport = {self.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{self.home}'\n"
+                "shared_buffers = 32MB\nmax_connections = 60\nlog_min_messages = fatal\nautovacuum_naptime = 5\n"
+            )
+        return self
+
+    def start_argv(self) -> list[str]:
+        """The command an inventory would hold under server.start: works as root and as an ordinary user."""
+        return [sys.executable, os.path.abspath(__file__), "start", self.home, str(self.port)]
+
+    def stop_argv(self) -> list[str]:
+        """The same for server.stop."""
+        return [sys.executable, os.path.abspath(__file__), "stop", self.home, str(self.port)]
+
+    def status_argv(self) -> list[str]:
+        """The same for server.status."""
+        return [sys.executable, os.path.abspath(__file__), "status", self.home, str(self.port)]
+
+    def provision_argv(self) -> list[str]:
+        """initdb and start of an empty cluster in the same place."""
+        return [sys.executable, os.path.abspath(__file__), "provision", self.home, str(self.port)]
+
+    def start(self) -> Postgres:
+        """Start and wait until it takes connections."""
+        processes.checked([f"{self.bin}/pg_ctl", "-D", self.data, "-w", "-t", "60", "-l", f"{self.home}/log", "start"])
+        return self
+
+    def stop(self) -> None:
+        """Fast shutdown if it runs."""
+        if self.pid() is not None:
+            processes.checked([f"{self.bin}/pg_ctl", "-D", self.data, "-m", "fast", "-w", "-t", "60", "stop"])
+
+    def crash(self) -> None:
+        """kill -9 of the postmaster and all its children."""
+        pid = self.pid()
+        if pid is None:
+            return
+        children = _children(pid)
+        os.kill(pid, signal.SIGKILL)
+        for child in children:
+            try:
+                os.kill(child, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        processes.wait_for(lambda: all(processes.gone(one) for one in [pid, *children]), "the crash")
+
+    def pid(self) -> int | None:
+        """The postmaster's pid while it lives."""
+        try:
+            with open(f"{self.data}/postmaster.pid", encoding="utf-8") as handle:
+                pid = int(handle.readline())
+        except (FileNotFoundError, ValueError):
+            return None
+        return pid if processes.alive(pid) else None
+
+    def wipe(self) -> None:
+        """Lose the whole data directory, as a lost disk would."""
+        self.crash()
+        shutil.rmtree(self.data)
+
+    def connect(self, database: str = "postgres", user: str = SUPERUSER, password: str = PASSWORD) -> Any:
+        """An autocommit psycopg2 connection."""
+        import psycopg2
+
+        connection = psycopg2.connect(host="127.0.0.1", port=self.port, dbname=database, user=user, password=password, connect_timeout=10)
+        connection.autocommit = True
+        return connection
+
+    def sql(self, statement: str, database: str = "postgres", parameters: Any = None) -> list[tuple[Any, ...]]:
+        """Run one statement; its rows, if any."""
+        connection = self.connect(database)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement, parameters)
+                return list(cursor.fetchall()) if cursor.description else []
+        finally:
+            connection.close()
+
+    def destroy(self) -> None:
+        """Stop and delete everything."""
+        self.crash()
+        processes.remove(self.home)
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as handle:
+                    if int(handle.read().rsplit(")", 1)[1].split()[1]) == pid:
+                        found.append(int(name))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return found
+
+
+def main(verb: str, home: str, port: str) -> int:
+    """The commands of an inventory: start, stop, status, provision."""
+    cluster = Postgres(home, int(port))
+    if verb == "status":
+        return 0 if cluster.pid() is not None else 3
+    if verb == "stop":
+        cluster.stop()
+    elif verb == "start":
+        if cluster.pid() is None:
+            cluster.start()
+    elif verb == "provision":
+        cluster.init().start()
+    else:
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
