@@ -11,7 +11,7 @@ import re
 FORMAT = 1
 DESCRIPTOR = "lifeboat.json"
 
-_SAFE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
+_SAFE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,126}$")
 
 
 def _safe(name: str) -> str:

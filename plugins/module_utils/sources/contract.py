@@ -13,19 +13,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, ClassVar, Iterator
+from typing import Any, BinaryIO, ClassVar, Dict, Iterator, Tuple
 
 from ..errors import LifeboatError
 from ..progress import Progress
 
 #: One extent of a byte stream: (chunk number in this tree, offset inside the chunk, length), all in bytes.
-Extent = tuple[int, int, int]
+Extent = Tuple[int, int, int]
 
 #: A content digest: {"algorithm": str, "value": hex str, ...source's own fields that comparison needs}.
-Digest = dict[str, Any]
+Digest = Dict[str, Any]
 
 #: A tree entry: one JSON object; "type" names its kind, "extents" (list of Extent) its data where it has any.
-Entry = dict[str, Any]
+Entry = Dict[str, Any]
 
 
 @dataclass
