@@ -1,0 +1,138 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""Is the service well? Status, health probes and invariants, each with its time and, when it fails, why.
+
+run() is the one entry point. A probe is one mapping of the catalog; its kind is the key that names it
+(http, tcp, sql, command, redis), and PROBES says which function performs it: ``probe(spec, entry, timeout) -> value``.
+A probe raises CheckError when it cannot be performed or its own expectation is not met; expectations on the value
+(equals, at_least, at_most) are judged here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Callable
+
+from ..errors import CheckError, ConfigError, LifeboatError
+from . import expect
+
+if TYPE_CHECKING:
+    from ..spec import Spec
+
+PHASES = ("status", "health", "invariants", "all")
+
+#: kind -> module beside this one with a function ``probe``.
+PROBES = {"http": "http", "tcp": "tcp", "sql": "sql", "command": "command", "redis": "redis_command"}
+
+#: Seconds one probe may take when it does not say itself.
+TIMEOUT = 5.0
+#: Seconds an invariant may take: it may read a table.
+INVARIANT_TIMEOUT = 60.0
+_WIDTH = 4
+
+
+def run(spec: Spec, phase: str = "all", wait: float = 0.0, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
+    """Perform the checks of a phase.
+
+    wait: seconds to go on trying status and health until they pass; invariants are judged once, after health passed.
+    Returns {"ok", "results": [{"kind", "name", "ok", "detail", "seconds"}], "declared": {"status", "health", "invariants"}: counts,
+    "waited": seconds}. ``kind`` is status, health or invariant. When status or health fails, invariants are not asked.
+    """
+    if phase not in PHASES:
+        raise ConfigError(f"unknown phase {phase!r}", f"checks of {spec.service}", f"use one of: {', '.join(PHASES)}")
+    status = _status(spec)
+    health = [("health", _name(probe), probe) for probe in spec.entry.get("health") or []]
+    invariants = [("invariant", str(probe.get("name") or _name(probe)), probe) for probe in spec.entry.get("invariants") or []]
+    begin = time.monotonic()
+    results: list[dict[str, Any]] = []
+    first = (status if phase in ("status", "all") else []) + (health if phase in ("health", "all") else [])
+    if first:
+        results += _until(spec, first, wait, sleep)
+    waited = time.monotonic() - begin
+    if phase in ("invariants", "all") and all(result["ok"] for result in results):
+        results += _round(spec, invariants)
+    return {
+        "ok": all(result["ok"] for result in results), "results": results, "waited": round(waited, 3),
+        "declared": {"status": len(status), "health": len(health), "invariants": len(invariants)},
+    }
+
+
+def require(spec: Spec, phase: str = "all", wait: float = 0.0) -> dict[str, Any]:
+    """As run(), but raises CheckError that names the first failing check and how many failed."""
+    told = run(spec, phase, wait)
+    failed = [result for result in told["results"] if not result["ok"]]
+    if failed:
+        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        raise CheckError(
+            f"{failed[0]['kind']} check failed{more}: {failed[0]['detail']}", f"{spec.service}, {failed[0]['name']}",
+            "look at the service's own log, then run the same command again",
+        )
+    return told
+
+
+_Check = tuple[str, str, dict[str, Any]]
+
+
+def _status(spec: Spec) -> list[_Check]:
+    status = (spec.entry.get("runtime") or {}).get("status")
+    if isinstance(status, list) and status:
+        return [("status", "runtime status", {"command": status})]
+    if isinstance(status, dict) and status.get("unit"):
+        return [("status", f"unit {status['unit']}", {"command": ["systemctl", "is-active", "--quiet", str(status["unit"])]})]
+    return []  # a task file is the playbook's to run
+
+
+def _name(probe: dict[str, Any]) -> str:
+    kind = _kind(probe)
+    value = probe[kind]
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return f"{kind} {expect.without_secrets(text)}"[:120]
+
+
+def _kind(probe: dict[str, Any]) -> str:
+    kinds = [kind for kind in PROBES if kind in probe]
+    if len(kinds) != 1:
+        raise ConfigError("a check needs exactly one kind", f"{sorted(probe)}", f"use one of: {', '.join(PROBES)}")
+    return kinds[0]
+
+
+def _until(spec: Spec, checks: list[_Check], wait: float, sleep: Callable[[float], None]) -> list[dict[str, Any]]:
+    """Rounds until every check passes in one and the same round, or the time is over; the last round is told."""
+    deadline = time.monotonic() + max(0.0, wait)
+    pause = 0.1
+    while True:
+        results = _round(spec, checks)
+        left = deadline - time.monotonic()
+        if all(result["ok"] for result in results) or left <= 0:
+            for result in results:
+                if not result["ok"] and wait:
+                    result["detail"] += f" (for {wait:.0f} s)"
+            return results
+        sleep(min(pause, left))
+        pause = min(1.0, pause * 1.5)
+
+
+def _round(spec: Spec, checks: list[_Check]) -> list[dict[str, Any]]:
+    if not checks:
+        return []
+    with ThreadPoolExecutor(min(_WIDTH, len(checks)), thread_name_prefix="check") as threads:
+        return list(threads.map(lambda check: _perform(spec, *check), checks))
+
+
+def _perform(spec: Spec, kind: str, name: str, probe: dict[str, Any]) -> dict[str, Any]:
+    begin = time.monotonic()
+    try:
+        which = _kind(probe)
+        timeout = float(probe.get("timeout") or (INVARIANT_TIMEOUT if kind == "invariant" else TIMEOUT))
+        value = importlib.import_module(f".{PROBES[which]}", __package__).probe(spec, probe, timeout)
+        detail = expect.judge(value, probe)
+        ok = True
+    except LifeboatError as error:
+        ok, detail = False, str(error)
+    except (OSError, ValueError, TypeError) as error:
+        ok, detail = False, f"{type(error).__name__}: {expect.without_secrets(str(error))}"
+    return {"kind": kind, "name": name, "ok": ok, "detail": detail, "seconds": round(time.monotonic() - begin, 3)}
