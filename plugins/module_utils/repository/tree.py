@@ -4,8 +4,8 @@
 # Internal to the collection: may change in any release.
 """Trees: a snapshot's entries and chunk table, in sealed, compressed segments (docs/repository-format.md, "Tree").
 
-A line is a JSON array: ["p", pack id, data key id] declares the next pack, ["c", chunk id, pack, order, offset, sealed, plain]
-the next chunk, ["e", {...}] is an entry of the source. What an entry refers to is declared before it.
+A segment is a JSON array of records: ["p", pack id, data key id] declares the next pack, ["c", chunk id, pack, order, offset,
+sealed, plain] the next chunk, ["e", {...}] is an entry of the source. What an entry refers to is declared before it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from .seal import Sealer, derive
 
 MAGIC = b"LBTREE1\n"
 _LENGTH = struct.Struct(">I")
-_SEGMENT = 1 << 20
+#: Records of a segment; one with many extents weighs more.
+_SEGMENT = 2048
 #: The largest plain segment a reader accepts; an entry is never larger.
 SEGMENT_LIMIT = 64 << 20
 
@@ -41,7 +42,7 @@ def _associated(service: str, tree_id: str, last: bool) -> bytes:
 
 
 class TreeWriter:
-    """Appends lines; thread-safe. finish() makes the tree durable."""
+    """Appends records; thread-safe. finish() makes the tree durable."""
 
     def __init__(self, backend: Backend, service: str, index_key: bytes) -> None:
         self.id = os.urandom(32).hex()
@@ -50,8 +51,8 @@ class TreeWriter:
         self._new = backend.new(layout.tree(service, self.id), "tree")
         self._hash = need("blake3").blake3()
         self._compressor = need("zstandard").ZstdCompressor(level=3)
-        self._lines: list[str] = []
-        self._pending = 0
+        self._records: list[list[Any]] = []
+        self._weight = 0
         self._segments = 0
         self._lock = threading.Lock()
         self.size = 0
@@ -62,21 +63,21 @@ class TreeWriter:
         self._new.write(data)
         self.size += len(data)
 
-    def line(self, value: list[Any]) -> None:
-        text = json.dumps(value, separators=(",", ":"))
+    def record(self, value: list[Any], weight: int = 1) -> None:
+        """Append a record; it must not change afterwards, since segments are encoded as a whole."""
         with self._lock:
-            self._lines.append(text)
-            self._pending += len(text) + 1
-            if self._pending >= _SEGMENT:
+            self._records.append(value)
+            self._weight += weight
+            if self._weight >= _SEGMENT:
                 self._flush(last=False)
 
     def _flush(self, last: bool) -> None:
-        plain = "\n".join(self._lines).encode()
+        plain = json.dumps(self._records, separators=(",", ":")).encode()
         packed = _LENGTH.pack(len(plain)) + self._compressor.compress(plain)
         sealed = self._sealer.seal(self._segments, packed, _associated(self._service, self.id, last))
         self._write(_LENGTH.pack(len(sealed)) + sealed)
         self._segments += 1
-        self._lines, self._pending = [], 0
+        self._records, self._weight = [], 0
 
     def finish(self) -> dict[str, Any]:
         """{"id", "size", "digest"}: what the manifest records of this tree."""
@@ -153,7 +154,7 @@ class StoredTree(TreeReader):
             raise self._damaged("is cut short")
         return data
 
-    def _lines(self) -> Iterator[list[Any]]:
+    def _segments(self) -> Iterator[list[list[Any]]]:
         header = MAGIC + bytes.fromhex(self._tree["id"])
         if self._read(0, len(header)) != header:
             raise self._damaged("header is damaged")
@@ -174,30 +175,31 @@ class StoredTree(TreeReader):
                 plain = decompressor.decompress(packed[_LENGTH.size:], max_output_size=max(1, plain_length))
                 if len(plain) != plain_length:
                     raise ValueError("segment length")
-                lines = [json.loads(text) for text in plain.split(b"\n") if text]
+                records: list[list[Any]] = json.loads(plain)
             except (ValueError, struct.error, need("zstandard").ZstdError) as error:
                 raise self._damaged(f"segment {segment} is damaged") from error
             segment += 1
-            yield from lines
+            yield records
         if segment == 0:
             raise self._damaged("is empty")
 
     def entries(self) -> Iterator[Entry]:
         self.table = ChunkTable()
         table = self.table
-        for line in self._lines():
-            kind = line[0]
-            if kind == "e":
-                yield line[1]
-            elif kind == "c":
-                try:
-                    table.add(bytes.fromhex(line[1]), *line[2:])
-                except (ValueError, TypeError, OverflowError) as error:
-                    raise self._damaged("holds an impossible chunk record") from error
-            elif kind == "p":
-                table.packs.append((bytes.fromhex(line[1]), line[2]))
-            else:
-                raise self._damaged(f"holds an unknown record {kind!r}")
+        for records in self._segments():
+            for record in records:
+                kind = record[0]
+                if kind == "e":
+                    yield record[1]
+                elif kind == "c":
+                    try:
+                        table.add(bytes.fromhex(record[1]), *record[2:])
+                    except (ValueError, TypeError, OverflowError) as error:
+                        raise self._damaged("holds an impossible chunk record") from error
+                elif kind == "p":
+                    table.packs.append((bytes.fromhex(record[1]), record[2]))
+                else:
+                    raise self._damaged(f"holds an unknown record {kind!r}")
 
     def chunk_id(self, number: int) -> bytes:
         return self.table.chunk_id(number)

@@ -101,6 +101,8 @@ class SnapshotWriter(Writer):
         self._count = 0
         self._pack_numbers: dict[bytes, int] = {}
         self._in_flight: dict[bytes, Future[int]] = {}
+        #: Bundled files ask for the same chunk many times in a row.
+        self._last_reused = (-1, -1)
         self.chunks_new = 0
         self.chunks_reused = 0
         self.bytes_source = 0
@@ -167,16 +169,18 @@ class SnapshotWriter(Writer):
         pack = self._pack_numbers.get(place.pack)
         if pack is None:
             pack = self._pack_numbers[place.pack] = len(self._pack_numbers)
-            self._tree.line(["p", place.pack.hex(), self._index.live.get(place.pack, self._pool.key_id)])
+            self._tree.record(["p", place.pack.hex(), self._index.live.get(place.pack, self._pool.key_id)])
         number = self._count
         self._count += 1
         self._numbers.execute("INSERT INTO numbers VALUES (?, ?)", (number, chunk_id))
-        self._tree.line(["c", chunk_id.hex(), pack, place.order, place.offset, place.sealed, place.plain])
+        self._tree.record(["c", chunk_id.hex(), pack, place.order, place.offset, place.sealed, place.plain])
         return number
 
     def reuse(self, number: int) -> int:
         if self._previous is None:
             raise KeyError(number)
+        if number == self._last_reused[0]:
+            return self._last_reused[1]
         try:
             chunk_id = self._previous.chunk_id(number)
         except IndexError as error:
@@ -189,6 +193,7 @@ class SnapshotWriter(Writer):
                     raise KeyError(number)
                 mine = self._declare(chunk_id, place)
                 self.chunks_reused += 1
+            self._last_reused = (number, mine)
         return mine
 
     def chunk_id(self, number: int) -> bytes:
@@ -222,7 +227,7 @@ class SnapshotWriter(Writer):
         return extents, size
 
     def entry(self, entry: Entry) -> None:
-        self._tree.line(["e", entry])
+        self._tree.record(["e", entry], 1 + len(entry.get("data") or entry.get("extents") or ()) // 16)
 
     # -- end
 

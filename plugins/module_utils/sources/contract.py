@@ -84,7 +84,7 @@ class Writer(ABC):
 
     @abstractmethod
     def entry(self, entry: Entry) -> None:
-        """Append an entry to the tree; call it in the order in which stage() wants to read. Not thread-safe."""
+        """Append an entry to the tree, in the order in which stage() wants to read; do not change it afterwards. Not thread-safe."""
 
 
 class TreeReader(ABC):

@@ -12,17 +12,16 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 from ..errors import SourceError
-from ..libraries import need
 from ..repository.seal import keyed_hash
 from .contract import Captured, Context, Entry, TreeReader, Writer
-from .files_tree import BLOCK, HardLinks, content_hash, describe, digest_line, order_key, walk
+from .files_tree import BLOCK, HardLinks, TreeDigest, content_hash, describe, order_key, walk
 
 #: Files up to this size are bundled: several share one chunk.
 SMALL = 256 << 10
-_BUNDLE_FILES = 1024
+_BATCH_ENTRIES = 1024
 #: A large file is read in jobs of this many bytes.
 _SPAN = 16 << 20
 #: Extents per entry; a file with more goes on in entries of type "data".
@@ -46,6 +45,10 @@ class _Content:
     size: int
     ranges: list[list[int]] | None = None
     changed: bool = False
+
+
+#: (entry, full path of a file that must be read or "", content once it is known)
+_Batch = List[Tuple[Entry, str, Optional[_Content]]]
 
 
 @dataclass
@@ -101,11 +104,11 @@ class FilesCapture:
         self._started_ns = time.time_ns()
         self._previous = Previous(writer.previous)
         self._before_ns = 0
-        self._hash = need("blake3").blake3(key=self._key)
-        self._pending: deque[tuple[Entry, Callable[[], _Content] | None]] = deque()
+        self._digest = TreeDigest(self._key)
+        self._pending: deque[tuple[int, Future[_Batch] | Callable[[], _Batch]]] = deque()
         self._pending_bytes = 0
-        self._bundle: list[tuple[Entry, str, Future[_Content]]] = []
-        self._bundle_bytes = 0
+        self._batch: _Batch = []
+        self._batch_bytes = 0
         self._threads = ThreadPoolExecutor(context.workers, thread_name_prefix="files")
 
     def run(self) -> Captured:
@@ -116,9 +119,8 @@ class FilesCapture:
             if self._before_ns > self._started_ns and not self._tally.reread:
                 self._tally.reread = "the clock went back since the parent snapshot"
             self._emit({"type": "head", "path": "\0lifeboat", "started_ns": self._started_ns}, counted=False)
-            for entry, content in self._walk():
-                self._queue(entry, content)
-            self._flush_bundle()
+            self._walk()
+            self._flush_batch()
             while self._pending:
                 self._pop()
         except BaseException:
@@ -132,12 +134,12 @@ class FilesCapture:
         }
         if tally.reread:
             facts["all_read_because"] = tally.reread
-        digest = {"algorithm": "blake3-keyed tree", "value": self._hash.hexdigest(), "entries": tally.entries}
+        digest = {"algorithm": "blake3-keyed tree", "value": self._digest.hexdigest(), "entries": tally.entries}
         return Captured(digest, "content", facts)
 
     # -- walking
 
-    def _walk(self) -> Iterator[tuple[Entry, Callable[[], _Content] | None]]:
+    def _walk(self) -> None:
         links = HardLinks()
         for full, path, status in walk(self._top):
             try:
@@ -150,20 +152,40 @@ class FilesCapture:
             kind = entry["type"]
             if kind == "socket":
                 self._tally.sockets += 1
-                continue
-            if kind == "unknown":
+            elif kind == "unknown":
                 raise SourceError("unknown kind of file", full, "remove it or move it out of the source")
-            if kind != "file":
-                yield entry, None
-                continue
-            first = links.earlier(path, status)
-            if first is not None:
-                yield {**entry, "type": "hardlink", "link": first}, None
-                continue
-            content = self._unchanged(entry, status) or self._read(entry, full, status)
-            yield entry, content
+            elif kind != "file":
+                self._add(entry, "", None, 0)
+            else:
+                self._file(entry, full, status, links.earlier(path, status))
 
-    def _unchanged(self, entry: Entry, status: os.stat_result) -> Callable[[], _Content] | None:
+    def _file(self, entry: Entry, full: str, status: os.stat_result, first: str | None) -> None:
+        if first is not None:
+            self._add({**entry, "type": "hardlink", "link": first}, "", None, 0)
+            return
+        content = self._unchanged(entry, status)
+        if content is not None:
+            self._add(entry, "", content, 0)
+        elif status.st_size <= SMALL:
+            self._add(entry, full, None, status.st_size)
+        else:
+            self._flush_batch()
+            spans = self._spans(full, status)
+            self._queue(status.st_size, lambda: [(entry, full, self._join(full, status, spans))])
+
+    def _add(self, entry: Entry, full: str, content: _Content | None, size: int) -> None:
+        """Put an entry into the batch; a file that must be read comes with its path and its size."""
+        self._batch.append((entry, full, content))
+        self._batch_bytes += size
+        if self._batch_bytes >= BLOCK or len(self._batch) >= _BATCH_ENTRIES:
+            self._flush_batch()
+
+    def _flush_batch(self) -> None:
+        if self._batch:
+            self._queue(self._batch_bytes, self._threads.submit(self._read_batch, self._batch))
+            self._batch, self._batch_bytes = [], 0
+
+    def _unchanged(self, entry: Entry, status: os.stat_result) -> _Content | None:
         """The parent's content, if every evidence says that it still is the file's; any oddity means reading."""
         old = self._previous.find(entry["path"])
         if old is None or self._tally.reread or old["type"] != "file":
@@ -176,65 +198,43 @@ class FilesCapture:
             pieces = [[at, self._writer.reuse(number), offset, length] for at, number, offset, length in old.get("data", [])]
         except KeyError:
             return None
-        content = _Content(old["hash"], pieces, status, status.st_size, old.get("ranges"))
-        self._context.progress.add(entry["size"], 1)
-        return lambda: content
+        return _Content(old["hash"], pieces, status, status.st_size, old.get("ranges"))
 
     # -- reading
 
-    def _read(self, entry: Entry, full: str, status: os.stat_result) -> Callable[[], _Content]:
-        if status.st_size <= SMALL:
-            future: Future[_Content] = Future()
-            bundle = self._bundle
-            bundle.append((entry, full, future))
-            self._bundle_bytes += status.st_size
-            if self._bundle_bytes >= BLOCK or len(self._bundle) >= _BUNDLE_FILES:
-                self._flush_bundle()
-            return lambda: self._of_bundle(bundle, future)
-        spans = self._spans(full, status)
-        return lambda: self._join(full, status, spans)
-
-    def _of_bundle(self, bundle: list[tuple[Entry, str, Future[_Content]]], future: Future[_Content]) -> _Content:
-        if bundle is self._bundle:
-            self._flush_bundle()
-        return future.result()
-
-    def _flush_bundle(self) -> None:
-        if self._bundle:
-            self._threads.submit(self._read_bundle, self._bundle)
-            self._bundle, self._bundle_bytes = [], 0
-
-    def _read_bundle(self, bundle: list[tuple[Entry, str, Future[_Content]]]) -> None:
-        """Read small files, store them as one chunk (more when they grew) and settle their futures."""
-        try:
-            read: list[tuple[Future[_Content], bytes, os.stat_result, bool]] = []
-            for _entry, full, future in bundle:
+    def _read_batch(self, batch: _Batch) -> _Batch:
+        """Read the small files of a batch and store them together, mostly as one chunk."""
+        done: _Batch = []
+        part: list[tuple[int, bytes, os.stat_result, bool]] = []
+        size = 0
+        for entry, full, content in batch:
+            if full and content is None:
                 try:
                     data, status, changed = _read_small(full)
-                except FileNotFoundError as error:
-                    future.set_exception(error)
+                except FileNotFoundError:
+                    done.append((entry, full, None))
                     continue
-                read.append((future, data, status, changed))
-            while read:
-                part, size = [], 0
-                while read and (not part or size + len(read[0][1]) <= 2 * BLOCK):
-                    size += len(read[0][1])
-                    part.append(read.pop(0))
-                self._store_small(part)
-        except BaseException as error:
-            for _entry, _full, future in bundle:
-                if not future.done():
-                    future.set_exception(error)
+                except OSError as error:
+                    raise _unreadable(error, full) from error
+                if size + len(data) > 2 * BLOCK:
+                    self._store_small(part, done)
+                    part, size = [], 0
+                part.append((len(done), data, status, changed))
+                size += len(data)
+            done.append((entry, full, content))
+        self._store_small(part, done)
+        self._context.progress.add(0, len(batch))
+        return done
 
-    def _store_small(self, part: list[tuple[Future[_Content], bytes, os.stat_result, bool]]) -> None:
-        joined = b"".join(data for _future, data, _status, _changed in part)
+    def _store_small(self, part: list[tuple[int, bytes, os.stat_result, bool]], done: _Batch) -> None:
+        joined = b"".join(data for _at, data, _status, _changed in part)
         number = self._writer.put(joined) if joined else -1
         offset = 0
-        for future, data, status, changed in part:
+        for at, data, status, changed in part:
             pieces = [[0, number, offset, len(data)]] if data else []
             offset += len(data)
-            future.set_result(_Content(keyed_hash(self._key, data).hex(), pieces, status, len(data), None, changed))
-        self._context.progress.add(0, len(part))
+            content = _Content(keyed_hash(self._key, data).hex(), pieces, status, len(data), None, changed)
+            done[at] = (done[at][0], done[at][1], content)
 
     def _read_span(self, full: str, status: os.stat_result, start: int, sparse: bool) -> _Span:
         """Store one span of a large file: (block hashes, pieces, data ranges)."""
@@ -261,10 +261,16 @@ class FilesCapture:
         sparse = status.st_blocks * 512 < status.st_size
         return [self._threads.submit(self._read_span, full, status, start, sparse) for start in range(0, status.st_size, _SPAN)]
 
-    def _join(self, full: str, status: os.stat_result, spans: list[Future[_Span]]) -> _Content:
+    def _join(self, full: str, status: os.stat_result, spans: list[Future[_Span]]) -> _Content | None:
+        """The content of a large file; None if it vanished meanwhile."""
         for attempt in range(_ATTEMPTS):
-            results = [span.result() for span in spans]
-            after = os.lstat(full)
+            try:
+                results = [span.result() for span in spans]
+                after = os.lstat(full)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                raise _unreadable(error, full) from error
             changed = not _same(status, after)
             if not changed or attempt + 1 == _ATTEMPTS:
                 break
@@ -278,26 +284,24 @@ class FilesCapture:
 
     # -- writing in order
 
-    def _queue(self, entry: Entry, content: Callable[[], _Content] | None) -> None:
-        self._pending.append((entry, content))
-        self._pending_bytes += entry.get("size", 0) if content else 0
-        while len(self._pending) > 4 * _BUNDLE_FILES or (self._pending_bytes > 4 * _SPAN and len(self._pending) > 1):
+    def _queue(self, size: int, result: Future[_Batch] | Callable[[], _Batch]) -> None:
+        self._pending.append((size, result))
+        self._pending_bytes += size
+        while len(self._pending) > 16 or (self._pending_bytes > 4 * _SPAN and len(self._pending) > 1):
             self._pop()
 
     def _pop(self) -> None:
-        entry, content = self._pending.popleft()
-        if content is None:
-            self._emit(entry)
-            return
-        self._pending_bytes -= entry.get("size", 0)
-        try:
-            found = content()
-        except FileNotFoundError:
-            self._tally.vanished.append(entry["path"])
-            return
-        except OSError as error:
-            raise SourceError(f"cannot read a file ({error.strerror})", os.path.join(self._top, entry["path"]),
-                              "check permissions and the disk, then run the same command again") from error
+        size, result = self._pending.popleft()
+        self._pending_bytes -= size
+        for entry, full, content in result.result() if isinstance(result, Future) else result():
+            if content is not None:
+                self._finish_file(entry, content)
+            elif not full:
+                self._emit(entry)
+            else:
+                self._tally.vanished.append(entry["path"])
+
+    def _finish_file(self, entry: Entry, found: _Content) -> None:
         if found.changed:
             self._tally.changing.append(entry["path"])
         status = found.status
@@ -316,7 +320,11 @@ class FilesCapture:
         if counted:
             self._tally.entries += 1
             self._tally.owners.add(entry["uid"])
-            self._hash.update(digest_line(entry))
+            self._digest.add(entry)
+
+
+def _unreadable(error: OSError, full: str) -> SourceError:
+    return SourceError(f"cannot read a file ({error.strerror})", full, "check permissions and the disk, then run the same command again")
 
 
 def _same(before: os.stat_result, after: os.stat_result) -> bool:

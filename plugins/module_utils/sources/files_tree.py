@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import Any, Iterator
 
 from ..errors import SourceError
+from ..libraries import need
 from ..repository.seal import keyed_hash
 from .contract import Entry
 
@@ -134,27 +135,72 @@ def content_hash(key: bytes, blocks: list[bytes]) -> str:
     return keyed_hash(key, b"".join(blocks)).hex()
 
 
-def digest_line(entry: Entry) -> bytes:
-    """The canonical line of one entry: everything that "the same" means for a tree, nothing that belongs to the host.
+def identity(entry: Entry) -> list[Any]:
+    """Everything that "the same" means for one entry, and nothing that belongs to the host.
 
-    The mtime of symlinks counts; owners count by number; a directory's size, inodes and ctimes do not count.
+    The mtime of symlinks counts, their mode does not; owners count by number; a directory's size, inodes and ctimes do not count.
     """
-    keys = ("type", "path", "mode", "uid", "gid", "mtime_ns", "size", "target", "link", "device", "hash")
-    line = {key: entry[key] for key in keys if key in entry}
-    if entry["type"] == "symlink":
-        del line["mode"]
-    if entry["type"] == "hardlink":
-        line = {key: entry[key] for key in ("type", "path", "link")}
+    kind, path = entry["type"], entry["path"]
+    if kind == "hardlink":
+        return [kind, path, entry["link"]]
+    about = [kind, path, 0 if kind == "symlink" else entry["mode"], entry["uid"], entry["gid"], entry["mtime_ns"]]
+    if kind == "file":
+        about += [entry["size"], entry["hash"]]
+    elif kind == "symlink":
+        about.append(entry["target"])
+    elif kind in ("char", "block"):
+        about.append(entry["device"])
     xattrs = entry.get("xattrs")
     if xattrs:
-        line["xattrs"] = sorted(xattrs.items())
-    return json.dumps(line, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+        about.append(sorted(xattrs.items()))
+    return about
+
+
+_PARTS = {
+    "hardlink": ("type", "path", "link"), "file": ("type", "path", "mode", "uid", "gid", "mtime", "size", "content", "xattrs"),
+    "symlink": ("type", "path", "mode", "uid", "gid", "mtime", "target", "xattrs"),
+    "char": ("type", "path", "mode", "uid", "gid", "mtime", "device", "xattrs"),
+    "block": ("type", "path", "mode", "uid", "gid", "mtime", "device", "xattrs"),
+}
+
+
+class TreeDigest:
+    """Keyed BLAKE3 over the canonical JSON of the entries' identities, in batches of 1024."""
+
+    _BATCH = 1024
+
+    def __init__(self, key: bytes) -> None:
+        self._hash = need("blake3").blake3(key=key)
+        self._batch: list[list[Any]] = []
+
+    def add(self, entry: Entry) -> None:
+        self._batch.append(identity(entry))
+        if len(self._batch) == self._BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._hash.update(json.dumps(self._batch, separators=(",", ":")).encode())
+        self._batch = []
+
+    def hexdigest(self) -> str:
+        """The digest of everything added; call it once, at the end."""
+        self._flush()
+        value: str = self._hash.hexdigest()
+        return value
 
 
 def difference(expected: dict[str, Any], actual: dict[str, Any]) -> list[str]:
     """The names of what differs between two entries of one path."""
-    before, after = json.loads(digest_line(expected)), json.loads(digest_line(actual))
-    return sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
+    before, after = identity(expected), identity(actual)
+    if before == after:
+        return []
+    if before[0] != after[0]:
+        return ["type"]
+    names = _PARTS.get(before[0], ("type", "path", "mode", "uid", "gid", "mtime", "xattrs"))
+    longest = max(len(before), len(after))
+    before += [None] * (longest - len(before))
+    after += [None] * (longest - len(after))
+    return [name for name, old, new in zip(names, before, after) if old != new]
 
 
 class HardLinks:
