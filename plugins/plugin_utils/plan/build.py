@@ -1,0 +1,83 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""The plan of a restore: what would happen, in which order, with which snapshots. Pure: reads nothing, changes nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Mapping, Sequence
+
+from ..catalog.graph import HARD
+from .forecast import History, critical_path, forecast_service
+from .order import islands, levels, nearest_picked
+from .pick import Pick
+from .target import Point, resolve, seconds_between
+
+
+def build(document: Mapping[str, Any], pick: Pick, points: Mapping[str, Sequence[Point]], target: str = "latest",
+          now: datetime | None = None, history: History | None = None, forks: int | None = None,
+          verb: str = "restore", digest: str = "", inventory: str = "", dependants: str = "") -> dict[str, Any]:
+    """The plan as plan.json keeps it. Raises TargetErrors where the target cannot be resolved.
+
+    Shape: {"verb", "ecosystem", "production", "catalog" (digest), "target", "scope", "picked", "order" (both the picked
+    services in order), "asked", "added", "dependants": [{"service", "chain", "action"}], "islands": [[service]],
+    "levels": int, "bytes", "services": {name: entry below}, "forecast": {"seconds", "reason"}, "critical_path",
+    "skew_seconds", "warnings": [str]}; an entry is {"host", "tier", "owner", "position", "island", "level", "requires"
+    (declared edges, each with "picked"), "waits_for": [{"service", "kind"}] (picked ones, also through services that are
+    not picked; this is what a gate takes), "resolution", "bytes", "sources": [name], "rto", "forecast", "rto_at_risk"}.
+    """
+    services = document["services"]
+    order = pick.picked
+    resolved = resolve(services, order, points, target, now, inventory)
+    parts = islands(services, order)
+    depth = levels(services, order)
+    hard = nearest_picked(services, order, HARD)
+    both = nearest_picked(services, order)
+    island_of = {service: number for number, part in enumerate(parts) for service in part}
+    forecasts = {service: forecast_service(service, (history or {}).get(service, ()), resolved[service]["bytes"]) for service in order}
+    path = critical_path(services, order, parts, forecasts)
+    entries = {}
+    for position, service in enumerate(order):
+        entry = services[service]
+        expected = forecasts[service]["seconds"]
+        entries[service] = {
+            "host": entry["host"], "tier": entry.get("tier"), "owner": entry.get("owner"), "position": position,
+            "island": island_of[service], "level": depth[service],
+            "requires": [{**edge, "picked": edge["service"] in resolved} for edge in entry.get("requires") or ()],
+            "waits_for": [{"service": needed, "kind": "hard" if needed in hard[service] else "soft"} for needed in both[service]],
+            "resolution": resolved[service], "bytes": resolved[service]["bytes"], "sources": sorted(entry.get("sources") or {}),
+            "rto": entry.get("rto"), "forecast": forecasts[service],
+            "rto_at_risk": None if expected is None or entry.get("rto") is None else expected > entry["rto"],
+        }
+    return {
+        "verb": verb, "ecosystem": document["ecosystem"], "production": document["production"], "catalog": digest,
+        "target": target, "scope": pick.scope, "picked": order, "order": order, "asked": pick.asked, "added": pick.added,
+        "dependants": [{"service": service, "chain": chain, "action": dependants or None} for service, chain in pick.dependants.items()],
+        "islands": parts, "levels": max(depth.values(), default=-1) + 1, "bytes": sum(entry["bytes"] for entry in entries.values()),
+        "services": entries, "forecast": {"seconds": path["seconds"], "reason": path["reason"]}, "critical_path": path,
+        "skew_seconds": skew(resolved), "warnings": warnings(resolved, parts, forks),
+    }
+
+
+def skew(resolved: Mapping[str, Mapping[str, Any]]) -> float:
+    """Seconds between the oldest and the newest point that the services go back to."""
+    times = sorted(str(resolution["time"]) for resolution in resolved.values() if resolution["time"])
+    return seconds_between(times[0], times[-1]) if times else 0.0
+
+
+def warnings(resolved: Mapping[str, Mapping[str, Any]], parts: Sequence[Sequence[str]], forks: int | None) -> list[str]:
+    """What an operator should know before saying yes."""
+    found = []
+    chosen = sorted({str(resolution["point"]) for resolution in resolved.values() if resolution["point"]})
+    if len(chosen) > 1:
+        found.append(f"services go back to {len(chosen)} different points, {skew(resolved):g}s apart: {', '.join(chosen)}")
+    unproven = [service for service, resolution in resolved.items() if resolution["point"] and not resolution["proven"]]
+    if unproven:
+        found.append(f"never proven by a restore or drill: {', '.join(unproven)}")
+    count = sum(len(part) for part in parts)
+    if forks is not None and forks < count:
+        found.append(f"forks={forks} is fewer than {count} services: {count - forks} wait for a free slot, so islands may wait for each other; "
+                     f"run with --forks {count}")
+    return found
