@@ -39,10 +39,10 @@ class FileProvider(KeyProvider):
     """config: {"provider": "file", "path": directory, "private_path": directory, absent where only captures run}."""
 
     def __init__(self, config: dict[str, Any], service: str) -> None:
-        unknown = sorted(set(config) - {"provider", "path", "private_path", "escrow"})
+        unknown = sorted(set(config) - {"provider", "path", "private_path"})
         if unknown:
             raise ConfigError(
-                f"unknown option {unknown[0]!r} of the file key provider", f"keys of service {service}", "it takes path and private_path",
+                f"unknown option {unknown[0]!r} of the file key provider", f"keys of service {service}", "it takes: path, private_path",
             )
         if not isinstance(config.get("path"), str) or not config["path"]:
             raise ConfigError(
