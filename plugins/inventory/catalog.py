@@ -94,18 +94,18 @@ services:
 # ansible-inventory -i inventory/ --host orders
 """
 
-import json  # noqa: E402
-import os  # noqa: E402
-import re  # noqa: E402
-from typing import Any, Iterable  # noqa: E402
+import json
+import os
+import re
+from typing import Any, Iterable
 
-from ansible import constants  # noqa: E402
-from ansible.plugins.inventory import BaseInventoryPlugin  # noqa: E402
-from ansible.template import trust_as_template  # noqa: E402
-from ansible.vars.plugins import get_vars_from_path  # noqa: E402
+from ansible import constants
+from ansible.plugins.inventory import BaseInventoryPlugin
+from ansible.template import trust_as_template
+from ansible.vars.plugins import get_vars_from_path
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError  # noqa: E402
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import model  # noqa: E402
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import model
 
 ALL = "lifeboat_services"
 

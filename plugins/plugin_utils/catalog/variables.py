@@ -158,7 +158,8 @@ class Variables:
 
     def from_environment(self, name: str, node: Node) -> Scalar:
         if _SECRET.search(name):
-            return self.fault(f"environment variable {name} looks like a secret", node, "catalogs are stored with every snapshot; refer to a file that holds it instead")
+            return self.fault(f"environment variable {name} looks like a secret", node,
+                              "catalogs are stored with every snapshot; refer to a file that holds it instead")
         if name not in self.environment:
             return self.fault(f"environment variable {name} is not set", node, f"export {name} before the run")
         return self.environment[name]
