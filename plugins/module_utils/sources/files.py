@@ -15,6 +15,7 @@ from ..errors import ConflictError, LifeboatError, SourceError
 from .contract import Captured, Comparison, Context, Finding, Reader, Source, TreeReader, Writer
 from .files_capture import FilesCapture
 from .files_restore import FilesRestore, compare_tree
+from .server import Server
 
 
 def _identity(path: str) -> list[int] | None:
@@ -128,9 +129,9 @@ class Files(Source):
     def prepare(self, context: Context, record: dict[str, Any]) -> bool:
         if os.path.isdir(os.path.dirname(record["live"])) or not context.config.get("provision"):
             return False
-        from . import server
-
-        server.provision(context.config, context)
+        server = Server(context.config, f"{context.service}.{context.source}", f"files:{record['live']}")
+        with server.lock():
+            server.provision()
         return True
 
     def stage(self, context: Context, reader: Reader, record: dict[str, Any]) -> None:
