@@ -39,14 +39,13 @@ _held: dict[str, tuple[int, str, int]] = {}  # lock path -> (descriptor, run id,
 _held_mutex = threading.Lock()
 
 
-def machine() -> str:
-    """What tells this machine (and process id namespace) from others: host name, boot id, pid namespace."""
-    boot = namespace = ""
-    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as handle:
-        boot = handle.read().strip()
-    with contextlib.suppress(OSError):
-        namespace = os.readlink("/proc/self/ns/pid")
-    return "/".join((platform.node(), boot, namespace))
+def boot_id() -> str:
+    """Which boot of which kernel this is; empty where the system does not say."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as handle:
+            return handle.read().strip()
+    except OSError:
+        return ""
 
 
 def process_started(pid: int) -> str:
@@ -60,7 +59,7 @@ def process_started(pid: int) -> str:
 
 
 def identity(pid: int | None = None) -> dict[str, Any]:
-    """The part of ``run`` that says who: {"controller", "machine", "pid", "pid_started", "user"}."""
+    """The part of ``run`` that says who: {"controller", "boot", "pid", "pid_started", "user"}."""
     import getpass
 
     number = os.getpid() if pid is None else pid
@@ -68,7 +67,7 @@ def identity(pid: int | None = None) -> dict[str, Any]:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = str(os.geteuid())
-    return {"controller": platform.node(), "machine": machine(), "pid": number, "pid_started": process_started(number), "user": user}
+    return {"controller": platform.node(), "boot": boot_id(), "pid": number, "pid_started": process_started(number), "user": user}
 
 
 def describe(lease: dict[str, Any]) -> str:
@@ -108,14 +107,14 @@ def _flock_taken(path: str) -> bool:
 
 
 def _is_here(who: dict[str, Any]) -> bool:
-    """Is the controller of a lease or run on this machine?"""
-    return bool(who["machine"] == machine() if who.get("machine") else who.get("controller") == platform.node())
+    """Is the controller of a lease or run on this machine? After a reboot it is, and its process is gone."""
+    return bool(who.get("controller") == platform.node())
 
 
 def _controller_alive(lease: dict[str, Any]) -> tuple[bool, str]:
     if _is_here(lease):
         started = process_started(int(lease.get("pid") or 0))
-        if started and lease.get("pid_started") in ("", None, started):
+        if started and lease.get("boot") in ("", None, boot_id()) and lease.get("pid_started") in ("", None, started):
             return True, "its controller process lives"
         return False, "its controller process is gone"
     age = _age(str(lease.get("renewed", "")))
@@ -256,7 +255,7 @@ def _take(spec: Spec, ledger: Ledger, run: dict[str, Any], phase: str) -> None:
     pid = int(run.get("pid") or 0)
     state.write_json(spec.path("lease.json"), {
         "service": spec.service, "run": run["id"], "verb": run.get("verb", ""), "phase": phase, "user": run.get("user", ""),
-        "controller": run.get("controller", ""), "machine": run.get("machine", ""), "pid": pid,
+        "controller": run.get("controller", ""), "boot": run.get("boot") or (boot_id() if _is_here(run) else ""), "pid": pid,
         "pid_started": run.get("pid_started") or (process_started(pid) if _is_here(run) else ""),
         "since": lease["since"] if same and lease is not None else now(), "renewed": now(),
     }, "lease")

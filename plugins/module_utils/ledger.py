@@ -44,6 +44,9 @@ _SEGMENT = re.compile(r"ledger-(\d{12})\.jsonl\Z")
 
 Entry = dict[str, Any]
 
+#: Every entry this process wrote, in any ledger: a module answers with those of its call.
+written: list[Entry] = []
+
 
 def now() -> str:
     """UTC in ISO 8601 with microseconds and Z."""
@@ -182,6 +185,7 @@ class Ledger:
         self._inode = os.fstat(descriptor).st_ino
         self._entries.append(entry)
         self.appended.append(entry)
+        written.append(entry)
         return entry
 
     def _repair(self, descriptor: int, run: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ def _convert(key: str, value: Any, option: dict[str, Any], where: str) -> Any:
     if not isinstance(value, _TYPES.get(wanted, object)) or (wanted in ("int", "float") and isinstance(value, bool)):
         raise ConfigError(f"Option {key!r} must be {wanted}, not {type(value).__name__}", where, str(option.get("help", "")))
     if wanted == "path":
-        value = os.path.expanduser(value)
+        value = os.path.expanduser(str(value))
         if not os.path.isabs(value):
             raise ConfigError(f"Option {key!r} must be an absolute path", f"{value!r}, {where}", "")
     choices = option.get("choices")

@@ -43,13 +43,13 @@ def judge(value: Any, probe: dict[str, Any]) -> str:
     """Hold a value against ``equals``, ``at_least`` and ``at_most``; the detail to show. Raises CheckError."""
     if "equals" in probe and not equal(value, probe["equals"]):
         raise CheckError(f"is {shown(_plain(value))}, expected {shown(probe['equals'])}")
-    for word, holds in (("at_least", lambda have, limit: have >= limit), ("at_most", lambda have, limit: have <= limit)):
+    for word in ("at_least", "at_most"):
         if word not in probe:
             continue
         have, limit = _number(_plain(value)), _number(_plain(probe[word]))
         if limit is None:
             raise ConfigError(f"{word!r} needs a number, not {shown(probe[word])}", str(probe.get("name", "")), "")
-        if have is None or not holds(have, limit):
+        if have is None or (have < limit if word == "at_least" else have > limit):
             raise CheckError(f"is {shown(_plain(value))}, expected {word.replace('_', ' ')} {limit}")
     return "" if value is None else shown(_plain(value))
 

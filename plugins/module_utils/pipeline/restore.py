@@ -114,7 +114,7 @@ def _settle(spec: Spec, run: dict[str, Any], which: str, verb: str, progress: Pr
     with lease.hold(spec, job.ledger, run, verb):
         try:
             restore = pick(job, which, "roll back" if verb == "rollback" else verb)
-            told = act(job, restore) if restore else {"changed": False, "warnings": [], **({"writes": {}} if verb == "rollback" else {"freed": 0})}
+            told = act(job, restore) if restore else {"changed": False, "warnings": [], "writes": {}, "freed": 0}
         except Exception as error:
             with contextlib.suppress(LifeboatError):  # the disk may be full: then the run stays unfinished and the next one says so
                 lease.release(spec, job.ledger, run, "failed", {"message": str(error)})

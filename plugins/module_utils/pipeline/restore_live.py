@@ -28,9 +28,11 @@ def cut_service(job: Job, restore: Restore) -> bool:
     pending = [source.name for source in restore.sources.values() if source.cutover != "done" and source.stage != "current"]
     job.parallel(pending, lambda name: cut_source(job, restore, restore.sources[name]))
     if not restore.live:
-        if any(source.stage != "current" for source in restore.sources.values()):
+        if restore.cut:
             _write_origin(job, restore)
-        job.log("restore.live", restore.id, sources=sorted(restore.sources), swapped=sorted(pending))
+            job.log("restore.live", restore.id, swapped=sorted(source.name for source in restore.cut))
+        else:
+            job.log("restore.current", restore.id)  # the live data is the target already: nothing was changed
         restore.live = True
     return bool(pending)
 

@@ -18,7 +18,7 @@ from .. import faults, state
 from ..errors import CheckError, LifeboatError, TargetError
 from .inspect import Point
 from .restore_job import Job
-from .restore_state import Restore, SourceState
+from .restore_state import Restore, SourceState, short_digest
 
 
 def origin_of(job: Job) -> dict[str, Any] | None:
@@ -112,7 +112,7 @@ def stage_service(job: Job, target: str, force: bool) -> tuple[Restore | None, P
         told["data_current"] = current
         if current:
             for name in point.snapshots:
-                job.log("stage.current", restore.id, name)
+                job.log("stage.current", restore.id, name, **_about(point.snapshots[name].data))
             return _again(job, restore.id), point, told
     else:
         held = [source for source in restore.sources.values() if source.stage == "current" and not source.cutover]
@@ -124,12 +124,14 @@ def stage_service(job: Job, target: str, force: bool) -> tuple[Restore | None, P
     for name in point.snapshots:
         job.spec.prepare_work_dir(name)
 
+    working = restore
+
     def stage(name: str) -> bool:
-        return _stage_source(job, restore, restore.sources[name], point)
+        return _stage_source(job, working, working.sources[name], point)
 
     done = job.parallel(point.snapshots, stage)
     told["changed"] = any(done.values())
-    restore = _again(job, restore.id)
+    restore = _again(job, working.id)
     told["data_current"] = all(source.stage == "current" for source in restore.sources.values())
     return restore, point, told
 
@@ -194,13 +196,13 @@ def _stage_source(job: Job, restore: Restore, source: SourceState, point: Point)
         except LifeboatError as error:
             comparison, broken = None, str(error)
         if comparison is not None and not broken:
-            job.log("stage.verified", restore.id, source.name, items=comparison.items, again=True)
+            job.log("stage.verified", restore.id, source.name, items=comparison.items, again=True, **_about(reader.manifest))
             return False
         discard(job, restore, source, f"the staged copy no longer holds the snapshot ({broken})")
     if source.stage in ("", "discarded"):
         _refuse(kind.preflight_restore(context, reader.manifest))
         source.record = kind.plan_stage(context, reader.manifest, stage_id(restore.id, source))
-        job.log("stage.intent", restore.id, source.name, snapshot=source.snapshot, record=source.record, digest=reader.manifest["digest"])
+        job.log("stage.intent", restore.id, source.name, snapshot=source.snapshot, record=source.record, **_about(reader.manifest))
     faults.point("restore.stage.begin")
     acted = kind.prepare(context, source.record)
     job.log("stage.provisioned", restore.id, source.name, acted=acted)
@@ -218,9 +220,16 @@ def _stage_source(job: Job, restore: Restore, source: SourceState, point: Point)
             f"the staged copy is not what was captured ({differences})", f"snapshot {source.snapshot}",
             "live data is as it was; verify the snapshot and choose another point",
         )
-    job.log("stage.verified", restore.id, source.name, items=comparison.items)
+    job.log("stage.verified", restore.id, source.name, items=comparison.items, **_about(reader.manifest))
     faults.point("restore.stage.verified")
     return True
+
+
+def _about(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": manifest.get("type", ""), "proof": manifest.get("proof", ""), "digest": short_digest(manifest["digest"]),
+        "bytes": int((manifest.get("bytes") or {}).get("source", 0)),
+    }
 
 
 def _refuse(findings: list[Any]) -> None:

@@ -26,14 +26,19 @@ from ..ledger import Entry
 class SourceState:
     """One source in one restore.
 
+    size: bytes of the captured content. digest: as captured; equal: whether the staged copy was found to have it.
     stage: "", "intent", "provisioned", "filled", "verified", "current" (live data already equal) or "discarded".
     cutover, undo, commit: "", "intent" or "done". verified_by: the run that last verified the staged copy.
     """
 
     name: str
     snapshot: str = ""
+    type: str = ""
+    proof: str = ""
+    size: int = 0
     record: dict[str, Any] = field(default_factory=dict)
     digest: dict[str, Any] = field(default_factory=dict)
+    equal: bool | None = None
     stage: str = ""
     verified_by: str = ""
     attempts: int = 0
@@ -96,12 +101,19 @@ class Restore:
             "committed": self.commit == "done", "rolled_back": self.undo == "done",
             "sources": {
                 name: {
-                    "state": source.word, "snapshot": source.snapshot, "staged": source.record.get("staged"),
-                    "displaced": source.record.get("displaced"), **({"facts": source.facts} if source.facts else {}),
+                    "state": source.word, "snapshot": source.snapshot, "type": source.type, "proof": source.proof, "bytes": source.size,
+                    "captured": short_digest(source.digest), "found": short_digest(source.digest) if source.equal else None, "equal": source.equal,
+                    "staged": source.record.get("staged"), "displaced": source.record.get("displaced"),
+                    **({"facts": source.facts} if source.facts else {}),
                 }
                 for name, source in self.sources.items()
             },
         }
+
+
+def short_digest(digest: dict[str, Any]) -> dict[str, Any]:
+    """The two words of a digest that people compare."""
+    return {key: digest.get(key) for key in ("algorithm", "value")}
 
 
 def fold(entries: list[Entry]) -> list[Restore]:
@@ -132,7 +144,7 @@ def _apply(restore: Restore, entry: Entry, data: dict[str, Any]) -> None:
         restore.verdict = ""
         if entry["run"] not in restore.runs:
             restore.runs.append(str(entry["run"]))
-    elif event == "restore.live":
+    elif event in ("restore.live", "restore.current"):
         restore.live = True
     elif event == "restore.verdict":
         restore.verdict, restore.ended_at = str(data["verdict"]), str(entry["time"])
@@ -154,8 +166,12 @@ def _apply_source(source: SourceState, entry: Entry, data: dict[str, Any]) -> No
         source.attempts += 1
     if event.startswith("stage."):
         source.stage = event.partition(".")[2]
-        if event == "stage.verified":
-            source.verified_by = str(entry["run"])
+        if event in ("stage.verified", "stage.current"):
+            source.verified_by, source.equal = str(entry["run"]), True
+            source.digest, source.proof, source.size = dict(data.get("digest") or {}), str(data.get("proof", "")), int(data.get("bytes", 0))
+            source.type = str(data.get("type", ""))
+        elif event == "stage.discarded":
+            source.equal = None
     elif event in ("cutover.intent", "cutover.done"):
         source.cutover = event.rpartition(".")[2]
     elif event in ("rollback.source.intent", "rollback.source.done"):

@@ -1,0 +1,169 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""What modules and the host command call: one function per thing that can be asked of a service."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Iterator
+
+from .. import checks, lease, state
+from ..errors import ConfigError, KeyAccessError, LifeboatError
+from ..ledger import Ledger
+from ..progress import Progress
+from ..spec import Spec
+from . import restore
+from .restore_state import fold, held_bytes
+
+
+@contextlib.contextmanager
+def shown_progress(spec: Spec, phase: str) -> Iterator[Progress]:
+    """Progress that the live view can read, removed at the end."""
+    progress = Progress(spec.service, phase, spec.path("progress.json"))
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+def prepare_repository(spec: Spec, check: bool) -> dict[str, Any]:
+    """Make repository and keys where they are missing and try them; {"changed", "repository": {"id", "url"}, "made": [..]}."""
+    from ..repository.repository import Repository
+
+    repository, made_repository = Repository.create(spec.repository, check)
+    provider = spec.provider()
+    if check:
+        try:
+            provider.index_key()
+            made_keys = False
+        except KeyAccessError:
+            made_keys = True
+    else:
+        made_keys = provider.ensure()
+        provider.index_key()
+    made = [word for word, yes in (("repository", made_repository), ("keys", made_keys)) if yes]
+    about = {"id": repository.id if repository else None, "url": spec.repository["url"]}
+    return {"changed": bool(made), "made": made, "repository": about}
+
+
+def capture(spec: Spec, run: dict[str, Any], mode: str) -> dict[str, Any]:
+    """Capture under the lease; as capture_service()."""
+    from .capture import capture_service
+
+    ledger = Ledger.for_spec(spec)
+    with lease.hold(spec, ledger, run, "capture"), shown_progress(spec, "capture") as progress:
+        try:
+            told = capture_service(spec, run, mode, progress)
+        except Exception as error:
+            with contextlib.suppress(LifeboatError):  # with a full disk the run stays unfinished, and the next one says so
+                lease.release(spec, ledger, run, "failed", {"message": str(error)})
+            raise
+        lease.release(spec, ledger, run, "captured")
+        return told
+
+
+def preflight_capture(spec: Spec) -> dict[str, Any]:
+    """What would keep a capture from working: {"changed": a capture would write, "findings", "ok"}."""
+    from . import capture as module
+
+    findings = module.preflight_capture(spec) if spec.source_names else []
+    errors = [finding for finding in findings if finding["level"] == "error"]
+    return {"changed": bool(spec.source_names), "findings": findings, "ok": not errors, "snapshots": []}
+
+
+def verify(spec: Spec, target: str, depth: str) -> dict[str, Any]:
+    """Verify stored snapshots; as verify_service()."""
+    from .verify import verify_service
+
+    return {**verify_service(spec, target, depth, Progress(spec.service, "verify")), "changed": False}
+
+
+def snapshots(spec: Spec, target: str | None = None) -> dict[str, Any]:
+    """Snapshots and points, and with a target the point it means as "resolved"."""
+    from .inspect import list_snapshots, resolve_target
+
+    if not spec.source_names:
+        return {"snapshots": [], "points": [], "warnings": [], "resolved": None}
+    told = {**list_snapshots(spec), "resolved": None}
+    if target:
+        told["resolved"] = resolve_target(spec, spec.store(), target)[0].as_dict()
+    return told
+
+
+def set_state(spec: Spec, run: dict[str, Any], wanted: str, target: str, which: str, options: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Bring the service's data to a state: staged, live, rolled_back or committed. ``options``: force, depth.
+
+    With ``check`` nothing is changed: staged and live answer with preflight's findings, the others with what they would do.
+    """
+    force = bool(options.get("force"))
+    before = restore.current_state(spec)
+    if wanted in ("staged", "live"):
+        if check:
+            told = restore.preflight(spec, target, run, str(options.get("depth") or "exists"), force)
+            told = {**told, "noop": told["data_current"], "sources": {}}
+            point = told["point"] or {}
+            return {**told, "diff": _diff(before, {"point": point.get("id"), "snapshots": point.get("snapshots") or {}}, wanted)}
+        act = restore.stage if wanted == "staged" else restore.go_live
+        with shown_progress(spec, "stage" if wanted == "staged" else "cutover") as progress:
+            told = act(spec, target, run, force, progress)
+    else:
+        verb = "rollback" if wanted == "rolled_back" else "commit"
+        if check:
+            told = restore.predict(spec, run, verb, which)
+        else:
+            with shown_progress(spec, verb) as progress:
+                told = (restore.roll_back if verb == "rollback" else restore.commit)(spec, run, which, progress)
+    return {**told, "findings": [], "diff": _diff(before, restore.current_state(spec), wanted)}
+
+
+def _diff(before: dict[str, Any], after: dict[str, Any], wanted: str) -> dict[str, Any]:
+    return {"before": before, "after": {**after, "digests": after.get("digests", {})}, "before_header": "live data", "after_header": f"live data, {wanted}"}
+
+
+def check(spec: Spec, phase: str, wait: float | None) -> dict[str, Any]:
+    """Health and invariants; ``wait`` None takes the entry's timeouts.health."""
+    if wait is None:
+        wait = float((spec.entry.get("timeouts") or {}).get("health") or 0)
+    return {**checks.run(spec, phase, wait), "changed": False}
+
+
+def known(spec: Spec, run_id: str = "") -> dict[str, Any]:
+    """What the host knows of a service without repository and keys.
+
+    {"lease", "unfinished", "restores": newest last, with bytes held, "uncommitted": their ids, "held_bytes", "origin", "proof",
+    "progress", "ledger_state", "ledger": the entries of ``run_id`` ("last": of the newest run)}.
+    """
+    ledger = Ledger.for_spec(spec)
+    entries = ledger.entries()
+    restores = fold(entries)
+    shown = []
+    for one in restores[-20:]:
+        held = {source.name: held_bytes(source) for source in one.cut} if one.holds else {}
+        shown.append({**one.state(), "holds": one.holds, "held": held, "held_bytes": sum(value or 0 for value in held.values())})
+    proofs = (state.read_json(spec.path("proofs.json")) or {}).get("points") or {}
+    proof = max(proofs.items(), key=lambda item: str(item[1].get("time")), default=None)
+    if run_id == "last" and entries:
+        run_id = str(entries[-1]["run"])
+    begin = lease.unfinished(ledger)
+    return {
+        "changed": False, "lease": lease.read(spec), "unfinished": {"run": begin["run"], "verb": begin["verb"], "since": begin["time"]} if begin else None,
+        "restores": shown, "uncommitted": [one["restore"] for one in shown if one["holds"]], "held_bytes": sum(one["held_bytes"] for one in shown),
+        "origin": state.read_json(spec.path("origin.json")), "proof": {"point": proof[0], **proof[1]} if proof else None,
+        "progress": _progress(spec), "ledger_state": ledger.verify(), "ledger": [entry for entry in entries if entry["run"] == run_id] if run_id else [],
+        "sources": spec.source_names, "host_state": spec.service_dir,
+    }
+
+
+def _progress(spec: Spec) -> dict[str, Any] | None:
+    with contextlib.suppress(LifeboatError):
+        return state.read_json(spec.path("progress.json"))
+    return None  # caught in the middle of being replaced
+
+
+def conclude(spec: Spec, run: dict[str, Any], verdict: str, message: str, check: bool) -> dict[str, Any]:
+    """Record a verdict, unless in check mode."""
+    if verdict not in restore.VERDICTS:
+        raise ConfigError(f"unknown verdict {verdict!r}", spec.service, f"use one of: {', '.join(restore.VERDICTS)}")
+    return {"verdict": verdict} if check else restore.mark_verified(spec, run, verdict, message)

@@ -1,0 +1,156 @@
+#!/usr/bin/python
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: service_state
+short_description: Tell what the host knows of a service, and record a run's verdict
+version_added: 0.1.0
+description:
+  - Tells who works on the service, which run is unfinished, which restores are not committed and the disk they hold, what the live data
+    comes from, and the last proof. Needs neither repository nor keys.
+  - With O(verdict) it records the outcome of the service in the run, and the run's lease on the service ends.
+extends_documentation_fragment:
+  - lifeboat.recovery.service
+  - lifeboat.recovery.service.changes
+attributes:
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+    support: none
+options:
+  verdict:
+    description:
+      - The outcome to record. Nothing is recorded in check mode. Recording a verdict does not count as a change of the service.
+    type: str
+    choices: [verified, restored, degraded, captured, committed, rolled_back, blocked, interrupted, skipped, failed]
+  message:
+    description:
+      - Why, in one line.
+    type: str
+    default: ""
+  ledger_run:
+    description:
+      - Also return the ledger entries of this run, V(last) for the newest one.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: Who works on orders
+  lifeboat.recovery.service_state:
+    service: "{{ lifeboat_service }}"
+    entry: "{{ lifeboat_entry }}"
+    repository: "{{ lifeboat_repository }}"
+    keys: "{{ lifeboat_keys }}"
+
+- name: Orders is well again
+  lifeboat.recovery.service_state:
+    service: "{{ lifeboat_service }}"
+    entry: "{{ lifeboat_entry }}"
+    repository: "{{ lifeboat_repository }}"
+    keys: "{{ lifeboat_keys }}"
+    run: "{{ lifeboat_run }}"
+    verdict: verified
+"""
+
+RETURN = r"""
+lease:
+  description: Who works on the service, with C(run), C(verb), C(user), C(controller), C(pid), C(since), C(phase), C(alive) and C(why).
+  type: dict
+  returned: success
+unfinished:
+  description: The newest run when it never ended, C(run), C(verb) and C(since).
+  type: dict
+  returned: success
+restores:
+  description: The restores on record, newest last, with C(holds), C(held) and C(held_bytes) for what is kept until commit.
+  type: list
+  elements: dict
+  returned: success
+uncommitted:
+  description: The names of the restores that still keep displaced data.
+  type: list
+  elements: str
+  returned: success
+held_bytes:
+  description: The disk they hold, as far as it can be told without asking the stores.
+  type: int
+  returned: success
+origin:
+  description: What the live data was restored from.
+  type: dict
+  returned: success
+proof:
+  description: The last point that was proven by a restore here.
+  type: dict
+  returned: success
+progress:
+  description: What is being done right now.
+  type: dict
+  returned: success
+ledger_state:
+  description: Number of C(entries), C(head) hash and C(torn_bytes) of the ledger; it was verified.
+  type: dict
+  returned: success
+sources:
+  description: Names of the sources.
+  type: list
+  elements: str
+  returned: success
+host_state:
+  description: The directory on the host that all this was read from.
+  type: str
+  returned: success
+verdict:
+  description: The verdict recorded.
+  type: str
+  returned: when O(verdict) is given
+ledger:
+  description: The entries this call wrote to the ledger of the service on its host, hash-chained.
+  type: list
+  elements: dict
+  returned: always
+run:
+  description: The id of the run.
+  type: str
+  returned: success
+error:
+  description: What went wrong, C(code), C(what), C(where) and C(remedy).
+  type: dict
+  returned: failure
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments
+
+
+def main():
+    module = arguments.quiet(AnsibleModule)(
+        argument_spec=dict(
+            arguments.COMMON,
+            verdict={
+                "type": "str",
+                "choices": ["verified", "restored", "degraded", "captured", "committed", "rolled_back", "blocked", "interrupted", "skipped", "failed"],
+            },
+            message={"type": "str", "default": ""},
+            ledger_run={"type": "str", "default": ""},
+        ),
+        supports_check_mode=True,
+    )
+    arguments.perform(module, "status", work)
+
+
+def work(spec, run, params, check):
+    from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations
+
+    told = {}
+    if params["verdict"]:
+        told = operations.conclude(spec, run, params["verdict"], params["message"], check)
+    return {**told, **operations.known(spec, params["ledger_run"])}
+
+
+if __name__ == "__main__":
+    main()
