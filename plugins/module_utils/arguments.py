@@ -15,7 +15,7 @@ import re
 import secrets
 from typing import Any, Callable
 
-from . import ledger, lease
+from . import lease, ledger
 from .errors import CheckError, LifeboatError, StorageError
 from .spec import Spec
 

@@ -68,6 +68,7 @@ error:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments
 
 

@@ -160,8 +160,8 @@ error:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments
 
 VERBS = {"staged": "restore", "live": "restore", "rolled_back": "rollback", "committed": "commit"}
 
