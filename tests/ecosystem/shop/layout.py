@@ -152,15 +152,14 @@ def create(path: Path, user: str | None) -> Home:
         raise ShopError(f"there is a shop already: {path}; use it, or `ctl.py down --purge --home {path}` first")
     pg_bin, redis_server = find_postgresql(), find_redis()
     make_reachable(path)
-    who.own(path)
     _check_reachable(path, who)
-    for name in ("log", "run", "data", "conf"):
-        (path / name).mkdir(mode=0o755, exist_ok=True)
-        who.own(path / name)
-    # Invoices are not made here: their parent is, so that a deleted tree can be swapped in by a rename.
+    # The home itself, its logs and pid files stay with whoever runs this; what the stores keep is theirs.
+    for name in ("log", "run", "data", "conf", "srv"):
+        (path / name).mkdir(exist_ok=True)
+        (path / name).chmod(0o755)
+        if name in ("data", "conf", "srv"):
+            who.own(path / name)
     srv = path / "srv"
-    srv.mkdir(mode=0o755, exist_ok=True)
-    who.own(srv)
     names = [*STORES, *REQUIRES]
     variables: dict[str, Any] = {
         "home": str(path), "python": sys.executable, "ctl": str(Path(__file__).resolve().parent.parent / "ctl.py"),
@@ -180,9 +179,9 @@ def create(path: Path, user: str | None) -> Home:
         path / "conf" / "postgres.password": credentials[SUPERUSER], path / "conf" / "redis.password": credentials["redis"],
     }
     for file, text in private.items():
-        write_private(file, text, who)
+        _write(file, text, 0o600, who if file.parent.name == "conf" else None)
     # Written last: its presence says that the rest is there.
-    _write(path / "variables.yml", _flat(variables), 0o644, who)
+    _write(path / "variables.yml", _flat(variables), 0o644, None)
     return Home(path)
 
 
@@ -248,19 +247,15 @@ def find_redis() -> str:
     return program
 
 
-def write_private(path: Path, text: str, who: Account) -> None:
-    """Write a file that only ``who`` (and root) can read."""
-    _write(path, text, 0o600, who)
-
-
-def _write(path: Path, text: str, mode: int, who: Account) -> None:
+def _write(path: Path, text: str, mode: int, owner: Account | None) -> None:
     temporary = path.with_name(path.name + ".new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
         os.fchmod(file.fileno(), mode)
-    who.own(temporary)
+    if owner is not None:
+        owner.own(temporary)
     os.replace(temporary, path)
 
 

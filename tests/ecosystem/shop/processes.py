@@ -96,7 +96,6 @@ def spawn(home: Home, name: str, argv: list[str], *, drop: bool, environment: di
     """Start a detached process whose output goes to its log. drop: as the shop's user from the start (else it drops by itself)."""
     who = home.account
     with open(home.log(name), "ab") as log:
-        who.own(home.log(name))
         child = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd="/", close_fds=True, start_new_session=True,
             env=environment if environment is not None else home.environment(), **(who.popen() if drop else {}),

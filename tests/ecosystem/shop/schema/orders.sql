@@ -8,11 +8,12 @@ CREATE EXTENSION pg_trgm;
 SET ROLE orders_owner;
 CREATE TYPE order_state AS ENUM ('new', 'paid', 'shipped', 'cancelled');
 CREATE DOMAIN currency AS char(3) CHECK (VALUE ~ '^[A-Z]{3}$');
-CREATE SEQUENCE order_number START 500000;
 
 ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO shop_readonly;
 ALTER DEFAULT PRIVILEGES GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO orders_app;
 ALTER DEFAULT PRIVILEGES GRANT USAGE ON SEQUENCES TO orders_app;
+
+CREATE SEQUENCE order_number START 500000;
 
 CREATE TABLE orders (
     id bigint PRIMARY KEY DEFAULT nextval('order_number'),
