@@ -62,7 +62,7 @@ def policy_name(service: str, role: str) -> str:
 
 
 def policy(service: str, role: str, mount: str = "transit") -> str:
-    """The policy of one role for one service as Vault's HCL; ConfigError for an unknown role."""
+    """The policy of one role for one service (with the catalog's keys.prefix before its name) as Vault's HCL; ConfigError for an unknown role."""
     check_names(service, mount)
     if role not in RIGHTS:
         raise ConfigError(f"unknown role {role!r}", f"policies of service {service}", f"a role is one of: {', '.join(RIGHTS)}")

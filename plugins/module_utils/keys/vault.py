@@ -33,23 +33,33 @@ _OTHER = "restore another snapshot, or this object from a second repository"
 
 
 class VaultProvider(KeyProvider):
-    """config: {"provider": "vault", "url", "mount": transit mount (default "transit"), options of vault_session and vault_auth,
-    "path": optional directory that keeps the public signing keys, so that manifests can be verified without Vault}.
+    """config: {"provider": "vault", "url", "mount": transit mount (default "transit"), "prefix": before the names of keys,
+    options of vault_session, and those of vault_auth beside them or in "auth": {"method", …}; "restore_auth": {"method", …}: the
+    credentials that may open data keys, where they are others; "path": optional directory that keeps the public signing
+    keys, so that manifests can be verified without Vault}.
 
     Everything opened stays in memory for the life of the provider: an outage does not stop what has its keys.
     """
 
     def __init__(self, config: dict[str, Any], service: str) -> None:
         where = f"keys of service {service}"
-        config = _flat(config, where)
-        known = {"provider", "mount", "path"} | vault_session.OPTIONS | vault_auth.OPTIONS | {"auth_method"}
-        unknown = sorted(set(config) - known)
+        config = {name: value for name, value in config.items() if value is not None}
+        restore_auth = config.pop("restore_auth", None)
+        flat = _flat(config, config.pop("auth", None), where)
+        known = {"provider", "mount", "prefix", "path"} | vault_session.OPTIONS | vault_auth.OPTIONS
+        unknown = sorted(set(flat) - known)
         if unknown:
             raise ConfigError(f"unknown option {unknown[0]!r} of the vault key provider", where, f"it takes: {', '.join(sorted(known))}")
         self._mount = str(config.get("mount") or "transit").strip("/")
-        policies.check_names(service, self._mount)
         self._service = service
-        self._session = vault_session.Session(config, where)
+        self._full = str(config.get("prefix") or "") + service
+        policies.check_names(service, self._mount)
+        policies.check_names(self._full, self._mount)
+        self._session = vault_session.Session(flat, where)
+        self._opener = self._session
+        if restore_auth is not None:
+            plain = {name: value for name, value in config.items() if name not in vault_auth.OPTIONS and name != "auth_method"}
+            self._opener = vault_session.Session(_flat(plain, restore_auth, where), where)
         path = config.get("path")
         self._public_file = os.path.join(os.path.abspath(os.path.expanduser(str(path))), service, "vault-sign.json") if path else None
         self._opened: dict[tuple[bytes, str], bytes] = {}
@@ -83,7 +93,7 @@ class VaultProvider(KeyProvider):
 
     def _read(self, kind: str) -> dict[str, Any] | None:
         path = f"{self._mount}/keys/{self._name(kind)}"
-        return self._session.request("GET", path, capability="read")
+        return self._any().request("GET", path, capability="read")
 
     def _check_kind(self, kind: str, found: dict[str, Any] | None) -> None:
         wanted = _KINDS[kind]
@@ -129,7 +139,8 @@ class VaultProvider(KeyProvider):
     def _open(self, items: list[tuple[bytes, WrappedKey]]) -> None:
         body = {"batch_input": [{"ciphertext": item.wrapped, "context": _context(context)} for context, item in items]}
         data = self._write(
-            f"decrypt/{self._name('data')}", body, "update", "opening needs the restore policy; the backup role must not have it", partial=True,
+            f"decrypt/{self._name('data')}", body, "update", "opening needs the restore policy; the backup role must not have it",
+            self._opener, partial=True,
         )
         results = data.get("batch_results")
         if not isinstance(results, list) or len(results) != len(items):
@@ -176,7 +187,7 @@ class VaultProvider(KeyProvider):
         if self._index is None:
             data = self._write(
                 f"hmac/{self._name('index')}/sha2-256", {"input": envelope.to_text(_INDEX_INPUT), "key_version": 1}, "update",
-                "capturing and restoring need it; if its version 1 was retired, lower min_decryption_version and min_encryption_version to 1",
+                "capturing and restoring need it", self._any(),
             )
             text = str(data.get("hmac") or "")
             key = _bytes(text[len("vault:v1:"):]) if text.startswith("vault:v1:") else None
@@ -265,13 +276,19 @@ class VaultProvider(KeyProvider):
 
     # ---- words ------------------------------------------------------------------------------------------------
 
-    def _write(self, path: str, body: dict[str, Any], capability: str, remedy: str, partial: bool = False) -> dict[str, Any]:
+    def _any(self) -> vault_session.Session:
+        """For what both roles may: the one whose credentials are on this host."""
+        return self._session if self._session.ready() or not self._opener.ready() else self._opener
+
+    def _write(
+        self, path: str, body: dict[str, Any], capability: str, remedy: str, session: vault_session.Session | None = None, partial: bool = False,
+    ) -> dict[str, Any]:
         full = f"{self._mount}/{path}"
         hint = f"grant {capability!r} on {full!r}: {remedy}"
-        return self._session.request("POST", full, body, capability=capability, remedy=hint, partial=partial) or {}
+        return (session or self._session).request("POST", full, body, capability=capability, remedy=hint, partial=partial) or {}
 
     def _name(self, kind: str) -> str:
-        return f"{self._service}-{kind}"
+        return f"{self._full}-{kind}"
 
     def _where(self, kind: str) -> str:
         return f"{self._session.options.url}/v1/{self._mount}/keys/{self._name(kind)}"
@@ -288,18 +305,20 @@ _KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def _flat(config: dict[str, Any], where: str) -> dict[str, Any]:
-    """Options of a nested ``auth: {method: …}`` block beside the others."""
-    auth = config.get("auth")
+def _flat(config: dict[str, Any], auth: Any, where: str) -> dict[str, Any]:
+    """Options of an ``auth: {method: …}`` block beside the others."""
     if auth is None:
         return config
     if not isinstance(auth, dict):
-        raise ConfigError("keys.auth is no mapping", where, "for example auth: {method: approle, role_id: …, secret_id: …}")
-    inner = {("auth_method" if name == "method" else name): value for name, value in auth.items()}
+        raise ConfigError("keys.auth is no mapping", where, "for example auth: {method: approle, role_id: …, secret_id_file: …}")
+    inner = {("auth_method" if name == "method" else name): value for name, value in auth.items() if value is not None}
+    foreign = sorted(set(inner) - vault_auth.OPTIONS - {"auth_method"})
+    if foreign:
+        raise ConfigError(f"unknown option {foreign[0]!r} in keys.auth", where, f"it takes: method, {', '.join(sorted(vault_auth.OPTIONS))}")
     doubled = sorted(set(inner) & set(config))
     if doubled:
         raise ConfigError(f"option {doubled[0]!r} is given twice", where, "write it in keys.auth or in keys, not in both")
-    return {**{name: value for name, value in config.items() if name != "auth"}, **inner}
+    return {**config, **inner}
 
 
 def _context(context: bytes) -> str:

@@ -22,8 +22,8 @@ from ..errors import ConfigError, KeyAccessError, LifeboatError
 from ..libraries import need
 from . import vault_auth
 
-#: connection options, named as in community.hashi_vault (those of auth methods are in vault_auth)
-OPTIONS = frozenset({"url", "auth_method", "namespace", "ca_cert", "validate_certs", "timeout", "retries"})
+#: connection options, named as in community.hashi_vault (those of auth methods are in vault_auth); ca_file is the catalog's word
+OPTIONS = frozenset({"url", "auth_method", "namespace", "ca_cert", "ca_file", "validate_certs", "timeout", "retries"})
 
 #: worth asking again: missing state of a replica, throttled, internal (also "no active node yet"), gateway, sealed, standby
 _RETRIED = frozenset({412, 429, 472, 473, 500, 502, 503, 504})
@@ -55,10 +55,10 @@ class Options:
             raise ConfigError(
                 "keys.url would send data keys over plain http", url, "use https; only for a closed test network: validate_certs: false",
             )
-        ca_cert = config.get("ca_cert")
+        ca_cert = config.get("ca_cert") or config.get("ca_file")
         if ca_cert and not os.path.exists(os.path.expanduser(str(ca_cert))):
             raise ConfigError(
-                "keys.ca_cert does not exist on this host", str(ca_cert), "put the CA certificate there (bootstrap copies it)",
+                "the CA certificate for Vault does not exist on this host", str(ca_cert), "put the CA certificate there",
             )
         timeout, retries = config.get("timeout", 15), config.get("retries", 4)
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= 600:
@@ -80,12 +80,16 @@ class Session:
         self._login: vault_auth.Login | None = None
         self._fresh_until = 0.0  # monotonic seconds; 0: never asks for renewal
 
+    def ready(self) -> bool:
+        """Whether this host holds credentials for this session; asks nobody."""
+        return bool(self._auth.ready())
+
     def request(
         self, method: str, path: str, body: dict[str, Any] | None = None, *, capability: str, remedy: str = "", partial: bool = False,
     ) -> dict[str, Any] | None:
         """The ``data`` of an answer; {} when it has none; None for 404 on a read.
 
-        capability, remedy: named when the server denies. partial: an error answer that carries results per item is an answer.
+        capability, remedy: what to say when the server denies. partial: an error answer that carries results per item is an answer.
         """
         renewed = False
         while True:
@@ -109,7 +113,8 @@ class Session:
                 "mount the engine there, or correct keys.mount or namespace",
             )
         raise KeyAccessError(
-            f"Vault refused ({status}: {said or 'no reason given'})", f"{self.options.url}/v1/{path}", remedy or "see Vault's audit log",
+            f"Vault refused ({status}: {said or 'no reason given'})", f"{self.options.url}/v1/{path}",
+            "run bootstrap to create the service's keys; check keys.mount and namespace" if "not found" in said else "Vault's audit log has the request",
         )
 
     # ---- token ------------------------------------------------------------------------------------------------
@@ -211,7 +216,7 @@ class Session:
             except exceptions.SSLError as error:
                 raise KeyAccessError(
                     "Vault's TLS certificate is not trusted or does not fit", self.options.url,
-                    "set keys.ca_cert to the CA that signed it, and use the name in it",
+                    "set keys.ca_file to the CA that signed it, and use the name in it",
                 ) from error
             except (exceptions.ConnectionError, exceptions.Timeout, exceptions.ChunkedEncodingError, exceptions.ContentDecodingError) as error:
                 trouble = "timed out" if isinstance(error, exceptions.Timeout) else "cannot be reached"

@@ -51,6 +51,8 @@ class Server:
         headers = {"X-Vault-Token": token, "X-Vault-Request": "true", "Content-Type": "application/json"}
         request = urllib.request.Request(self.url + path, data=data, method=method, headers={k: v for k, v in headers.items() if v})
         context = ssl.create_default_context(cafile=self.ca_cert) if self.ca_cert else None
+        if context is not None:
+            context.check_hostname = False  # the tests' own channel: some servers are made with a certificate that does not fit
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), *([urllib.request.HTTPSHandler(context=context)] if context else []),
         )

@@ -223,7 +223,7 @@ def test_rewrapped_key_opens_and_a_retired_version_is_named(site: Site) -> None:
 
 def test_missing_keys_and_mounts_say_what_to_do(site: Site) -> None:
     backup = site.provider("backup")
-    with pytest.raises(KeyAccessError, match="encryption key not found.*orders-data"):
+    with pytest.raises(KeyAccessError, match="not found.*orders-data.*run bootstrap"):
         backup.new_data_key(b"s")
     root = site.config(site.server.root_token)
     with pytest.raises(KeyAccessError, match="nothing at this path.*keys.mount"):
@@ -270,10 +270,10 @@ def test_kept_public_keys_verify_without_vault_and_unmask_a_replaced_key(site: S
 # ---- tokens -------------------------------------------------------------------------------------------------------
 
 
-def approle(site: Site, role: str, **settings: Any) -> dict[str, Any]:
+def approle(site: Site, role: str, service: str = "orders", **settings: Any) -> dict[str, Any]:
     """keys options of a fresh AppRole with the generated policy of ``role``."""
     mount = site.server.mount("approle")
-    name = site.server.policy(policies.policy("orders", role, site.mount))
+    name = site.server.policy(policies.policy(service, role, site.mount))
     site.server.must("POST", f"auth/{mount}/role/app", {"token_policies": [name], "token_no_default_policy": True, **settings})
     options = {"auth_method": "approle", "mount_point": mount, "role_id": site.server.must("GET", f"auth/{mount}/role/app/role-id")["data"]["role_id"]}
     if settings.get("bind_secret_id", True):
@@ -290,6 +290,44 @@ def test_approle_logs_in(site: Site) -> None:
     nested = {name: value for name, value in config.items() if name not in ("auth_method", "role_id", "secret_id", "mount_point")}
     nested["auth"] = {"method": "approle", **{name: config[name] for name in ("role_id", "secret_id", "mount_point")}}
     assert len(registry.provider_for(nested, "orders").index_key()) == 32
+
+
+def credential(path: Path, text: str) -> str:
+    path.write_text(text + "\n")
+    path.chmod(0o600)
+    return str(path)
+
+
+def test_credentials_in_files_and_a_second_role_that_opens(site: Site, tmp_path: Path) -> None:
+    """As a catalog has it: auth for what hosts do, restore_auth whose secret is only where a restore runs; names with a prefix."""
+    prefix = "shop-"
+    assert registry.provider_for({**site.config(site.server.root_token), "prefix": prefix}, "orders").ensure()
+    blocks = {}
+    for role in ("backup", "restore"):
+        options = approle(site, role, service=prefix + "orders")
+        blocks[role] = {
+            "method": "approle", "mount_point": options["mount_point"], "role_id": options["role_id"],
+            "secret_id_file": credential(tmp_path / role, options["secret_id"]),
+        }
+    config = {
+        "provider": "vault", "url": site.server.url, "mount": site.mount, "prefix": prefix, "retries": 1, "namespace": None, "ca_file": site.server.ca_cert,
+    }
+    keys = registry.provider_for({**config, "auth": blocks["backup"], "restore_auth": blocks["restore"]}, "orders")
+    key, wrapped = keys.new_data_key(b"s")
+    assert wrapped.key == "shop-orders-data"
+    assert keys.open_data_keys([(b"s", wrapped)]) == [key]
+    signature, index = keys.sign(b"m"), keys.index_key()
+    (tmp_path / "restore").rename(tmp_path / "elsewhere")
+    host = registry.provider_for({**config, "auth": blocks["backup"], "restore_auth": blocks["restore"]}, "orders")
+    host.new_data_key(b"t")
+    with pytest.raises(KeyAccessError, match=f"cannot read the Vault credential.*{tmp_path}/restore"):
+        host.open_data_keys([(b"s", wrapped)])
+    (tmp_path / "elsewhere").rename(tmp_path / "restore")
+    (tmp_path / "backup").unlink()
+    rescue = registry.provider_for({**config, "auth": blocks["backup"], "restore_auth": blocks["restore"]}, "orders")
+    assert rescue.open_data_keys([(b"s", wrapped)]) == [key]
+    assert rescue.index_key() == index
+    rescue.verify(b"m", signature)
 
 
 def test_refused_login_names_the_role_and_not_the_secret(site: Site) -> None:
@@ -356,6 +394,7 @@ def test_token_file_is_read_again_when_its_token_ended(site: Site, tmp_path: Pat
     sink = tmp_path / ".vault-token"
     first, second = site.token("backup"), site.token("backup")
     sink.write_text(first + "\n")
+    sink.chmod(0o600)
     config = site.config("", token_path=str(tmp_path))
     del config["token"]
     keys = registry.provider_for(config, "orders")
