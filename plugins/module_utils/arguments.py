@@ -9,10 +9,8 @@ The module object is handed in, so tests pass a fake, and this file does not imp
 
 from __future__ import annotations
 
-import datetime
 import os
 import re
-import secrets
 from typing import Any, Callable
 
 from . import lease, ledger
@@ -50,8 +48,7 @@ def hidden_values(value: Any, secret: bool = False) -> set[str]:
 def run_of(params: dict[str, Any], verb: str) -> dict[str, Any]:
     """The run a call belongs to; a complete one of its own when none (or only a part) was given."""
     given = {key: value for key, value in (params.get("run") or {}).items() if value is not None}
-    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    own = {"id": f"{now}-{verb}-{secrets.token_hex(3)}", "verb": verb, **lease.identity(), "started": ledger.now(), "resumes": None}
+    own = lease.new_run(verb)
     if given.get("id"):
         # whoever names a run speaks for its process too; ours is gone in a moment
         own.update(pid=0, pid_started="", boot="", controller="")

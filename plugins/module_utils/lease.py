@@ -70,6 +70,14 @@ def identity(pid: int | None = None) -> dict[str, Any]:
     return {"controller": platform.node(), "boot": boot_id(), "pid": number, "pid_started": process_started(number), "user": user}
 
 
+def new_run(verb: str) -> dict[str, Any]:
+    """A run of this very process: {"id", "verb", "controller", "boot", "pid", "pid_started", "user", "started", "resumes"}."""
+    import secrets
+
+    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    return {"id": f"{stamp}-{verb}-{secrets.token_hex(3)}", "verb": verb, **identity(), "started": now(), "resumes": None}
+
+
 def describe(lease: dict[str, Any]) -> str:
     """Who, since when, which phase, in words."""
     return (

@@ -162,6 +162,32 @@ def _progress(spec: Spec) -> dict[str, Any] | None:
     return None  # caught in the middle of being replaced
 
 
+def rebuild_index(spec: Spec, run: dict[str, Any]) -> dict[str, Any]:
+    """Build the host's chunk index anew from the repository's indexes and, where those are damaged, packs; {"packs", "findings"}."""
+    import os
+
+    from ..repository.index import ChunkIndex
+
+    if not spec.source_names:
+        return {"packs": 0, "findings": [], "changed": False}
+    ledger = Ledger.for_spec(spec)
+    with lease.hold(spec, ledger, run, "index"):
+        store = spec.store()
+        state.ensure_private(spec.path("cache"))
+        path = os.path.join(spec.path("cache"), f"chunks-{store.repository.id}.sqlite")
+        for name in (path, path + "-wal", path + "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)  # a cache: nothing is lost with it
+        index = ChunkIndex(path)
+        try:
+            damaged = index.refresh(store.backend, spec.service, store.index_key)
+            packs = len(index.live)
+        finally:
+            index.close()
+        lease.release(spec, ledger, run, "skipped")
+    return {"packs": packs, "findings": [{"level": "warning", **error.as_dict()} for error in damaged], "changed": True}
+
+
 def conclude(spec: Spec, run: dict[str, Any], verdict: str, message: str, check: bool) -> dict[str, Any]:
     """Record a verdict, unless in check mode."""
     if verdict not in restore.VERDICTS:

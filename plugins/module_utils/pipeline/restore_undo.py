@@ -27,7 +27,8 @@ def pick(job: Job, which: str, verb: str) -> Restore | None:
     restore = find(job.restores(), which, job.spec.service)
     if restore is None or (which != "last" and not restore.cut and not restore.open):
         raise TargetError(
-            f"nothing to {verb}: no restore on record has replaced live data", f"service {job.spec.service}", "the status playbook shows what each service holds"
+            f"nothing to {verb}: no restore on record has replaced live data", f"service {job.spec.service}",
+            "the status playbook shows what each service holds",
         )
     return restore
 

@@ -1,0 +1,171 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""``lifeboat restore``, ``rollback`` and ``commit``: the verbs of the playbooks for one service, on its host."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from .. import checks, lease
+from ..checks.command import run_argv
+from ..errors import ConfigError, LifeboatError, SourceError
+from ..pipeline import operations
+from ..pipeline import restore as machine
+from ..spec import Spec
+from .shared import answer, load
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def restore(options: argparse.Namespace) -> int:
+    """Preflight, stage, stop, cutover, start, checks, verdict. 3: live, but not verified."""
+    spec = load(options, options.service)
+    if not options.check:
+        _confirm(spec, options)
+    run = lease.new_run("restore")
+    _say(f"run {run['id']}: preflight of {spec.service} to {options.target}")
+    found = machine.preflight(spec, options.target, run, "exists", options.force)
+    for finding in found["findings"]:
+        _say(f"  {finding['level']}: {finding['what']}: {finding['where']}; {finding['remedy']}")
+    for warning in found["warnings"]:
+        _say(f"  warning: {warning}")
+    point = (found["point"] or {}).get("id")
+    if not found["ok"]:
+        _say("nothing was changed")
+        if options.json:
+            answer(options, found, "")
+        return 1
+    if options.check:
+        change = f"would restore point {point}" if found["changed"] else "would change nothing: the data is the target already"
+        answer(options, found, f"{spec.service}: preflight passed; {change}")
+        return 0
+    runtime = _runtime(spec, options)
+    try:
+        return _restore(options, spec, run, runtime)
+    except LifeboatError as error:
+        known = operations.known(spec)
+        mine = [one for one in known["restores"] if run["id"] in one["runs"]]
+        for name, source in (mine[-1]["sources"] if mine else {}).items():
+            _say(f"  {name}: {source['state']}")
+        machine.mark_verified(spec, run, "failed", str(error))
+        _say(f"next: mend it and run the same command again, or: lifeboat rollback {spec.service}")
+        raise
+
+
+def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runtime: dict[str, Any]) -> int:
+    told = operations.set_state(spec, run, "staged", options.target, "last", {"force": options.force}, False)
+    for warning in told["warnings"]:
+        _say(f"  warning: {warning}")
+    point = (told["point"] or {}).get("id") or "no data"
+    if told["noop"]:
+        machine.mark_verified(spec, run, _verdict(spec))
+        answer(options, {**told, "verdict": _verdict(spec)}, f"{spec.service}: is {point} already and well; nothing was changed")
+        return 0
+    _say(f"staged and verified: {point}")
+    if options.until == "staged":
+        answer(options, told, f"{spec.service}: staged beside the live data; the same command without --until goes on")
+        return 0
+    _run(spec, runtime, "stop")
+    told = operations.set_state(spec, run, "live", options.target, "last", {"force": options.force}, False)
+    _say(f"live: {point}")
+    if options.until == "cutover":
+        answer(options, told, f"{spec.service}: {point} is live; start the service, check it, then: lifeboat commit {spec.service}")
+        return 0
+    _run(spec, runtime, "start")
+    wait = float((spec.entry.get("timeouts") or {}).get("health") or 60)
+    checked = checks.run(spec, "all", wait)
+    for result in checked["results"]:
+        _say(f"  {'ok  ' if result['ok'] else 'FAIL'} {result['kind']} {result['name']}: {result['detail']} ({result['seconds']} s)")
+    verdict = _verdict(spec) if checked["ok"] else "failed"
+    machine.mark_verified(spec, run, verdict)
+    steps = f"undo: lifeboat rollback {spec.service}\nkeep: lifeboat commit {spec.service} (deletes the former data)\nprotect: take a new backup"
+    answer(options, {**told, "verdict": verdict, "checks": checked["results"]}, f"{spec.service}: {verdict}, {point} is live\n{steps}")
+    return 0 if checked["ok"] else 3
+
+
+def _verdict(spec: Spec) -> str:
+    declared = (spec.entry.get("health") or []) + (spec.entry.get("invariants") or [])
+    return "verified" if declared else "restored"
+
+
+def rollback(options: argparse.Namespace) -> int:
+    """Stop, put the former data back, start."""
+    spec = load(options, options.service)
+    run = lease.new_run("rollback")
+    if options.check:
+        told = operations.set_state(spec, run, "rolled_back", "", options.run, {}, True)
+        answer(options, told, f"{spec.service}: {'would be rolled back' if told['changed'] else 'nothing to do'}")
+        return 0
+    _confirm(spec, options)
+    runtime = _runtime(spec, options)
+    machine.predict(spec, run, "rollback", options.run)  # a refusal comes before the service is stopped
+    _run(spec, runtime, "stop")
+    told = operations.set_state(spec, run, "rolled_back", "", options.run, {}, False)
+    _run(spec, runtime, "start")
+    lines = [f"{spec.service}: {'rolled back' if told['changed'] else 'was rolled back already'}"]
+    for name, writes in told["writes"].items():
+        if not writes["known"]:
+            lines.append(f"  {name}: what was written since cutover is not known ({writes['reason']}); the restored copy is set aside")
+        elif writes["written"]:
+            lines.append(f"  {name}: written since cutover and set aside: {'; '.join(writes['differences'])}")
+        else:
+            lines.append(f"  {name}: nothing was written since cutover")
+    answer(options, told, "\n".join(lines))
+    return 0
+
+
+def commit(options: argparse.Namespace) -> int:
+    """Delete what is kept for a rollback."""
+    spec = load(options, options.service)
+    if not options.check:
+        _confirm(spec, options)
+    told = operations.set_state(spec, lease.new_run("commit"), "committed", "", options.run, {}, options.check)
+    for warning in told["warnings"]:
+        _say(f"  warning: {warning}")
+    word = "would be committed" if options.check else "committed"
+    answer(options, told, f"{spec.service}: {word if told['changed'] else 'was committed already'}")
+    return 0
+
+
+def _confirm(spec: Spec, options: argparse.Namespace) -> None:
+    document = spec.catalog.get("document") or {}
+    production = bool(document.get("production") or spec.catalog.get("production"))
+    ecosystem = str(spec.catalog.get("ecosystem") or "")
+    if production and options.confirm != ecosystem:
+        raise ConfigError("the catalog marks this ecosystem as production", ecosystem, f"add --confirm {ecosystem}")
+
+
+def _runtime(spec: Spec, options: argparse.Namespace) -> dict[str, Any]:
+    """The runtime's commands, refused before anything is changed when this command cannot perform them."""
+    runtime = {} if options.no_runtime else dict(spec.entry.get("runtime") or {})
+    for word in ("start", "stop"):
+        if isinstance(runtime.get(word), dict) and not runtime[word].get("unit"):
+            raise ConfigError(
+                f"runtime.{word} is a task file, which only Ansible can run", spec.service, "stop the service by hand and add --no-runtime, or use the playbook"
+            )
+    return runtime
+
+
+def _run(spec: Spec, runtime: dict[str, Any], word: str) -> None:
+    command = runtime.get(word)
+    if not command:
+        return
+    argv = ["systemctl", word, str(command["unit"])] if isinstance(command, dict) else [str(part) for part in command]
+    timeout = float((spec.entry.get("timeouts") or {}).get(word) or (spec.entry.get("timeouts") or {}).get("start") or 60)
+    status, output, errors = run_argv(argv, timeout)
+    if status == 0:
+        return
+    running = checks.run(spec, "status")
+    if word == "stop" and running["results"] and not running["ok"]:
+        return  # it was down already
+    lines = (errors.strip() or output.strip()).splitlines()
+    raise SourceError(
+        f"the {word} command failed with exit status {status}" + (f" ({lines[-1][:200]})" if lines else ""), f"{spec.service}: {argv[0]}",
+        "run it by hand to see why, then run the same command again",
+    )
