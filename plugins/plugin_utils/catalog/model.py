@@ -120,6 +120,12 @@ def _document(values: dict[str, Any], path: str) -> dict[str, Any]:
 def _entry(entry: dict[str, Any], tiers: Mapping[str, Mapping[str, Any]], default: str) -> dict[str, Any]:
     result = {**dict.fromkeys(schema.SERVICE_NULLS), **entry}
     tier = tiers.get(result["tier"] or "", {})
+    # Standbys are the playbooks' business; a source's own entry goes to the engine, which knows no such option.
+    sources = {name: dict(source) for name, source in result["sources"].items()}
+    members = {name: source.pop("members") for name, source in sources.items() if "members" in source}
+    result["sources"] = sources
+    if members:
+        result["members"] = members
     result["rto"] = tier.get("rto")
     result["rpo"] = tier.get("rpo")
     result["repository"] = result["repository"] or tier.get("repository") or default

@@ -173,7 +173,7 @@ SERVICE_NULLS = ("owner", "domain", "tier", "consistency_group", "priority", "re
 def service(node: Node, at: At) -> Any:
     """As much of a service as is right, so that the rest of the catalog can still be checked against it."""
     if node.kind != "map":
-        at.wrong(node, "must be a mapping", f"known keys are {', '.join(SERVICE)}")
+        kinds.closed(SERVICE)(node, at)
         return {}
     return kinds.take_fields(node, at, SERVICE, partial=True)
 
