@@ -1,0 +1,153 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Begin a run, note where its services stand, and finish it with the decision whether it was a success."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Optional
+
+from ansible.utils.display import Display
+
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import outcome
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import lifecycle, presence, screens, timeline, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.actions import RunActionBase, run_directory
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
+
+display = Display()
+
+_SPEC: dict[str, dict[str, Any]] = {
+    "step": {"type": "str", "required": True, "choices": ["begin", "phase", "verdict", "note", "human_wait", "finish"]},
+    "run": {"type": "dict"},
+    "run_dir": {"type": "path"},
+    # begin
+    "verb": {"type": "str"},
+    "ecosystem": {"type": "str"},
+    "plan": {"type": "dict"},
+    "picked": {"type": "list", "elements": "str"},
+    "root": {"type": "path", "default": "runs"},
+    "incident_started": {"type": "str", "default": ""},
+    "resumes": {"type": "list", "elements": "str"},
+    "invocation": {"type": "dict"},
+    "show": {"type": "bool", "default": True},
+    # phase, verdict, note
+    "service": {"type": "str"},
+    "phase": {"type": "str", "choices": list(words.PHASES)},
+    "event": {"type": "str", "choices": ["start", "end"], "default": "start"},
+    "outcome": {"type": "str", "choices": ["done", "failed"], "default": "done"},
+    "verdict": {"type": "str"},
+    "message": {"type": "str", "default": ""},
+    "remedy": {"type": "str", "default": ""},
+    "degraded_by": {"type": "list", "elements": "str"},
+    "subject": {"type": "str"},
+    "answer": {"type": "dict"},
+}
+#: Steps that are nothing without a service.
+_NEED_SERVICE = ("phase", "verdict", "note")
+
+
+class ActionModule(RunActionBase):
+    """Controller only: files of the run directory. Never reports ``changed``: it changes nothing of the ecosystem."""
+
+    _requires_connection = False
+
+    def run(self, tmp: Any = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        del tmp
+        _validated, args = self.validate_argument_spec(argument_spec=_SPEC)
+        result["changed"] = False
+        steps: dict[str, Callable[[RunDirectory, dict[str, Any]], dict[str, Any]]] = {
+            "phase": self._phase, "verdict": self._verdict, "note": self._note, "human_wait": self._human_wait, "finish": self._finish,
+        }
+
+        def work() -> dict[str, Any]:
+            if args["step"] == "begin":
+                return self._begin(args)
+            run = run_directory(args.get("run"), args.get("run_dir"))
+            if run is None:
+                raise ConfigError("this step needs a run", f"run_state step {args['step']}", "pass run or run_dir of the step begin")
+            if args["step"] in _NEED_SERVICE and not args.get("service"):
+                raise ConfigError("this step needs a service", f"run_state step {args['step']}", "pass service")
+            if self._task.check_mode:
+                return {"msg": "check mode: nothing is noted"}
+            return steps[args["step"]](run, args)
+
+        return self.guarded(result, work)
+
+    def _begin(self, args: dict[str, Any]) -> dict[str, Any]:
+        for name in ("verb", "ecosystem", "plan"):
+            if not args.get(name):
+                raise ConfigError(f"the step begin needs {name}", "run_state", f"pass {name}")
+        plan = dict(args["plan"])
+        picked = args.get("picked")
+        if picked is None:
+            order = plan.get("order")
+            picked = [str(name) for name in order] if isinstance(order, list) else list(words.table_of_services(plan.get("services")))
+        run = lifecycle.begin(
+            args["verb"], args["ecosystem"], plan, [str(name) for name in picked], directory_path=args.get("run_dir") or "", root=args["root"],
+            check=bool(self._task.check_mode), incident_started=args["incident_started"], resumes=args.get("resumes"),
+            pid=os.getppid(), extra={"invocation": args.get("invocation") or {}},
+        )
+        if args["show"]:
+            display.display(screens.plan_text(run.plan, run.picked()))
+        owner = {**run.run, "directory": run.path}
+        return {"run": owner, "run_dir": run.path, "picked": run.picked(), "resumes": run.plan["resumes"], "plan_file": run.file("plan.json")}
+
+    def _phase(self, run: RunDirectory, args: dict[str, Any]) -> dict[str, Any]:
+        if not args.get("phase"):
+            raise ConfigError("the step phase needs a phase", "run_state", "pass phase")
+        self._keep(run, args)
+        state = run.phase(args["service"], args["phase"], args["event"], args["outcome"])
+        return {"phase": state["phase"], "done": state["done"]}
+
+    def _verdict(self, run: RunDirectory, args: dict[str, Any]) -> dict[str, Any]:
+        if not args.get("verdict"):
+            raise ConfigError("the step verdict needs a verdict", "run_state", "pass verdict")
+        self._keep(run, args)
+        if args.get("degraded_by"):
+            run.degraded(args["service"], args["degraded_by"])
+        state = run.verdict(args["service"], args["verdict"], args["message"], args["remedy"])
+        return {key: state.get(key) for key in ("verdict", "message", "remedy", "root")}
+
+    def _note(self, run: RunDirectory, args: dict[str, Any]) -> dict[str, Any]:
+        self._keep(run, args)
+        if args["message"]:
+            run.journal().append("note", args["service"], args.get("phase") or "", {"message": words.one_line(args["message"])})
+        return {}
+
+    def _keep(self, run: RunDirectory, args: dict[str, Any]) -> None:
+        """Take over what a module answered: its ledger entries, and its facts under ``subject``."""
+        answer = args.get("answer")
+        if not answer:
+            return
+        run.collect(args["service"], answer.get("ledger"))
+        if args.get("subject"):
+            run.keep(args["service"], args["subject"], {k: v for k, v in answer.items() if k not in ("ledger", "invocation", "diff")})
+        if answer.get("failed"):
+            run.trouble(args["service"], answer)
+
+    def _human_wait(self, run: RunDirectory, args: dict[str, Any]) -> dict[str, Any]:
+        run.mark(args.get("service") or "", "plan", "human_start" if args["event"] == "start" else "human_end")
+        run.journal().append(f"human_wait_{args['event']}", args.get("service") or "", data={"message": words.one_line(args["message"])})
+        return {}
+
+    def _finish(self, run: RunDirectory, args: dict[str, Any]) -> dict[str, Any]:
+        """The first host to come here seals the run and prints its end; every host fails for its own service only."""
+        first = not run.sealed()
+        document = lifecycle.finish(run)
+        if first and not presence.watched():
+            display.display(timeline.render(document))
+            display.display(screens.ending(run, document))
+        told = {"outcome": document["outcome"], "exit_code": document["exit"]["code"], "counts": document["counts"], "run_json": run.file("run.json")}
+        service = args.get("service")
+        if service:
+            item = document["services"].get(service)
+            if item is None:
+                return {**told, "failed": True, "msg": f"{service} is not in run {document['run']['id']}: it was not picked"}
+            alone = outcome.outcome({service: item["verdict"]}, document["run"]["verb"], [service])
+            text = f"{service}: {item['verdict']}" + (f", {item['message']}" if item["message"] else "")
+            whole = document["exit"]["code"] != 0 and document["counts"]["verdicts"] != document["counts"]["picked"]
+            return {**told, "verdict": item["verdict"], "failed": alone["exit"] != 0 or whole, "msg": text}
+        return {**told, "failed": document["exit"]["code"] != 0, "msg": document["exit"]["reason"]}

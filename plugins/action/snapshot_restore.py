@@ -1,0 +1,24 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run the snapshot_restore module and show its progress. Without a run directory in ``run`` it behaves as the module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.actions import LongModule
+
+_PHASES = {"staged": "stage", "live": "cutover", "rolled_back": "rollback", "committed": "commit"}
+
+
+class ActionModule(LongModule):
+    """One step of a restore; the phase follows from the state that is asked for."""
+
+    MODULE = "lifeboat.recovery.snapshot_restore"
+
+    def phase_of(self, args: dict[str, Any], check: bool) -> str:
+        return "preflight" if check else _PHASES.get(str(args.get("state") or "live"), "cutover")
+
+    def subject_of(self, args: dict[str, Any], check: bool) -> str:
+        return "preflight" if check else str(args.get("state") or "live")

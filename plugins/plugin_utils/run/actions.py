@@ -1,0 +1,273 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""Run a module of ours from an action: show its progress while it works, keep its ledger, time its phase.
+
+A module cannot stream. Its engine writes a small progress file on the service's host, and we read that while it runs:
+ - on a local connection a thread reads the file and the module runs as usual: it costs nothing;
+ - elsewhere the module runs as an async job and we look at file and job in one command per poll. That costs one to two
+   seconds more, so ``lifeboat_progress: false`` gives it up. A connection that drops between two looks does no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import threading
+import time
+from typing import Any, Callable, Iterator, Optional
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import lines, presence, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
+
+display = Display()
+
+#: Seconds an async job may take before its host kills it; ``lifeboat_job_timeout`` overrides.
+JOB_TIMEOUT = 86400
+#: Seconds between lines when the live view does not run.
+_LINE_EVERY = 2.0
+_CUT = "--8<--lifeboat--"
+#: Facts of an answer that run.json and the report are made of; the rest (diff, invocation, ledger) is not kept.
+_NOT_KEPT = ("ledger", "invocation", "diff", "exception", "deprecations")
+
+
+def run_directory(run: Any, path: Any = None) -> Optional[RunDirectory]:
+    """The run directory a task belongs to: its ``run_dir``, else ``directory`` of its ``run``; None when it belongs to none."""
+    found = path or (run.get("directory") if isinstance(run, dict) else None)
+    return RunDirectory(str(found)) if found else None
+
+
+class RunActionBase(ActionBase):  # type: ignore[misc]
+    """Masks what a failing action says, and turns our errors into results: one line, and the error's parts."""
+
+    def guarded(self, result: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The result of ``work`` merged into ``result``; a LifeboatError becomes ``failed`` with ``msg`` and ``error``."""
+        try:
+            result.update(work())
+        except LifeboatError as error:
+            result.update(failed=True, changed=False, msg=str(error), error=error.as_dict())
+        return result
+
+
+class LongModule(RunActionBase):
+    """An action of the same name as its module. Subclasses say what the call is about."""
+
+    #: Fully qualified name of the module.
+    MODULE = ""
+
+    def phase_of(self, args: dict[str, Any], check: bool) -> str:
+        """The phase this call is, from the module's arguments; "" when it is none of its own."""
+        raise NotImplementedError
+
+    def subject_of(self, args: dict[str, Any], check: bool) -> str:
+        """Under which subject the answer is kept for the report."""
+        raise NotImplementedError
+
+    def long(self, args: dict[str, Any]) -> bool:
+        """Whether the call may take long enough to show its progress."""
+        return True
+
+    def run(self, tmp: Any = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        del tmp
+        return self.guarded(result, lambda: self._run(task_vars or {}))
+
+    def _run(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        args = dict(self._task.args)
+        given = args.get("run")
+        run = run_directory(given)
+        if isinstance(given, dict):
+            args["run"] = {key: value for key, value in given.items() if key != "directory"}
+        service = str(args.get("service") or "")
+        check = bool(self._task.check_mode)
+        # a preflight is the module in check mode within a real run; in a run that is itself a check nothing is written
+        if run is None or not run.exists() or run.plan.get("check") or not words.SERVICE_NAME.match(service):
+            return self._plain(args, task_vars)
+        phase = self.phase_of(args, check)
+        if phase:
+            run.phase(service, phase)
+        try:
+            answer = self._watched(run, service, args, task_vars) if self.long(args) else self._plain(args, task_vars)
+        finally:
+            run.progress(service, None)
+        self._keep(run, service, phase, self.subject_of(args, check), answer)
+        return answer
+
+    def _plain(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = self._execute_module(module_name=self.MODULE, module_args=args, task_vars=task_vars)
+        return found
+
+    def _keep(self, run: RunDirectory, service: str, phase: str, subject: str, answer: dict[str, Any]) -> None:
+        failed = bool(answer.get("failed") or answer.get("unreachable"))
+        run.collect(service, answer.get("ledger"))
+        run.keep(service, subject, {
+            key: value for key, value in answer.items() if key not in _NOT_KEPT and not key.startswith("_") and not key.startswith("ansible_")
+        })
+        if failed:
+            run.trouble(service, answer)
+        if phase:
+            run.phase(service, phase, "end", "failed" if failed else "done")
+
+    # -- progress ------------------------------------------------------------------------------------------------------
+
+    def _watched(self, run: RunDirectory, service: str, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        wanted = self._variable(task_vars, "lifeboat_progress")
+        wanted = "auto" if wanted is None or wanted is True else ("false" if wanted is False else str(wanted).lower())
+        tell = _Teller(run, service)
+        if wanted in ("auto", "sync", "local") and self._is_local():
+            with _watch_file(_local_places(str(args.get("state_dir") or ""), service), tell):
+                return self._plain(args, task_vars)
+        if wanted in ("false", "no", "off", "sync", "local"):
+            return self._plain(args, task_vars)
+        timeout = self._variable(task_vars, "lifeboat_job_timeout")
+        return self._as_job(args, task_vars, tell, service, int(timeout) if timeout else JOB_TIMEOUT)
+
+    def _variable(self, task_vars: dict[str, Any], name: str) -> Any:
+        value = task_vars.get(name)
+        return self._templar.template(value) if value is not None else None
+
+    def _is_local(self) -> bool:
+        """Whether this process can read the progress file itself: same machine, and no other user's private directory."""
+        if getattr(self._connection, "transport", "") != "local":
+            return False
+        return not getattr(self._connection, "become", None) or os.geteuid() == 0
+
+    def _as_job(self, args: dict[str, Any], task_vars: dict[str, Any], tell: _Teller, service: str, timeout: int) -> dict[str, Any]:
+        script = _remote_script(str(args.get("state_dir") or ""), service)
+        tell.ignore(self._look(script, "")[0])  # what a killed call may have left
+        before = self._task.async_val
+        self._task.async_val = timeout
+        if self._connection._shell.tmpdir is None:
+            self._make_tmp_path()
+        folder = self._connection._shell.tmpdir
+        try:
+            job = self._execute_module(module_name=self.MODULE, module_args=args, task_vars=task_vars, wrap_async=True)
+        finally:
+            self._task.async_val = before
+        if not job.get("ansible_job_id") or not job.get("results_file"):
+            self._forget(folder, "")
+            return dict(job)
+        results, pause = str(job["results_file"]), 0.2
+        try:
+            removed = False
+            while True:
+                counters, finished = self._look(script, results)
+                if tell(counters) and not removed:
+                    # the engine works, so the module was read: its file holds the arguments and is not left lying about
+                    self._forget(folder, "")
+                    removed = True
+                if finished:
+                    break
+                time.sleep(pause)
+                pause = min(1.0, pause * 1.3)
+            answer = self._execute_module(
+                module_name="ansible.legacy.async_status", task_vars=task_vars,
+                module_args={"jid": job["ansible_job_id"], "_async_dir": os.path.dirname(results)},
+            )
+        finally:
+            self._forget(folder, results)
+        for key in ("ansible_job_id", "started", "finished", "results_file"):
+            answer.pop(key, None)
+        return dict(answer)
+
+    def _look(self, script: str, results: str) -> tuple[Optional[dict[str, Any]], bool]:
+        """(progress counters or None, whether the job ended), with one command."""
+        command = script + (f"; echo; echo {_CUT}; head -c 120 {shlex.quote(results)}" if results else "")
+        found = self._low_level_execute_command(command)
+        text, _cut, head = str(found.get("stdout") or "").partition(_CUT)
+        counters = None
+        with contextlib.suppress(ValueError, RecursionError):
+            counters = json.loads(text)
+        head = head.strip()
+        running = not head or ('"started"' in head and ('"finished": false' in head or '"finished": 0' in head))
+        return (counters if isinstance(counters, dict) else None), bool(results) and not running
+
+    def _forget(self, folder: Optional[str], results: str) -> None:
+        """Remove the module's file (it holds the arguments) and the job's answer from the host."""
+        names = [name for name in (folder, results, f"{results}.tmp" if results else "") if name]
+        if folder and "-tmp-" not in folder:
+            names.remove(folder)
+        if names:
+            self._low_level_execute_command("rm -rf -- " + " ".join(shlex.quote(name) for name in names))
+        if self._connection._shell.tmpdir == folder:
+            self._connection._shell.tmpdir = None
+
+
+class _Teller:
+    """Takes counters as they are read: to the live view's file, and to lines of our own when no view runs."""
+
+    def __init__(self, run: RunDirectory, service: str) -> None:
+        self._run = run
+        self._service = service
+        self._last: Optional[dict[str, Any]] = None
+        self._old: Optional[dict[str, Any]] = None
+        self._line = time.monotonic()
+
+    def ignore(self, counters: Optional[dict[str, Any]]) -> None:
+        """Counters that were there before the call began."""
+        self._old = counters
+
+    def __call__(self, counters: Optional[dict[str, Any]]) -> bool:
+        """Show counters; whether they are of this call."""
+        if counters is None or counters == self._old:
+            return False
+        if counters == self._last:
+            return True
+        self._last = counters
+        with contextlib.suppress(LifeboatError, OSError):  # the view is a courtesy
+            self._run.progress(self._service, counters)
+        now = time.monotonic()
+        if not presence.watched() and now - self._line >= _LINE_EVERY:
+            self._line = now
+            display.display(words.one_line(f"{self._service}: {counters.get('phase', '')} {lines.progress_text(counters, 0.0)}"))
+        return True
+
+
+def _local_places(state_dir: str, service: str) -> list[str]:
+    roots = [state_dir] if state_dir else ["/var/lib/lifeboat", "~/.local/state/lifeboat"]
+    return [os.path.join(os.path.expanduser(root), "services", service, "progress.json") for root in roots]
+
+
+def _remote_script(state_dir: str, service: str) -> str:
+    """A POSIX shell command that prints the progress file of a service, or nothing."""
+    roots = [state_dir] if state_dir else ["/var/lib/lifeboat", "~/.local/state/lifeboat"]
+    names = []
+    for root in roots:
+        prefix, rest = ('"$HOME"/', root[2:]) if root.startswith("~/") else ("", root)
+        names.append(prefix + shlex.quote(os.path.join(rest, "services", service, "progress.json")))
+    return " || ".join(f"cat {name} 2>/dev/null" for name in names)
+
+
+def _read_counters(places: list[str]) -> Optional[dict[str, Any]]:
+    for place in places:
+        with contextlib.suppress(OSError, ValueError, RecursionError), open(place, "rb") as handle:
+            found = json.loads(handle.read(65536))
+            if isinstance(found, dict):
+                return found
+    return None
+
+
+@contextlib.contextmanager
+def _watch_file(places: list[str], tell: _Teller, pause: float = 0.25) -> Iterator[None]:
+    """Read a progress file of this machine in a thread until the block ends."""
+    tell.ignore(_read_counters(places))
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(pause):
+            tell(_read_counters(places))
+
+    thread = threading.Thread(target=watch, name="lifeboat-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=5)

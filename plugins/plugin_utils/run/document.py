@@ -1,0 +1,210 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""run.json: the whole run in one document, built from the files of the run directory. docs/run.schema.json describes it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Optional
+
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import outcome
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import directory, evidence, journal, timings, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
+
+SCHEMA = "lifeboat.run/1"
+OUTCOMES = {words.EXIT_SUCCESS: "success", words.EXIT_DEGRADED: "degraded", words.EXIT_FAILED: "failed"}
+
+
+def _now_mark() -> dict[str, Any]:
+    return {"time": time.time(), "mono": time.monotonic(), "boot": directory.boot_id()}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _texts(value: Any) -> list[str]:
+    return [words.one_line(item.get("what") or item.get("message") or item if isinstance(item, dict) else item) for item in value or []] \
+        if isinstance(value, list) else []
+
+
+def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
+    """The document of a run. While services have no verdict its outcome is "" and its exit code is that of a failure.
+
+    ``sealed_by``: the run that found this one without an end. Reads files only; may be called at any time.
+    """
+    plan, picked, states = run.plan, run.picked(), run.states()
+    marks = timings.clean(run.timings())
+    origin = next((mark for mark in marks if mark["event"] == "begun"), None) or (marks[0] if marks else _now_mark())
+    end = next((mark for mark in reversed(marks) if mark["event"] == "sealed"), None)
+    if end is None:
+        end = (marks[-1] if marks else origin) if sealed_by or run.sealed() else _now_mark()
+    entries = plan_services(plan)
+    services = {name: _service(run, name, states.get(name) or {}, entries.get(name, {}), marks, origin, end) for name in picked}
+    verdicts = {name: services[name]["verdict"] for name in picked}
+    verb = str(run.run.get("verb", ""))
+    human = timings.human_wait(marks, end)
+    wall = timings.seconds_between(origin, end)
+    chain = journal.read(run.file("journal.jsonl"))
+    decided = outcome.outcome({name: verdict for name, verdict in verdicts.items() if verdict}, verb, picked)
+    finished = all(verdicts.values()) and bool(picked)
+    result = "interrupted" if sealed_by else (OUTCOMES[decided["exit"]] if finished else "")
+    _clocks(services, plan, human, marks, origin)
+    problems = [f"journal: {chain.problem}"] if chain.problem else []
+    problems += [f"ledger of {name}: {item['ledger']['problem']}" for name, item in services.items() if item["ledger"]["problem"]]
+    return {
+        "schema": SCHEMA,
+        "run": {
+            "id": run.run.get("id"), "verb": verb, "controller": run.run.get("controller"), "user": run.run.get("user"), "pid": run.run.get("pid"),
+            "started": run.run.get("started"), "finished": words.iso(end["time"]), "resumes": [str(item) for item in plan.get("resumes") or []],
+            "resumed_by": sealed_by or None, "directory": run.path,
+        },
+        "ecosystem": str(plan.get("ecosystem") or ""),
+        "catalog_digest": plan.get("catalog") if isinstance(plan.get("catalog"), str) and plan.get("catalog") else None,
+        "target": target_of(plan),
+        "outcome": result,
+        "exit": {"code": decided["exit"], "reason": decided["message"]},
+        "counts": {"picked": len(picked), "verdicts": sum(1 for verdict in verdicts.values() if verdict), "by": _tally(verdicts)},
+        "wall": {"seconds": wall, "human_wait_seconds": human, "net_seconds": round(max(0.0, wall - human), 3)},
+        "incident": plan.get("incident_started"),
+        "islands": _islands(plan, picked),
+        "services": services,
+        "findings": [{**item, "service": name} for name in picked for item in evidence.findings(run.kept(name))],
+        "warnings": [
+            *_texts(plan.get("warnings")), *problems,
+            *(f"{name}: {text}" for name in picked for text in services[name]["warnings"]),
+        ],
+        "journal": {"entries": len(chain.entries), "head": chain.head, "whole": chain.whole, "problem": chain.problem},
+    }
+
+
+def plan_services(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The plan's services by name."""
+    return words.table_of_services(plan.get("services"))
+
+
+def target_of(plan: dict[str, Any]) -> dict[str, Any]:
+    """The target: {asked, point (when all services go back to one), time, points: {service: point}}, null where there is none."""
+    points, times = {}, set()
+    for name, entry in plan_services(plan).items():
+        resolution = _mapping(entry.get("resolution"))
+        if resolution.get("point"):
+            points[name] = words.one_line(resolution["point"], 120)
+            times.add(words.one_line(resolution.get("time") or "", 60))
+    only = set(points.values())
+    return {
+        "asked": words.one_line(plan["target"], 120) if isinstance(plan.get("target"), str) and plan["target"] else None,
+        "point": only.pop() if len(only) == 1 else None, "time": max(times) or None if times else None, "points": points,
+    }
+
+
+def _tally(verdicts: dict[str, Any]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for verdict in verdicts.values():
+        if verdict:
+            found[verdict] = found.get(verdict, 0) + 1
+    return found
+
+
+def _islands(plan: dict[str, Any], picked: list[str]) -> list[list[str]]:
+    found = []
+    for island in plan.get("islands") or []:
+        members = island.get("services") if isinstance(island, dict) else island
+        if isinstance(members, list):
+            found.append([str(name) for name in members if name in picked])
+    return [island for island in found if island] or [[name] for name in picked]
+
+
+def _service(
+    run: RunDirectory, name: str, state: dict[str, Any], planned: dict[str, Any], marks: list[dict[str, Any]], origin: dict[str, Any], end: dict[str, Any],
+) -> dict[str, Any]:
+    kept, entries = run.kept(name), run.collected(name)
+    done = timings.verdict_mark(marks, name)
+    phases = timings.phases(marks, name, origin, done or end)
+    sources = evidence.sources(kept, entries)
+    checked = evidence.checks(kept)
+    moved = evidence.touched(state, kept, entries, {phase["name"] for phase in phases}, str(run.run.get("id")))
+    noop = any(_mapping(kept.get(subject)).get("noop") is True for subject in ("staged", "live"))
+    warnings = [text for subject in evidence.SUBJECTS for text in _texts(_mapping(kept.get(subject)).get("warnings"))]
+    return {
+        "verdict": state.get("verdict"),
+        "phase": str(state.get("failed_phase") or state.get("phase") or "plan"),
+        "root": _root(state.get("root")),
+        "message": words.one_line(state.get("message") or ""),
+        "remedy": words.one_line(state.get("remedy") or ""),
+        "degraded_by": [str(item) for item in state.get("degraded_by") or []],
+        "requires": _requires(planned.get("requires")),
+        "snapshots": {source: str(facts["snapshot"]) for source, facts in sources.items() if facts.get("snapshot")},
+        "digests": {
+            source: {"captured": facts.get("captured"), "found": facts.get("found"), "equal": facts.get("equal")}
+            for source, facts in sources.items() if facts.get("captured") or facts.get("found")
+        },
+        "proof": {
+            "kind": _kind(sources, planned),
+            "sources": {source: {key: facts.get(key) for key in ("type", "state", "proof", "equal", "bytes")} for source, facts in sources.items()},
+            "checks": checked,
+            "checks_passed": sum(1 for item in checked if item["ok"]),
+        },
+        "phases": phases,
+        "waited_seconds": round(sum(phase["seconds"] for phase in phases if phase["name"] in words.WAITING_PHASES), 3),
+        "bytes": {
+            "source": _sum(sources, "bytes"), "stored": _sum(sources, "bytes_stored"),
+        },
+        "touched": moved,
+        "noop": noop,
+        "started": phases[0]["start"] if phases else None,
+        "finished": words.iso(done["time"]) if done else None,
+        "seconds": timings.seconds_between(origin, done) if done else None,
+        "rto": {"limit": planned.get("rto") if isinstance(planned.get("rto"), (int, float)) else None, "raw": None, "net": None, "met": None},
+        "ledger": evidence.chain_state(entries),
+        "warnings": warnings,
+    }
+
+
+def _clocks(services: dict[str, dict[str, Any]], plan: dict[str, Any], human: float, marks: list[dict[str, Any]], origin: dict[str, Any]) -> None:
+    """Fill in the recovery time of each service: from the incident to its verdict, raw and without waiting for people."""
+    began = words.from_iso(_mapping(plan.get("incident_started")).get("time"))
+    for name, item in services.items():
+        done = timings.verdict_mark(marks, name)
+        if began is None or done is None:
+            continue
+        before = max(0.0, float(origin["time"]) - began)
+        raw = round(before + timings.seconds_between(origin, done), 3)
+        waited = min(human, timings.human_wait([mark for mark in marks if mark["time"] <= done["time"]], done))
+        item["rto"].update(raw=raw, net=round(max(0.0, raw - waited), 3))
+        if item["rto"]["limit"] is not None and item["verdict"] in words.USABLE:
+            item["rto"]["met"] = raw <= item["rto"]["limit"]
+
+
+def _root(root: Any) -> Optional[dict[str, str]]:
+    if not isinstance(root, dict) or not root.get("service"):
+        return None
+    return {key: words.one_line(root.get(key) or "") for key in ("service", "verdict", "phase", "message", "remedy")}
+
+
+def _requires(value: Any) -> list[dict[str, str]]:
+    found = []
+    for item in value if isinstance(value, list) else []:
+        if isinstance(item, dict):
+            found.append({"service": str(item.get("service", "")), "kind": str(item.get("kind") or "hard")})
+        else:
+            found.append({"service": str(item), "kind": "hard"})
+    return found
+
+
+def _kind(sources: dict[str, dict[str, Any]], planned: dict[str, Any]) -> str:
+    """The weakest kind of proof over the sources: none < physical < content; ``stateless`` for a service without sources."""
+    if not sources:
+        return "none" if planned.get("sources") else "stateless"
+    kinds = {str(facts.get("proof") or ("content" if facts.get("equal") else "none")) for facts in sources.values()}
+    for kind in ("none", "physical", "content"):
+        if kind in kinds:
+            return kind
+    return sorted(kinds)[0]
+
+
+def _sum(sources: dict[str, dict[str, Any]], key: str) -> Optional[int]:
+    numbers = [facts[key] for facts in sources.values() if isinstance(facts.get(key), (int, float))]
+    return int(sum(numbers)) if numbers else None

@@ -1,0 +1,197 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""report.html: one self-contained page about a run. No script, no request to anywhere; every name in it is escaped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import drawing, style, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.drawing import text
+
+_TOUCHED = {
+    "untouched": "not touched", "stopped": "stopped; data not touched", "switching": "switch begun, end not recorded", "switched": "live data switched",
+}
+_HEADLINE = {
+    "success": "Every picked service reached its goal", "degraded": "Done, but degraded", "failed": "Not every service reached its goal",
+    "interrupted": "Interrupted", "": "Not finished",
+}
+
+
+def _row(cells: list[str], tag: str = "td") -> str:
+    return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+
+
+def _table(head: list[str], rows: list[str], kind: str = "") -> str:
+    return f'<div class="scroll"><table class="{kind}"><thead>{_row([text(cell) for cell in head], "th")}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _pill(verdict: Any) -> str:
+    word = verdict if verdict in words.VERDICTS else "unfinished"
+    return f'<span class="pill v-{word}">{word.replace("_", " ")}</span>'
+
+
+def _code(value: Any, keep: int = 16) -> str:
+    """A digest or id, shortened for the eye and whole in the title."""
+    whole = words.one_line(value, 200)
+    short = whole if len(whole) <= keep else whole[:keep] + "…"
+    return f'<code title="{text(whole)}">{text(short, keep + 2)}</code>'
+
+
+def _yes(value: Any) -> str:
+    return {True: '<span class="yes">equal</span>', False: '<span class="no">different</span>'}.get(value, '<span class="dim">not compared</span>')
+
+
+def _facts(document: dict[str, Any]) -> str:
+    run, wall = document["run"], document["wall"]
+    goal = document["target"]
+    target = goal["asked"] or "-"
+    if goal["points"]:
+        target += f": {goal['point'] or str(len(set(goal['points'].values()))) + ' points'}, {goal['time'] or 'time unknown'}"
+    facts = [
+        ("Ecosystem", text(document["ecosystem"] or "-")), ("Verb", text(run["verb"])), ("Run", f"<code>{text(run['id'])}</code>"),
+        ("Target", text(target)), ("By", text(f"{run['user']} on {run['controller']}")), ("Started", text(run["started"])),
+        ("Finished", text(run["finished"])), ("Wall clock", text(words.duration(wall["seconds"]))),
+    ]
+    if wall["human_wait_seconds"]:
+        facts.append(("Waited for people", text(f"{words.duration(wall['human_wait_seconds'])}; net {words.duration(wall['net_seconds'])}")))
+    if run["resumes"]:
+        facts.append(("Resumes", ", ".join(f"<code>{text(item)}</code>" for item in run["resumes"])))
+    if run["resumed_by"]:
+        facts.append(("Resumed by", f"<code>{text(run['resumed_by'])}</code>"))
+    return '<dl class="facts">' + "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in facts) + "</dl>"
+
+
+def _verdicts(document: dict[str, Any]) -> str:
+    rows = []
+    for name, item in document["services"].items():
+        why = text(item["message"])
+        root = item["root"]
+        if root and root["service"] != name:
+            why = f"root cause <strong>{text(root['service'])}</strong>: {text(root['message'] or root['verdict'])}"
+        if item["degraded_by"]:
+            why += f' <span class="dim">degraded by {text(", ".join(item["degraded_by"]))}</span>'
+        if item["remedy"]:
+            why += f'<div class="remedy">{text(item["remedy"])}</div>'
+        if item["noop"]:
+            why += '<div class="dim">already as asked: nothing to change</div>'
+        rto = item["rto"]
+        clock = text(words.duration(item["seconds"]))
+        if rto["limit"] is not None:
+            mark = {True: '<span class="yes">met</span>', False: '<span class="no">missed</span>'}.get(rto["met"], "")
+            clock += f'<div class="dim">RTO {text(words.duration(rto["raw"]))} of {text(words.duration(rto["limit"]))} {mark}</div>'
+        rows.append(_row([
+            f'<strong title="{text(name)}">{text(name, 60)}</strong>', _pill(item["verdict"]), clock, text(words.duration(item["waited_seconds"])),
+            text(words.size(item["bytes"]["source"])), text(_TOUCHED.get(item["touched"], item["touched"])), why or '<span class="dim">-</span>',
+        ]))
+    return _table(["Service", "Verdict", "Time", "of it waiting", "Data", "Live data", "Why"], rows, "verdicts")
+
+
+def _proof(document: dict[str, Any]) -> str:
+    parts = []
+    for name, item in document["services"].items():
+        proof = item["proof"]
+        checks, passed = proof["checks"], proof["checks_passed"]
+        rows = []
+        for source, facts in proof["sources"].items():
+            digests = item["digests"].get(source, {})
+            rows.append(_row([
+                text(source, 60), text(facts.get("type") or "-"), _code(item["snapshots"].get(source, "-"), 40), _code(digests.get("captured") or "-"),
+                _code(digests.get("found") or "-"), _yes(facts.get("equal")), text(facts.get("proof") or "-"), text(words.size(facts.get("bytes"))),
+            ]))
+        body = _table(["Source", "Type", "Snapshot", "Digest at capture", "Digest found", "Compared", "Proof", "Bytes"], rows) if rows \
+            else '<p class="dim">No source of its own took part.</p>'
+        if checks:
+            lines = []
+            for check in checks:
+                mark = '<span class="yes">ok</span>' if check["ok"] else '<span class="no">failed</span>'
+                detail = f' <span class="dim">{text(check["detail"])}</span>' if check["detail"] else ""
+                seconds = f' <span class="dim">{text(words.duration(check["seconds"]))}</span>' if check["seconds"] is not None else ""
+                lines.append(f"<li>{mark} <em>{text(check['kind'])}</em> {text(check['name'])}{seconds}{detail}</li>")
+            body += f'<ul class="checks">{"".join(lines)}</ul>'
+        ledger = item["ledger"]
+        if ledger["entries"]:
+            state = "chain intact" if ledger["whole"] else f'<span class="no">{text(ledger["problem"])}</span>'
+            body += f'<p class="dim">Ledger of the host: {ledger["entries"]} entries, {state}, last {_code(ledger["head"])}</p>'
+        summary = f'{len(item["snapshots"])} sources' if len(item["snapshots"]) != 1 else "1 source"
+        parts.append(
+            f'<section class="service"><h3>{text(name, 80)} {_pill(item["verdict"])}'
+            f'<span class="dim"> proof {text(proof["kind"])}; {summary}; {passed} of {len(checks)} checks passed</span></h3>{body}</section>'
+        )
+    return "".join(parts)
+
+
+def _times(document: dict[str, Any]) -> str:
+    services: dict[str, dict[str, Any]] = document["services"]
+    columns = [phase for phase in words.PHASES if any(p["name"] == phase for item in services.values() for p in item["phases"])]
+    rows = []
+    for name, item in services.items():
+        sums: dict[str, float] = {}
+        for phase in item["phases"]:
+            sums[phase["name"]] = sums.get(phase["name"], 0.0) + phase["seconds"]
+        waited: dict[str, float] = {}
+        for phase in item["phases"]:
+            for wait in phase["waited_for"]:
+                waited[wait["service"]] = max(waited.get(wait["service"], 0.0), wait["seconds"])
+        whom = ", ".join(f"{one} {words.duration(seconds)}" for one, seconds in sorted(waited.items(), key=lambda pair: -pair[1]))
+        rows.append(_row([
+            text(name, 60), *(f"{sums[phase]:.2f}" if phase in sums else '<span class="dim">-</span>' for phase in columns),
+            text(words.duration(item["seconds"])), text(whom or "-"),
+        ]))
+    return _table(["Service", *columns, "in all", "waited for"], rows, "times")
+
+
+def _remarks(document: dict[str, Any]) -> str:
+    rows = [
+        _row([text(item["level"]), text(item["service"], 60), text(item["what"]), text(item["where"]), text(item["remedy"])])
+        for item in document["findings"]
+    ]
+    body = _table(["Level", "Service", "What", "Where", "What to do"], rows) if rows else '<p class="dim">No findings.</p>'
+    if document["warnings"]:
+        body += "<ul>" + "".join(f'<li class="warning">{text(item)}</li>' for item in document["warnings"]) + "</ul>"
+    return body
+
+
+def render(document: dict[str, Any]) -> str:
+    """The page for a run.json document."""
+    run, counts = document["run"], document["counts"]
+    title = f"{run['verb']} {run['id']}"
+    tally = ", ".join(f"{number} {verdict.replace('_', ' ')}" for verdict, number in sorted(counts["by"].items()))
+    journal = document["journal"]
+    state = "chain intact" if journal["whole"] else f'<span class="no">{text(journal["problem"])}</span>'
+    islands = "; ".join(", ".join(island) for island in document["islands"])
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="color-scheme" content="light dark">
+<title>{text(title)}</title>
+<style>{style.sheet()}</style>
+</head>
+<body>
+<header class="o-{text(document['outcome'] or 'unfinished', 20)}">
+<p class="kicker">{text(document['ecosystem'] or 'ecosystem')} · {text(run['verb'])}</p>
+<h1>{text(_HEADLINE.get(document['outcome'], document['outcome']))}</h1>
+<p class="lead">{counts['verdicts']} verdicts for {counts['picked']} picked services: {text(tally or 'none yet')}.
+Exit code {document['exit']['code']}: {text(document['exit']['reason'])}.</p>
+{_facts(document)}
+</header>
+<main>
+<section><h2>Time-line</h2>
+<p class="dim">Every time was measured; a hatched bar is waiting for others. Islands: {text(islands or '-', 300)}.</p>
+<div class="scroll">{drawing.svg(document)}</div>
+{drawing.legend(document)}</section>
+<section><h2>Verdicts</h2>{_verdicts(document)}</section>
+<section><h2>Proof</h2>{_proof(document)}</section>
+<section><h2>Seconds per phase</h2>{_times(document)}</section>
+<section><h2>Findings and warnings</h2>{_remarks(document)}</section>
+</main>
+<footer><p>Journal of the controller: {journal['entries']} entries, {state}, last {_code(journal['head'])}.
+Catalog {_code(document['catalog_digest'] or '-')}. Made from the files of the run directory; run.json beside this page holds the same facts.</p></footer>
+</body>
+</html>
+"""

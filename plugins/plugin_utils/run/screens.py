@@ -1,0 +1,154 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""What an operator reads first: the plan, the end of a run, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import document, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
+
+_TOUCHED = {
+    "untouched": "not touched", "stopped": "stopped, its data not touched", "switching": "the switch was begun and its end not recorded",
+    "switched": "live data switched",
+}
+
+
+def quote(argument: str) -> str:
+    """An argument for a POSIX shell, quoted only when needed."""
+    return shlex.quote(argument)
+
+
+def command(verb: str, catalog: str, **variables: str) -> str:
+    """The ansible-playbook command of a verb, ready to paste."""
+    parts = ["ansible-playbook", f"lifeboat.recovery.{verb}", "-i", quote(catalog or "CATALOG")]
+    for name, value in variables.items():
+        if value:
+            parts += ["-e", quote(f"lifeboat_{name}={value}")]
+    return " ".join(parts)
+
+
+def invocation(run: RunDirectory) -> dict[str, str]:
+    """How this run was called, as far as the commands for the next step need it."""
+    found = run.plan.get("invocation")
+    return {str(k): str(v) for k, v in found.items() if v not in (None, "")} if isinstance(found, dict) else {}
+
+
+def commands(run: RunDirectory) -> dict[str, str]:
+    """The exact commands for what may come next: resume, rollback, status."""
+    called, verb = invocation(run), str(run.run.get("verb"))
+    catalog = called.get("catalog", "")
+    target = document.target_of(run.plan)
+    pinned = str(target["point"] or target["asked"] or called.get("target", ""))
+    services = called.get("services") or ",".join(run.picked())
+    confirm = called.get("confirm", "")
+    resumable = verb in ("restore", "drill", "verify")
+    return {
+        "resume": command(verb, catalog, services=services, target=pinned if resumable else "", run=called.get("run", ""), confirm=confirm),
+        "rollback": command("rollback", catalog, services=services, run=str(run.run.get("id")), confirm=confirm),
+        "status": command("status", catalog),
+    }
+
+
+def plan_text(plan: dict[str, Any], picked: list[str]) -> str:
+    """The plan in a few lines, shown before anything is done."""
+    table = words.table_of_services(plan.get("services"))
+    lines = [f"Plan of {plan['run']['id']} for {words.one_line(plan.get('ecosystem') or 'the ecosystem')}:"]
+    target = document.target_of(plan)
+    if target["asked"] or target["points"]:
+        which = target["point"] or f"{len(set(target['points'].values()))} different points"
+        lines.append(f"  target   {target['asked'] or '-'}" + (f": {which}, {target['time'] or 'time unknown'}" if target["points"] else ""))
+    islands = plan.get("islands") or []
+    lines.append(f"  services {len(picked)} in {len(islands) or len(picked)} island(s), in this order:")
+    width = max([len(name) for name in picked] + [1])
+    for number, name in enumerate(picked, 1):
+        entry = table.get(name, {})
+        requires = [
+            (item.get("service", "") + (" (soft)" if item.get("kind") == "soft" else "")) if isinstance(item, dict) else str(item)
+            for item in entry.get("waits_for", entry.get("requires")) or []
+        ]
+        extra = []
+        if isinstance(entry.get("bytes"), (int, float)) and entry["bytes"]:
+            extra.append(words.size(entry["bytes"]))
+        if requires:
+            extra.append("after " + ", ".join(requires))
+        lines.append(f"  {number:>4}. {name:<{width}}  {words.one_line('; '.join(extra), 120)}".rstrip())
+    for item in plan.get("warnings") or []:
+        lines.append(f"  warning: {words.one_line(item.get('what') if isinstance(item, dict) else item)}")
+    if plan.get("resumes"):
+        lines.append("  resumes  " + ", ".join(words.one_line(item, 80) for item in plan["resumes"]))
+    return "\n".join(lines)
+
+
+def touched_text(found: dict[str, Any]) -> list[str]:
+    """What was touched and what was not, one line per kind."""
+    groups: dict[str, list[str]] = {}
+    for name, item in found["services"].items():
+        groups.setdefault(str(item["touched"]), []).append(name)
+    return [f"{_TOUCHED[kind]}: {', '.join(groups[kind])}" for kind in ("switched", "switching", "stopped", "untouched") if groups.get(kind)]
+
+
+def ending(run: RunDirectory, found: dict[str, Any]) -> str:
+    """The last lines of a run: the outcome, and for a failure its root cause, what was touched, and the next command."""
+    outcome, reason = found["outcome"] or "unfinished", found["exit"]["reason"]
+    head = f"{found['run']['verb']} {found['run']['id']}: {outcome}, {reason}"
+    lines = [head]
+    if outcome != "success":
+        lines += _causes(found)
+        lines += ["  touched:     " + text if index == 0 else "               " + text for index, text in enumerate(touched_text(found))]
+        next_step = commands(run)
+        lines.append("  go on with:  " + next_step["resume"])
+        if found["run"]["verb"] in ("restore", "drill") and any(item["touched"] in ("switched", "switching") for item in found["services"].values()):
+            lines.append("  or undo it:  " + next_step["rollback"])
+        lines.append("  status:      " + next_step["status"])
+    lines.append("  report:      " + run.file("report.html"))
+    return "\n".join(lines)
+
+
+def _causes(found: dict[str, Any]) -> list[str]:
+    services: dict[str, dict[str, Any]] = found["services"]
+    blocked: dict[str, list[str]] = {}
+    for name, item in services.items():
+        root = item["root"]
+        if item["verdict"] == "blocked" and root and root["service"] != name:
+            blocked.setdefault(root["service"], []).append(name)
+    lines = []
+    for name, item in services.items():
+        if item["verdict"] in ("failed", "interrupted", "degraded", "skipped", None) or (item["verdict"] == "blocked" and not item["root"]):
+            text = item["message"] or "no message"
+            lines.append(f"  root cause:  {name} {item['verdict'] or 'without verdict'} in phase {item['phase']}: {text}")
+            if item["remedy"]:
+                lines.append(f"               do: {item['remedy']}")
+            if blocked.get(name):
+                lines.append(f"               blocks: {', '.join(blocked.pop(name))}")
+    for root_name, names in blocked.items():
+        lines.append(f"  root cause:  {root_name}, which is not in this run; blocks: {', '.join(names)}")
+    return lines
+
+
+def interrupted(run: RunDirectory, why: str) -> str:
+    """After Ctrl-C: what is live, what is old, and the exact commands to resume, to roll back and to look.
+
+    Read from the run's own files: what runs on a host at this moment may still finish its step; status tells.
+    """
+    found = document.build(run)
+    live = [name for name, item in found["services"].items() if item["touched"] in ("switched", "switching")]
+    lines = [f"{why}: {run.run.get('verb')} {run.run.get('id')} has no end yet."]
+    states = run.states()
+    for name, item in found["services"].items():
+        state = states.get(name) or {}
+        where = item["verdict"] or f"in phase {state.get('phase') or 'plan'}"
+        kind = {"switched": "restored data is live", "switching": "UNSURE, the switch was begun", "stopped": "old data, stopped"}.get(
+            item["touched"], "old data, not touched"
+        )
+        lines.append(f"  {name:<20} {kind:<32} {where}")
+    next_step = commands(run)
+    lines.append("  resume:   " + next_step["resume"])
+    if live:
+        lines.append("  rollback: " + next_step["rollback"])
+    lines.append("  status:   " + next_step["status"])
+    return "\n".join(lines)
