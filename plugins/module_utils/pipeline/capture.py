@@ -17,6 +17,7 @@ from ..errors import LifeboatError, SourceError
 from ..ledger import Ledger
 from ..progress import Progress
 from ..repository import layout
+from ..repository.catalogs import store_catalog
 from ..repository.manifest import Chain, StoredManifest
 from ..repository.session import CaptureSession
 from ..sources.contract import Captured, Context, Source, Writer
@@ -34,28 +35,6 @@ def _now() -> str:
 def default_workers() -> int:
     """Threads of one capture or restore."""
     return max(2, min(8, os.cpu_count() or 2))
-
-
-def _store_catalog(store: ServiceStore, spec: Spec) -> dict[str, str]:
-    """Keep the catalog next to the data; its digest is the object's name, so the same one is written once."""
-    import hashlib
-    import json
-
-    from ..errors import ConflictError
-
-    document = spec.catalog.get("document") or {"service": spec.service, "entry": spec.entry}
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    name = layout.catalog(spec.service, digest)
-    try:
-        store.backend.size(name)
-    except FileNotFoundError:
-        body = json.dumps({"catalog": text, "signature": store.provider.sign(text.encode())}, separators=(",", ":"))
-        try:
-            store.backend.create(name, body.encode(), "manifest")
-        except ConflictError:
-            pass  # another capture of this service stored the same catalog meanwhile
-    return {"digest": digest, "object": name}
 
 
 def preflight_capture(spec: Spec) -> list[dict[str, str]]:
@@ -127,7 +106,7 @@ def _capture(
     spec: Spec, run: dict[str, Any], mode: str, store: ServiceStore, session: CaptureSession, chains: dict[str, Chain],
     marks: dict[str, dict[str, Any]] | None, progress: Progress, ledger: Ledger,
 ) -> list[StoredManifest]:
-    catalog = _store_catalog(store, spec)
+    catalog = store_catalog(store.backend, store.provider, spec.service, spec.catalog.get("document") or {"service": spec.service, "entry": spec.entry})
     sources = spec.sources()
     parents = {name: chains[name].manifests[-1] if mode != "full" and name in chains and chains[name].manifests else None for name in sources}
     writers = {name: session.writer(parents[name]) for name in sources}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import state
 from ..errors import DamageError, LifeboatError, TargetError
+from ..repository import layout
 from ..repository.manifest import Chain, StoredManifest
 
 if TYPE_CHECKING:
@@ -103,6 +104,24 @@ def points(chains: list[Chain], service: str) -> list[Point]:
     return sorted(found.values(), key=lambda point: max(m.data["sequence"] for m in point.snapshots.values()))
 
 
+def _newer_than(point: Point, chains: list[Chain], marks: dict[str, dict[str, Any]] | None) -> str:
+    """A snapshot that was taken after ``point`` and cannot be read any more, as the name of its manifest; else nothing."""
+    for chain in chains:
+        have = point.snapshots.get(chain.source)
+        if have is None:
+            continue
+        mark = (marks or {}).get(chain.source)
+        lost = [*chain.lost, int(mark["sequence"])] if mark and int(mark["sequence"]) not in _numbers(chain) else chain.lost
+        newer = [number for number in lost if number > int(have.data["sequence"])]
+        if newer:
+            return layout.manifest(point.service, chain.source, max(newer))
+    return ""
+
+
+def _numbers(chain: Chain) -> set[int]:
+    return {int(manifest.data["sequence"]) for manifest in chain.manifests}
+
+
 def list_snapshots(spec: Spec) -> dict[str, Any]:
     """{"snapshots": [Summary], "points": [Point], "warnings": [error dicts]} of one service, oldest first."""
     store = spec.store()
@@ -126,7 +145,8 @@ def resolve_target(spec: Spec, store: ServiceStore, target: str) -> tuple[Point,
     """
     chains = store.chains()
     problems = [problem for chain in chains for problem in chain.problems]
-    problems += missing_tail(chains, read_marks(spec, store.repository.id))
+    marks = read_marks(spec, store.repository.id)
+    problems += missing_tail(chains, marks)
     everything = points(chains, spec.service)
     complete = [point for point in everything if point.complete]
     newest = ", ".join(point.id for point in reversed(complete[-3:])) or "none"
@@ -137,6 +157,10 @@ def resolve_target(spec: Spec, store: ServiceStore, target: str) -> tuple[Point,
     if target == "latest":
         if not complete:
             raise refuse("there is no complete point to restore")
+        gone = _newer_than(complete[-1], chains, marks)
+        if gone:
+            raise TargetError("the latest point cannot be used: its manifest is missing or damaged", f"service {spec.service}, object {gone}",
+                              f"look at who removed it; to accept the loss name an older point: {newest}")
         return complete[-1], problems
     if target == "proven":
         proven = (state.read_json(spec.path("proofs.json")) or {}).get("points", {})

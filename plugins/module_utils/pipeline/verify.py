@@ -6,17 +6,21 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Iterable
+from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from ..errors import ConfigError, DamageError, LifeboatError
 from ..progress import Progress
 from ..repository import layout
+from ..repository.backend import Backend
+from ..repository.catalogs import read_catalog
 from ..repository.datakeys import read_key
 from ..repository.index import read_index
 from ..repository.manifest import StoredManifest
 from ..repository.pack import read_footer
 from ..repository.seal import object_digest
+from ..repository.tree import StoredTree
 from .inspect import missing_tail, points, read_marks, resolve_target
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from ..spec import Spec
 
 DEPTHS = ("exists", "hash", "decode")
+_BUDGET = 256 << 20
 
 
 class _Verifier:
@@ -35,6 +40,11 @@ class _Verifier:
         self.progress = progress
         self.packs: dict[str, tuple[int, str]] = {}
         self.needed_by: dict[str, list[str]] = {}
+        self.keys: set[str] = set()
+        self.trees: set[str] = set()
+        #: Bytes that are read even at depth "exists": a small repository is always looked at whole.
+        self.budget = _BUDGET
+        self.lock = threading.Lock()
         self.findings: list[dict[str, Any]] = []
         self.objects = 0
         self.bytes = 0
@@ -43,7 +53,7 @@ class _Verifier:
         self.findings.append({"level": "error" if needed else "warning", "snapshots": sorted(set(snapshots)), **error.as_dict()})
 
     def object(self, name: str, size: int, digest: str, what: str) -> DamageError | None:
-        """Existence and size; from depth "hash" on also the content of the object as it was written."""
+        """Existence and size; content too from depth "hash" on, and at depth "exists" while the budget lasts."""
         remedy = "restore from a point that does not need it, or put the object back from a copy of the repository"
         self.objects += 1
         try:
@@ -52,7 +62,7 @@ class _Verifier:
             return DamageError(f"{what} is missing", name, remedy)
         if have != size:
             return DamageError(f"{what} has {have} bytes instead of {size}", name, remedy)
-        if self.depth == "exists" or not digest:
+        if not digest or not self._afford(size):
             return None
         self.bytes += size
         self.progress.add(size, 1)
@@ -60,14 +70,23 @@ class _Verifier:
             return DamageError(f"{what} is damaged: its hash is not the recorded one", name, remedy)
         return None
 
+    def _afford(self, size: int) -> bool:
+        if self.depth != "exists":
+            return True
+        with self.lock:
+            self.budget -= size
+            return self.budget >= 0
+
     def snapshot(self, manifest: StoredManifest) -> None:
         data = manifest.data
         tree = data["tree"]
+        self.trees.add(tree["id"])
         error = self.object(layout.tree(self.store.service, tree["id"]), tree["size"], tree["digest"], "tree")
         if error is not None:
             self.find(error, [manifest.id], True)
         for key_id in data["keys"]:
             self.objects += 1
+            self.keys.add(key_id)
             try:
                 read_key(self.store.backend, self.store.service, key_id, manifest.id)
             except LifeboatError as problem:
@@ -107,28 +126,75 @@ class _Verifier:
 
         count, step = reader.count(), 1024
         for start in range(0, count, step):
-            for error in threads.map(check, range(start, min(count, start + step))):
-                if error is not None:
-                    self.find(error, [manifest.id], True)
+            for problem in threads.map(check, range(start, min(count, start + step))):
+                if problem is not None:
+                    self.find(problem, [manifest.id], True)
 
-    def unneeded(self) -> None:
-        """Objects that the checked snapshots do not need: indexes, and packs without a snapshot. Damage there is a warning."""
-        service, backend, key = self.store.service, self.store.backend, self.store.index_key
-        for name, _size in backend.list(layout.indexes(service)):
-            self.objects += 1
-            try:
-                read_index(backend, service, key, name)
-            except DamageError as error:
-                self.find(error, [], False)
-        for name, size in backend.list(layout.packs(service)):
-            pack = name.rsplit("/", 1)[1].split(".")[0]
-            if pack in self.packs:
-                continue
-            self.objects += 1
-            try:
-                read_footer(backend, service, name, size, key)
-            except (DamageError, FileNotFoundError) as error:
-                self.find(error if isinstance(error, LifeboatError) else DamageError("pack is missing", name), [], False)
+    def others(self, manifests: list[StoredManifest]) -> None:
+        """Whatever the checked snapshots do not need. Damage there is a warning: it does not keep these from being restored."""
+        service, backend = self.store.service, self.store.backend
+        packs: dict[str, tuple[int, str, list[str]]] = {}
+        for manifest in manifests:
+            tree = manifest.data["tree"]
+            self.trees.add(tree["id"])
+            self._other(layout.tree(service, tree["id"]), tree["size"], tree["digest"], "tree", [manifest.id])
+            self._other_keys(manifest)
+            for pack, size, digest in manifest.data["packs"]:
+                packs.setdefault(pack, (size, digest, []))[2].append(manifest.id)
+        for pack, (size, digest, snapshots) in sorted(packs.items()):
+            if pack not in self.packs:
+                self._other(layout.pack(service, bytes.fromhex(pack)), size, digest, "pack", snapshots)
+        self._orphans(set(packs) | set(self.packs), service, backend)
+
+    def _other(self, name: str, size: int, digest: str, what: str, snapshots: list[str]) -> None:
+        error = self.object(name, size, digest, what)
+        if error is not None:
+            self.find(error, snapshots, False)
+
+    def _other_keys(self, manifest: StoredManifest) -> None:
+        for key_id in manifest.data["keys"]:
+            if key_id not in self.keys:
+                try:
+                    read_key(self.store.backend, self.store.service, key_id, manifest.id)
+                except LifeboatError as error:
+                    self.find(error, [manifest.id], False)
+                self.keys.add(key_id)
+
+    def _orphans(self, packs: set[str], service: str, backend: Backend) -> None:
+        """Indexes, catalogs, and what unfinished captures left."""
+        def look(prefix: str, check: Callable[[str, int], object]) -> None:
+            for name, size in backend.list(prefix):
+                self.objects += 1
+                try:
+                    check(name, size)
+                except LifeboatError as error:
+                    self.find(error, [], False)
+                except FileNotFoundError:
+                    continue
+
+        def pack(name: str, size: int) -> None:
+            if _stem(name) not in packs:
+                read_footer(backend, service, name, size, self.store.index_key)
+
+        def key(name: str, _size: int) -> None:
+            if _stem(name) not in self.keys:
+                read_key(backend, service, _stem(name), "(none)")
+
+        def tree(name: str, size: int) -> None:
+            if _stem(name) not in self.trees:
+                found = {"id": _stem(name), "size": size}
+                for _entry in StoredTree(backend, service, self.store.index_key, "(none)", found).entries():
+                    pass
+
+        look(layout.indexes(service), lambda name, _size: read_index(backend, service, self.store.index_key, name))
+        look(layout.packs(service), pack)
+        look(layout.keys(service), key)
+        look(layout.trees(service), tree)
+        look(layout.catalogs(service), lambda name, _size: read_catalog(backend, self.store.provider, name))
+
+
+def _stem(name: str) -> str:
+    return name.rsplit("/", 1)[1].split(".")[0]
 
 
 def verify_service(spec: Spec, target: str = "all", depth: str = "decode", progress: Progress | None = None) -> dict[str, Any]:
@@ -166,7 +232,8 @@ def verify_service(spec: Spec, target: str = "all", depth: str = "decode", progr
         if depth == "decode":
             for manifest in wanted:
                 verifier.decode(manifest, threads)
-    verifier.unneeded()
+    chosen = {manifest.id for manifest in wanted}
+    verifier.others([manifest for chain in chains for manifest in chain.manifests if manifest.id not in chosen])
     checked.update(snapshots=len(wanted), objects=verifier.objects, bytes=verifier.bytes)
     findings = sorted(verifier.findings, key=lambda f: (f["level"], f["where"], f["what"]))
     return {"ok": not any(f["level"] == "error" for f in findings), "findings": findings, "depth": depth, "mark": marks is not None,

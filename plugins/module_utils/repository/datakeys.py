@@ -6,11 +6,9 @@
 
 from __future__ import annotations
 
-import json
-
 from ..errors import DamageError
 from ..keys.provider import KeyProvider, WrappedKey
-from . import layout
+from . import checked, layout
 from .backend import Backend
 
 _LIMIT = 1 << 20
@@ -24,8 +22,8 @@ def context(repository: str, service: str, key_id: str) -> bytes:
 def create_key(backend: Backend, service: str, repository: str, provider: KeyProvider, key_id: str) -> bytes:
     """Make a data key and store its wrapped form before anything is sealed with it."""
     plain, wrapped = provider.new_data_key(context(repository, service, key_id))
-    document = json.dumps({"format": layout.FORMAT, "id": key_id, "wrapped": wrapped.as_dict()}, sort_keys=True).encode()
-    backend.create(layout.key(service, key_id), document, "key")
+    document = {"format": layout.FORMAT, "id": key_id, "service": service, "wrapped": wrapped.as_dict()}
+    backend.create(layout.key(service, key_id), checked.dump(document), "key")
     return plain
 
 
@@ -43,8 +41,8 @@ def read_key(backend: Backend, service: str, key_id: str, snapshot: str) -> Wrap
         except FileNotFoundError:
             name = _newest(backend, service, key_id)
             raw = backend.read(name, _LIMIT)
-        document = json.loads(raw)
-        if document["id"] != key_id or document["format"] != layout.FORMAT:
+        document = checked.load(raw)
+        if document["id"] != key_id or document["service"] != service or document["format"] != layout.FORMAT:
             raise ValueError("another key")
         return WrappedKey.from_dict(document["wrapped"])
     except FileNotFoundError as error:

@@ -46,6 +46,8 @@ class Chain:
     source: str
     manifests: list[StoredManifest] = field(default_factory=list)
     problems: list[LifeboatError] = field(default_factory=list)
+    #: Sequence numbers that are missing or unusable.
+    lost: list[int] = field(default_factory=list)
 
 
 def publish(backend: Backend, provider: KeyProvider, manifest: dict[str, Any]) -> StoredManifest:
@@ -111,11 +113,13 @@ def chains(backend: Backend, provider: KeyProvider, repository_id: str, service:
                 chain.problems.append(DamageError(
                     f"manifest number {lost} of {service}.{source} is missing", layout.manifest(service, source, sequence - 1),
                     "someone or something removed it; other snapshots are not affected"))
+                chain.lost += range(previous[0] + 1, sequence)
                 previous = (sequence - 1, None)
             try:
                 manifest = read(backend, provider, repository_id, name)
             except DamageError as error:
                 chain.problems.append(error)
+                chain.lost.append(sequence)
                 previous = (sequence, None)
                 continue
             if previous[1] is not None and manifest.data.get("previous") != previous[1]:

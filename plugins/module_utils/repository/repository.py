@@ -6,13 +6,12 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from typing import Any
 
 from ..errors import ConfigError, ConflictError, StorageError
 from ..keys.provider import KeyProvider
-from . import layout
+from . import checked, layout
 from .backend import Backend
 from .manifest import Chain, StoredManifest, chains, read
 from .reader import SnapshotReader
@@ -36,13 +35,14 @@ class Repository:
         try:
             backend.size(layout.DESCRIPTOR)
         except FileNotFoundError:
+            _refuse_headless(backend, str(config.get("url", "")))
             if check:
                 return None, True
             backend.prepare()
             backend.probe()
-            document = json.dumps({"format": layout.FORMAT, "id": str(uuid.uuid4()), "kind": "lifeboat repository"}, sort_keys=True)
+            document = {"format": layout.FORMAT, "id": str(uuid.uuid4()), "kind": "lifeboat repository"}
             try:
-                backend.create(layout.DESCRIPTOR, document.encode(), "repository")
+                backend.create(layout.DESCRIPTOR, checked.dump(document), "repository")
             except ConflictError:
                 pass  # another host made it a moment ago: theirs is as good
             return cls.open(config), True
@@ -57,17 +57,27 @@ class Repository:
         url = str(config.get("url", ""))
         backend = backend_for(config)
         try:
-            document = json.loads(backend.read(layout.DESCRIPTOR, 1 << 16))
-            version, repository_id = document["format"], str(document["id"])
+            raw = backend.read(layout.DESCRIPTOR, 1 << 16)
         except FileNotFoundError as error:
+            _refuse_headless(backend, url)
             raise StorageError("no repository there", url, "create it with the bootstrap playbook, or mount it") from error
+        try:
+            document = checked.load(raw)
+            version, repository_id = int(document["format"]), str(document["id"])
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError("repository descriptor is damaged", f"{url}, object {layout.DESCRIPTOR}",
                                "put the object back from a copy of the repository") from error
-        if not isinstance(version, int) or version > layout.FORMAT:
+        if version > layout.FORMAT:
             raise ConfigError(f"repository has format {version}, this version reads up to {layout.FORMAT}", url,
                               "update lifeboat.recovery on this host")
         return cls(backend, url, repository_id)
+
+
+def _refuse_headless(backend: Backend, url: str) -> None:
+    """A place with snapshots and no descriptor must not become a new repository: the snapshots are bound to the old one's id."""
+    for _object in backend.list("services/"):
+        raise StorageError("repository descriptor is missing but snapshots are there", f"{url}, object {layout.DESCRIPTOR}",
+                           "put the object back from a copy of the repository")
 
 
 class ServiceStore:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import shutil
@@ -15,7 +14,7 @@ import pytest
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, KeyAccessError, SourceError, StorageError, TargetError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.inspect import list_snapshots, resolve_target
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.verify import verify_service
-from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.repository import Repository
+from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import checked
 from ansible_collections.lifeboat.recovery.tests.lab.service import FilesService
 
 
@@ -143,7 +142,7 @@ def test_services_share_nothing(docs: FilesService, tmp_path: pathlib.Path) -> N
 
 
 def test_repository_of_a_newer_format_is_refused(docs: FilesService) -> None:
-    (docs.repository / "lifeboat.json").write_text(json.dumps({"format": 2, "id": "x"}))
+    (docs.repository / "lifeboat.json").write_text(checked.dump({"format": 2, "id": "x"}).decode())
     with pytest.raises(ConfigError, match="format 2, this version reads up to 1: file://.*; update"):
         docs.capture("p1")
 
