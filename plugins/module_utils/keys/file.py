@@ -17,14 +17,17 @@ Every file is one line of base64 of 32 raw bytes. Nothing is ever overwritten.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import secrets
 import stat
-from typing import Any, Callable
+import time
+from typing import Any, Callable, Iterator
 
 from .. import durable
-from ..errors import ConfigError, DamageError, KeyAccessError, StorageError
+from ..errors import ConfigError, ConflictError, DamageError, KeyAccessError, StorageError
 from . import envelope, signing
 from .provider import KeyProvider, WrappedKey
 
@@ -32,6 +35,7 @@ PROVIDER = "file"
 _SUBJECT = "key"
 _PURPOSE = b"data-key"
 _FORMAT = "lbk1"
+_LOCK_WAIT = 30.0  # seconds
 _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,126}")
 
 
@@ -72,12 +76,14 @@ class FileProvider(KeyProvider):
                 f"service {self._service} has no data key", data_pub,
                 "run bootstrap once on the machine that keeps keys.private_path, then copy this directory to the capturing hosts",
             )
-        made = self._make_dir(self._public_dir)
-        if self._private_dir:
-            made = self._make_dir(self._private_dir) or made
-        made = self._ensure_index(established) or made
-        made = self._ensure_signing(established) or made
-        return self._ensure_data(data_pub, data_key) or made
+        directories = [each for each in (self._public_dir, self._private_dir) if each]
+        made = sum(self._make_dir(each) for each in directories) > 0
+        with contextlib.ExitStack() as locks:
+            for each in directories:
+                locks.enter_context(_sole_writer(each))
+            made = self._ensure_index(established) or made
+            made = self._ensure_signing(established) or made
+            return self._ensure_data(data_pub, data_key) or made
 
     def _ensure_index(self, established: bool) -> bool:
         path, copy = self._at_path("index.key"), self._at_private("index.key")
@@ -262,6 +268,31 @@ class FileProvider(KeyProvider):
                 f"cannot create the key directory ({error.strerror})", path, "give the user that runs Lifeboat write access there",
             ) from error
         return True
+
+
+@contextlib.contextmanager
+def _sole_writer(directory: str) -> Iterator[None]:
+    """One ensure() at a time per directory; sweeps what a killed one left half made (it may hold a secret)."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise KeyAccessError(f"cannot open the key directory ({error.strerror})", directory, "give the user that runs Lifeboat access to it") from error
+    try:
+        end = time.monotonic() + _LOCK_WAIT
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise ConflictError("another bootstrap holds the key directory", directory, "wait for it, then run bootstrap again") from None
+                time.sleep(0.05)
+        for name in os.listdir(directory):
+            if name.startswith(".tmp-"):
+                durable.unlink(os.path.join(directory, name), _SUBJECT)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _exists(path: str | None) -> bool:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils import durable
+from ansible_collections.lifeboat.recovery.plugins.module_utils import durable, faults
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, DamageError, KeyAccessError, StorageError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.keys import envelope, registry
 from ansible_collections.lifeboat.recovery.plugins.module_utils.keys.file import FileProvider
@@ -311,6 +311,37 @@ def test_bootstrap_cut_at_any_write_completes_with_the_same_keys(tmp_path: Path,
         if reached:
             break
     assert reached == [7]
+
+
+def test_bootstrap_killed_at_any_point_completes(tmp_path: Path) -> None:
+    """kill -9 at every fault point of a key file, at each of its passes; nothing half made stays, nothing whole is lost."""
+    killed: dict[str, int] = {}
+    for name in [each for each in faults.points() if each.startswith("key.") and "rename" not in each]:
+        for number in range(1, 40):
+            root = tmp_path / f"{name}-{number}"
+            child = os.fork()
+            if child == 0:
+                faults.configure(f"{name}:{number}")
+                try:
+                    provider(root).ensure()
+                finally:
+                    os._exit(0)
+            if os.waitpid(child, 0)[1] != 9:
+                break
+            killed[name] = number
+            kept = {path: data for path, data in files(root).items() if "/.tmp-" not in path}
+            keys = provider(root)
+            keys.ensure()
+            after = files(root)
+            assert not [path for path in after if "/.tmp-" in path]
+            assert {path: after[path] for path in kept} == kept
+            key, wrapped = keys.new_data_key(b"c")
+            assert keys.open_data_keys([(b"c", wrapped)]) == [key]
+            keys.verify(b"m", keys.sign(b"m"))
+            assert not keys.ensure()
+            shutil.rmtree(root)
+    assert {name.partition(".")[2].partition(".")[0] for name in killed} == {"write", "fsync", "link", "dirsync", "unlink"}
+    assert all(count >= 7 for count in killed.values()), killed
 
 
 def test_two_bootstraps_at_once_agree(tmp_path: Path) -> None:

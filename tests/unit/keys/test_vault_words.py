@@ -128,3 +128,19 @@ def test_the_double_matches_policies_as_vault_does(policy: str, path: str, expec
 def test_the_double_refuses_policies_it_does_not_understand(policy: str) -> None:
     with pytest.raises(acl.PolicyError):
         acl.parse(policy)
+
+
+@pytest.mark.parametrize("role", ["backup", "restore"])
+def test_the_documented_policies_are_the_generated_ones(role: str) -> None:
+    guide = Path(__file__).parents[3] / "docs" / "keys.md"
+    assert f"```hcl\n{policies.policy('orders', role)}```" in guide.read_text(encoding="utf-8")
+
+
+def test_the_catalogs_words_are_understood(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("")
+    block = {
+        "provider": "vault", "url": "https://vault:8200", "mount": "transit", "prefix": "shop-", "namespace": "team", "timeout": 5,
+        "ca_file": str(tmp_path / "ca.pem"), "auth": {"method": "approle", "role_id": "r", "secret_id_file": "/a"},
+        "restore_auth": {"method": "token", "token_file": "/b"},
+    }
+    registry.provider_for(block, "orders")
