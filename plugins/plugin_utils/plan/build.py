@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Mapping, Sequence
 
-from ..catalog.graph import HARD
+from ..catalog.graph import HARD, Services
 from .forecast import History, critical_path, forecast_service
 from .order import islands, levels, nearest_picked
 from .pick import Pick
@@ -57,7 +57,7 @@ def build(document: Mapping[str, Any], pick: Pick, points: Mapping[str, Sequence
         "dependants": [{"service": service, "chain": chain, "action": dependants or None} for service, chain in pick.dependants.items()],
         "islands": parts, "levels": max(depth.values(), default=-1) + 1, "bytes": sum(entry["bytes"] for entry in entries.values()),
         "services": entries, "forecast": {"seconds": path["seconds"], "reason": path["reason"]}, "critical_path": path,
-        "skew_seconds": skew(resolved), "warnings": warnings(resolved, parts, forks),
+        "skew_seconds": skew(resolved), "warnings": warnings(resolved, parts, forks) + uncovered(services, resolved),
     }
 
 
@@ -80,4 +80,17 @@ def warnings(resolved: Mapping[str, Mapping[str, Any]], parts: Sequence[Sequence
     if forks is not None and forks < count:
         found.append(f"forks={forks} is fewer than {count} services: {count - forks} wait for a free slot, so islands may wait for each other; "
                      f"run with --forks {count}")
+    return found
+
+
+def uncovered(services: Services, resolved: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Where the catalog has changed since the point was taken: what the restore will leave as it is."""
+    found = []
+    for service, resolution in resolved.items():
+        if resolution["point"]:
+            declared, captured = set(services[service].get("sources") or {}), set(resolution["snapshots"])
+            for source in sorted(declared - captured):
+                found.append(f"{service}.{source} is not in point {resolution['point']}: it stays as it is")
+            for source in sorted(captured - declared):
+                found.append(f"{service}.{source} is in point {resolution['point']} but no longer in the catalog: it is not restored")
     return found

@@ -11,6 +11,7 @@ Points are what snapshot_info gives per service: {"id", "time", "complete", "sna
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from datetime import datetime, timezone
 from typing import Any, Mapping, Sequence
@@ -54,6 +55,18 @@ def seconds_between(earlier: str, later: str) -> float:
     return max(0.0, round((second - first).total_seconds(), 3))
 
 
+def loss_between(older: str, newer: str) -> float | None:
+    """Seconds of work that going back to the older point loses; null when the clocks cannot say, as the older one claims to be later."""
+    first, second = parse_time(older), parse_time(newer)
+    if first is None or second is None or first.tzinfo is None or second.tzinfo is None or first > second:
+        return None
+    return round((second - first).total_seconds(), 3)
+
+
+def _shown_loss(lost: float | None) -> str:
+    return "an unknown time, because the clock was set back between them" if lost is None else f"{lost:g}s more"
+
+
 def newest_first(points: Sequence[Point]) -> list[Point]:
     """By the highest sequence number of their snapshots; the given order (oldest first) where there is none."""
     def sequence(indexed: tuple[int, Point]) -> tuple[int, int]:
@@ -68,7 +81,7 @@ def candidates(points: Sequence[Point], now: datetime | None = None) -> list[dic
     """Every point, newest first, with what choosing it means.
 
     Adds "usable" (complete), "age_seconds" (before now; null without ``now``) and "lost_seconds" (what it loses
-    compared with the newest complete point; null for a torn one).
+    compared with the newest complete point; null for a torn one, and where the clocks contradict the sequence numbers).
     """
     ordered = newest_first(points)
     complete = [point for point in ordered if point.get("complete")]
@@ -79,7 +92,7 @@ def candidates(points: Sequence[Point], now: datetime | None = None) -> list[dic
             **point,
             "usable": usable,
             "age_seconds": seconds_between(point["time"], now.isoformat()) if now else None,
-            "lost_seconds": seconds_between(point["time"], complete[0]["time"]) if usable else None,
+            "lost_seconds": loss_between(point["time"], complete[0]["time"]) if usable else None,
         })
     return result
 
@@ -212,7 +225,7 @@ def resolve(services: Services, picked: Sequence[str], points: Mapping[str, Sequ
             continue
         following = next_candidate(combined, str(chosen["id"]), inventory)
         for member in members:
-            own = next(point for point in points[member] if point["id"] == chosen["id"])
+            own = _member(points, member, chosen["id"])
             result[member] = {
                 "target": target, "point": own["id"], "time": own["time"], "snapshots": dict(own["snapshots"]),
                 "bytes": int(own.get("bytes") or 0), "proven": bool(own.get("proven")),
@@ -221,6 +234,11 @@ def resolve(services: Services, picked: Sequence[str], points: Mapping[str, Sequ
     if errors:
         raise TargetErrors(errors)
     return result
+
+
+def _member(points: Mapping[str, Sequence[Point]], member: str, name: object) -> Point:
+    """A member's own part of a group's complete point."""
+    return next(point for point in points[member] if point["id"] == name)
 
 
 def _is_snapshot_of_one(target: str, points: Mapping[str, Sequence[Point]]) -> str:
@@ -239,7 +257,7 @@ def next_candidate(points: Sequence[Point], chosen: str, inventory: str = "") ->
     following = complete[position + 1]
     return {
         "point": following["id"], "time": following["time"],
-        "lost_seconds": seconds_between(following["time"], complete[position]["time"]),
+        "lost_seconds": loss_between(following["time"], complete[position]["time"]),
         "command": command("restore", inventory, target=following["id"]),
     }
 
@@ -258,23 +276,25 @@ def fall_back(services: Services, resolved: Mapping[str, Mapping[str, Any]], poi
             continue
         current = resolved[members[0]]
         combined = merged(members, points)
-        following = next_candidate(combined, str(current["point"]), inventory)
-        if following is None:
+        offer = next_candidate(combined, str(current["point"]), inventory)
+        if offer is None:
             errors.append(TargetError(f"point {current['point']} does not verify and there is no older complete one", owner,
                                       "repair the repository, or restore these services from elsewhere"))
             continue
-        first = current.get("asked_time") or current["time"]
-        lost = seconds_between(following["time"], str(first))
-        if lost > max_loss:
+        asked = str(current.get("asked_point") or current["point"])
+        losses = [loss_between(_member(points, member, offer["point"])["time"], _member(points, member, asked)["time"]) for member in members]
+        lost = None if None in losses else max(loss for loss in losses if loss is not None)
+        if lost is None or lost > max_loss:
+            accept = f"accept it with -e lifeboat_max_loss={math.ceil(lost)}s, or run" if lost is not None else "if that is acceptable, run"
             errors.append(TargetError(
-                f"point {current['point']} does not verify; the next candidate {following['point']} would lose {lost:g}s more", owner,
-                f"accept it with -e lifeboat_max_loss={int(lost) + (lost > int(lost))}s, or run: {following['command']}"))
+                f"point {current['point']} does not verify; the next candidate {offer['point']} would lose {_shown_loss(lost)}", owner,
+                f"{accept}: {offer['command']}"))
             continue
         for member in members:
-            own = next(point for point in points[member] if point["id"] == following["point"])
+            own = _member(points, member, offer["point"])
             result[member] = {
                 **resolved[member], "point": own["id"], "time": own["time"], "snapshots": dict(own["snapshots"]),
-                "bytes": int(own.get("bytes") or 0), "proven": bool(own.get("proven")), "asked_time": first,
+                "bytes": int(own.get("bytes") or 0), "proven": bool(own.get("proven")), "asked_point": asked,
                 "fallback_from": current["point"], "lost_seconds": lost, "next": next_candidate(combined, str(own["id"]), inventory),
             }
     if errors:
