@@ -136,5 +136,5 @@ class MemoryWriter(Writer):
 
     def finish(self, captured: Captured) -> MemoryReader:
         """The snapshot that this capture made; what the manifest holds must be plain JSON."""
-        manifest = json.loads(json.dumps({"digest": captured.digest, "proof": captured.proof, "facts": captured.facts, "snapshot": "double-000001"}, allow_nan=False))
-        return MemoryReader(self._store, self._ids, self._lines, manifest)
+        manifest = {"digest": captured.digest, "proof": captured.proof, "facts": captured.facts, "snapshot": "double-000001"}
+        return MemoryReader(self._store, self._ids, self._lines, json.loads(json.dumps(manifest, allow_nan=False)))

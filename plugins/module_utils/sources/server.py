@@ -157,14 +157,14 @@ class Server:
             try:
                 process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, cwd="/")
             except OSError as error:
-                raise SourceError(f"the {verb} command cannot be run ({error.strerror})", f"{self.where}: {argv[0]}", "install it or correct the catalog") from error
+                raise SourceError(f"the {verb} command cannot be run ({error.strerror})", f"{self.where}: {argv[0]}", "correct the catalog") from error
             try:
                 status = process.wait(COMMAND_TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
                 raise SourceError(
-                    f"the {verb} command did not end within {COMMAND_TIMEOUT:.0f} s", f"{self.where}: {argv[0]}", "it must return when the server is up or down",
+                    f"the {verb} command did not end within {COMMAND_TIMEOUT:.0f} s", f"{self.where}: {argv[0]}", "it must return by itself",
                 ) from None
             output.seek(0)
             return status, output.read(65536).decode("utf-8", "replace")
