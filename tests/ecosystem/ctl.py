@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         if home:
             default = os.environ.get("SHOP_HOME")
-            sub.add_argument("--home", type=Path, default=Path(default) if default else None, required=default is None, help="the shop's directory (or SHOP_HOME)")
+            sub.add_argument(
+                "--home", type=Path, default=Path(default) if default else None, required=default is None, help="the shop's directory (or SHOP_HOME)"
+            )
         return sub
 
     sub = command("setup", _setup, "make a new shop: ports, credentials, stores, tables, and start everything")

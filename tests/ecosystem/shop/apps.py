@@ -44,9 +44,8 @@ def stop(home: Home, service: str) -> bool:
     """Stop a service and wait for its end; False if it was not running."""
     with processes.locked(home, service):
         process = processes.find(home, service)
-        if process is not None:
-            if not processes.end(process, signal.SIGTERM, STOP_SECONDS) and not processes.end(process, signal.SIGKILL, STOP_SECONDS):
-                raise ShopError(f"{service} does not end: pid {process.pid}; see {home.log(service)}")
+        if process is not None and not any(processes.end(process, how, STOP_SECONDS) for how in (signal.SIGTERM, signal.SIGKILL)):
+            raise ShopError(f"{service} does not end: pid {process.pid}; see {home.log(service)}")
         processes.forget(home, service)
         return process is not None
 

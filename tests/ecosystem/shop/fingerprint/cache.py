@@ -15,6 +15,9 @@ from ..layout import Home
 _BATCH = 500
 _DATABASES = 16
 
+#: What XINFO says that is no content: how long ago somebody asked, and how the entries are laid out in memory.
+_CHANGES_BY_ITSELF = ("seen-time", "active-time", "idle", "inactive", "radix-tree-keys", "radix-tree-nodes", "entries")
+
 
 def keys(home: Home) -> dict[str, Any]:
     """{"databases": {number: {key as ASCII with escapes: [type, digest of the value, expiry in ms or -1]}}, "taken_ms": server's clock}."""
@@ -70,7 +73,7 @@ def _stream(client: Any, name: bytes) -> Any:
 
 def _without_clocks(value: Any) -> Any:
     if isinstance(value, dict):
-        return {_text(key): _without_clocks(item) for key, item in value.items() if _text(key) not in ("seen-time", "active-time", "idle", "inactive", "radix-tree-keys", "radix-tree-nodes", "entries")}
+        return {_text(key): _without_clocks(item) for key, item in value.items() if _text(key) not in _CHANGES_BY_ITSELF}
     if isinstance(value, (list, tuple)):
         return [_without_clocks(item) for item in value]
     return value

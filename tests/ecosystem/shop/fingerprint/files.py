@@ -56,8 +56,11 @@ def _walk(directory: int, prefix: bytes, entries: dict[str, Any], links: dict[tu
 
 
 def _facts(found: os.stat_result) -> dict[str, Any]:
-    kind = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}.get(stat.S_IFMT(found.st_mode), oct(stat.S_IFMT(found.st_mode)))
-    facts: dict[str, Any] = {"type": kind, "mode": f"{stat.S_IMODE(found.st_mode):04o}", "uid": found.st_uid, "gid": found.st_gid, "mtime_ns": found.st_mtime_ns}
+    known = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
+    kind = known.get(stat.S_IFMT(found.st_mode), oct(stat.S_IFMT(found.st_mode)))
+    facts: dict[str, Any] = {
+        "type": kind, "mode": f"{stat.S_IMODE(found.st_mode):04o}", "uid": found.st_uid, "gid": found.st_gid, "mtime_ns": found.st_mtime_ns,
+    }
     if kind == "file":
         facts["size"] = found.st_size
         facts["links"] = found.st_nlink
@@ -89,7 +92,7 @@ def _content(directory: int, name: bytes, found: os.stat_result) -> dict[str, An
 def _attributes(descriptor: int) -> dict[str, str]:
     """All extended attributes that this user may read, values in hexadecimal."""
     try:
-        return {name.encode("utf-8", "surrogateescape").hex() if not name.isascii() else name: os.getxattr(descriptor, name).hex() for name in os.listxattr(descriptor)}
+        return {ascii(name): os.getxattr(descriptor, name).hex() for name in os.listxattr(descriptor)}
     except OSError as error:
         if error.errno == errno.ENOTSUP:
             return {}

@@ -113,7 +113,9 @@ def _address(home: Home, cluster_name: str) -> list[str]:
 
 def _output(home: Home, argv: list[str]) -> Iterator[bytes]:
     """The lines of a tool's output as they come; raises with the tool's last words when it fails."""
-    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", env=home.environment(), bufsize=1 << 20) as tool:
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", env=home.environment(), bufsize=1 << 20
+    ) as tool:
         assert tool.stdout is not None and tool.stderr is not None
         for line in tool.stdout:
             yield line.rstrip(b"\n")

@@ -32,7 +32,8 @@ def _sessions(client: Any, world: World, now: int) -> int:
             rng = world.rng("sess", index)
             token = f"{rng.getrandbits(128):032x}"
             expires = now + 7200 + rng.randrange(7 * 86400)
-            pipe.hset(f"session:{token}", mapping={"user": world.user_id(skewed(rng, world.users)), "created": now - rng.randrange(86400), "pages": int(rng.paretovariate(1))})
+            user = world.user_id(skewed(rng, world.users))
+            pipe.hset(f"session:{token}", mapping={"user": user, "created": now - rng.randrange(86400), "pages": int(rng.paretovariate(1))})
             pipe.expireat(f"session:{token}", expires)
             pipe.zadd("sessions:by_expiry", {token: expires})
         pipe.incrby("sessions:created", count)

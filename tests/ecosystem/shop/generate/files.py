@@ -15,7 +15,8 @@ from ..layout import Home
 #: Names as bytes: what shells, JSON, line-based tools and archivers stumble over.
 ODD_NAMES = (
     b"new\nline.txt", b"caf\xe9-latin1.txt", b"-rf", b"--", b" leading and trailing ", b"tab\there", b"back\\slash", b"star*?[a].txt", b"quote'\"`$(x).txt",
-    b"\xff\xfe\xfd", b"e\xcc\x81 combining", "\u0645\u0631\u062d\u0628\u0627 \U0001f4e6.pdf".encode(), b"trailing.", b"...", b".hidden", b"%00%2e", b"a;b&c|d", b"~tilde", b"#hash#",
+    b"\xff\xfe\xfd", b"e\xcc\x81 combining", "\u0645\u0631\u062d\u0628\u0627 \U0001f4e6.pdf".encode(), b"trailing.", b"...", b".hidden",
+    b"%00%2e", b"a;b&c|d", b"~tilde", b"#hash#",
     b"x" * 255, b"carriage\rreturn", b"\x01\x1b[31mred",
 )
 

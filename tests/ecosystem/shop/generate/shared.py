@@ -20,7 +20,8 @@ def fill_identity(home: Home, world: World) -> dict[str, int]:
     """Customers, log-ins, tokens, an audit log."""
     with loading(home, "identity") as loader:
         loader.copy(
-            "users", "id, email, name, nickname, status, password_salt, password_hash, profile, tags, home, avatar, last_ip, born, referred_by, created_at, updated_at",
+            "users",
+            "id, email, name, nickname, status, password_salt, password_hash, profile, tags, home, avatar, last_ip, born, referred_by, created_at, updated_at",
             _users(world),
         )
         loader.copy("login_events", "user_id, at, ip, agent, ok", _logins(world))
@@ -36,9 +37,10 @@ def _users(world: World) -> Iterator[Row]:
         at = BEGIN + timedelta(seconds=SPAN_SECONDS * index / world.users)
         profile = {"language": rng.choice(["de", "en", "ar", "he", "zh"]), "about": text(rng, heavy(rng, 6, 300)), "n": rng.choice([None, 0, -1.5e-7, 10**20])}
         yield (
-            world.user_id(index), f"User.{index}@Example-{index % 7}.org", name(rng), maybe(rng, text(rng, 1)), rng.choice(["active"] * 8 + ["locked", "closed"]),
-            rng.randbytes(16), rng.randbytes(64), profile, [text(rng, 1) for _ in range(rng.randrange(4))],
-            record([text(rng, 3), maybe(rng, "K\u00f6ln"), "50667", "DE"]) if rng.random() < 0.7 else None, blob(rng, heavy(rng, 1500, 200_000)) if rng.random() < 0.1 else None,
+            world.user_id(index), f"User.{index}@Example-{index % 7}.org", name(rng), maybe(rng, text(rng, 1)),
+            rng.choice(["active"] * 8 + ["locked", "closed"]), rng.randbytes(16), rng.randbytes(64), profile, [text(rng, 1) for _ in range(rng.randrange(4))],
+            record([text(rng, 3), maybe(rng, "K\u00f6ln"), "50667", "DE"]) if rng.random() < 0.7 else None,
+            blob(rng, heavy(rng, 1500, 200_000)) if rng.random() < 0.1 else None,
             maybe(rng, f"10.{rng.randrange(256)}.{rng.randrange(256)}.7/24"), maybe(rng, f"19{rng.randrange(40, 100)}-02-28"),
             world.user_id(rng.randrange(index)) if index and rng.random() < 0.3 else None, at, maybe(rng, at + timedelta(days=3), 0.2),
         )
@@ -55,7 +57,8 @@ def _logins(world: World) -> Iterator[Row]:
 def _audit(world: World) -> Iterator[Row]:
     rng = world.rng("audi")
     for index in range(world.users):
-        row = BEGIN + timedelta(minutes=index), maybe(rng, "system"), rng.choice(["update", "merge"]), world.user_id(skewed(rng, world.users)), maybe(rng, {"old": text(rng, 4)})
+        user = world.user_id(skewed(rng, world.users))
+        row = BEGIN + timedelta(minutes=index), maybe(rng, "system"), rng.choice(["update", "merge"]), user, maybe(rng, {"old": text(rng, 4)})
         yield row
         if index % 10 == 0:
             yield row
@@ -93,8 +96,9 @@ def _products(world: World) -> Iterator[Row]:
         rng = world.rng("prod", product)
         attributes = hstore({"colour": rng.choice(["red", "blue", "\u9752"]), "size": None, 'odd "key"': text(rng, 1)})
         yield (
-            product, f"S-{product:07d}", text(rng, 3), maybe(rng, text(rng, heavy(rng, 40, 3000)), 0.9), 1 + skewed(rng, 40), world.price(product),
-            attributes, maybe(rng, {"ar": text(rng, 2), "nested": {"list": [1, None, "\u20ac"]}}), [rng.randrange(500) for _ in range(3)], round(rng.random() * 50, 3),
+            product, f"S-{product:07d}", text(rng, 3), maybe(rng, text(rng, heavy(rng, 40, 3000)), 0.9), 1 + skewed(rng, 40),
+            world.price(product), attributes, maybe(rng, {"ar": text(rng, 2), "nested": {"list": [1, None, "\u20ac"]}}), [rng.randrange(500) for _ in range(3)],
+            round(rng.random() * 50, 3),
         )
 
 

@@ -25,7 +25,9 @@ def fill_orders(home: Home, world: World) -> dict[str, int]:
     """Orders with lines, events, attachments, signed contracts, and the invoice files as their rows are written."""
     files = InvoiceWriter(home)
     with loading(home, "orders") as loader:
-        loader.copy("orders", "id, user_id, reservation, state, payment, total, currency, note, gift_message, coupon, meta, created_at, changed_at", _orders(world))
+        loader.copy(
+            "orders", "id, user_id, reservation, state, payment, total, currency, note, gift_message, coupon, meta, created_at, changed_at", _orders(world)
+        )
         loader.copy("order_lines", "order_id, line, product, quantity, price", _lines(world))
         loader.copy("invoices", "order_id, path, size, sha256", _invoices(world, files))
         loader.copy("attachments", "order_id, name, content", _attachments(world))
@@ -128,7 +130,8 @@ def _payments(world: World) -> Iterator[Row]:
         yield (
             order.payment, order.id, "refunded" if index % 77 == 0 else "captured", record([order.total, "EUR"]), f"tok_{rng.getrandbits(64):016x}",
             maybe(rng, f"192.0.2.{rng.randrange(256)}"), maybe(rng, f"08:00:2b:01:02:{rng.randrange(256):02x}"),
-            maybe(rng, {"approved": True, "trace": text(rng, heavy(rng, 4, 200)), "risk": rng.random()}, 0.95), blob(rng, heavy(rng, 300, 100_000)) if rng.random() < 0.4 else None,
+            maybe(rng, {"approved": True, "trace": text(rng, heavy(rng, 4, 200)), "risk": rng.random()}, 0.95),
+            blob(rng, heavy(rng, 300, 100_000)) if rng.random() < 0.4 else None,
             float(order.total) * 0.029, f"{rng.randrange(3000)} ms", f"[{begin.isoformat()},{(begin + timedelta(days=7)).isoformat()})", begin,
         )
 
@@ -161,14 +164,19 @@ def _corners(loader: Loader) -> None:
         ("nothing", *[None] * 20),
         ("empty", 0, 0.0, 0.0, "2000-01-01", "2000-01-01", "0", "", b"", "{}", "{}", "", "{}", "{}", "(0,0)", "0.0.0.0/0", "", 0, "{}", "0", "00:00:00+00"),
         (
-            "large", "9" * 120 + "." + "9" * 60, "Infinity", "-Infinity", "infinity", "infinity", "178000000 years", "x" * 1_000_000, bytes(range(256)) * 64,
+            "large", "9" * 120 + "." + "9" * 60, "Infinity", "-Infinity", "infinity", "infinity", "178000000 years", "x" * 1_000_000,
+            bytes(range(256)) * 64,
             '{"a" : 1, "a":2 ,  "b": [ ] }', {"deep": [[[[["\u0001"]]]]]}, "1" * 64, "[5:7]={1,2,3}", '{{"a",NULL},{"NULL","\\\\"}}', "(1e308,-1e-307)",
-            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128", "<a><![CDATA[ ]]>\n<!-- c --></a>", 4294967295, "{[1,3),[7,)}", "92233720368547758.07", "23:59:59.999999-15:59",
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128",
+            "<a><![CDATA[ ]]>\n<!-- c --></a>", 4294967295, "{[1,3),[7,)}", "92233720368547758.07", "23:59:59.999999-15:59",
         ),
         (
-            "small", "NaN", "NaN", "-0", "4713-01-01 BC", "-infinity", "-178000000 years", "\\N\t\\.\n\\", b"\\x00", "[1e400, -0.0]", "[1e400, -0.0]", "0", "{NULL,-2147483648}",
-            "{}", "(NaN,Infinity)", "::1/128", " ", 1, "{(,)}", "-92233720368547758.08", "00:00:00+15:59",
+            "small", "NaN", "NaN", "-0", "4713-01-01 BC", "-infinity", "-178000000 years", "\\N\t\\.\n\\", b"\\x00", "[1e400, -0.0]", "[1e400, -0.0]", "0",
+            "{NULL,-2147483648}", "{}", "(NaN,Infinity)", "::1/128", " ", 1, "{(,)}", "-92233720368547758.08", "00:00:00+15:59",
         ),
-        ("precise", "0." + "0" * 60 + "1", 0.1 + 0.2, 1.17549435e-38, "5874897-12-31", "294276-12-31 23:59:59.999999", "1 mon -1 day 00:00:00.000001", "e\u0301\u00e9", b"\x00",
-         '"\\u00e9"', '"\u00e9"', "10", "{1}", '{{" "}}', "(0.1,0.2)", "10.0.0.0/8", None, None, None, None, None),
+        (
+            "precise", "0." + "0" * 60 + "1", 0.1 + 0.2, 1.17549435e-38, "5874897-12-31", "294276-12-31 23:59:59.999999",
+            "1 mon -1 day 00:00:00.000001", "e\u0301\u00e9", b"\x00", '"\\u00e9"', '"\u00e9"', "10", "{1}", '{{" "}}', "(0.1,0.2)", "10.0.0.0/8",
+            None, None, None, None, None,
+        ),
     ])

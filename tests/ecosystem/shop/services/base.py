@@ -26,6 +26,8 @@ Answer = tuple[int, Any]
 #: Seconds a service waits for another before it calls it absent; below what a probe waits for this one.
 PEER_SECONDS = 4.0
 _LARGEST_BODY = 1 << 20
+#: What drivers raise when their store is not there, as opposed to a fault of ours.
+_STORE_ERRORS = ("OperationalError", "InterfaceError", "ConnectionError", "TimeoutError")
 
 
 class Refused(Exception):
@@ -193,8 +195,9 @@ class _Handler(BaseHTTPRequestHandler):
         except Refused as error:
             status, body = error.status, {"error": error.reason}
         except Exception as error:
-            status, body = 503 if type(error).__name__ in ("OperationalError", "InterfaceError", "ConnectionError", "TimeoutError") else 500, {"error": type(error).__name__}
-            print(f"{self.command} {self.path}: {type(error).__name__}: {' '.join(str(error).split())}", flush=True)
+            kind = type(error).__name__
+            status, body = 503 if kind in _STORE_ERRORS else 500, {"error": kind}
+            print(f"{self.command} {self.path}: {kind}: {' '.join(str(error).split())}", flush=True)
         data = json.dumps(body, default=_plain).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -40,7 +40,9 @@ class Service(DatabaseService):
             row = cursor.fetchone()
             good = row is not None and row[1] is not None and hmac.compare_digest(digest(body["password"], bytes(row[1])), bytes(row[2]))
             if row is not None:
-                cursor.execute("INSERT INTO login_events (user_id, at, ip, agent, ok) VALUES (%s, clock_timestamp(), '127.0.0.1', 'shop', %s)", [row[0], good])
+                cursor.execute(
+                    "INSERT INTO login_events (user_id, at, ip, agent, ok) VALUES (%s, clock_timestamp(), '127.0.0.1', 'shop', %s)", [row[0], good]
+                )
         if row is None or not good:
             raise Refused(401, "wrong e-mail or password")
         return 200, {"id": row[0]}

@@ -19,7 +19,9 @@ class Service(DatabaseService):
     def show(self, _body: Any, product: str) -> Answer:
         """One product with what is left of it."""
         with self.transaction() as cursor:
-            cursor.execute("SELECT p.id, sku, name, price, on_hand - reserved FROM products p JOIN stock.levels l ON l.product = p.id WHERE p.id = %s", [product])
+            cursor.execute(
+                "SELECT p.id, sku, name, price, on_hand - reserved FROM products p JOIN stock.levels l ON l.product = p.id WHERE p.id = %s", [product]
+            )
             row = cursor.fetchone()
         if row is None:
             raise Refused(404, "no such product")
@@ -45,7 +47,9 @@ class Service(DatabaseService):
             reservation = cursor.fetchone()[0]
             # In one order for everybody, so that two customers never wait for each other.
             for product, quantity in sorted(wanted.items()):
-                cursor.execute("UPDATE stock.levels SET reserved = reserved + %s WHERE product = %s AND on_hand - reserved >= %s", [quantity, product, quantity])
+                cursor.execute(
+                    "UPDATE stock.levels SET reserved = reserved + %s WHERE product = %s AND on_hand - reserved >= %s", [quantity, product, quantity]
+                )
                 if cursor.rowcount != 1:
                     raise Refused(409, f"product {product} is sold out")
                 cursor.execute("INSERT INTO reservation_lines VALUES (%s, %s, %s)", [reservation, product, quantity])

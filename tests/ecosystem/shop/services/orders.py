@@ -41,7 +41,10 @@ class Service(DatabaseService):
                 )
                 order = int(cursor.fetchone()[0])
                 for line, (product, quantity, price) in enumerate(lines, 1):
-                    cursor.execute("INSERT INTO order_lines (order_id, line, product, quantity, price) VALUES (%s, %s, %s, %s, %s)", [order, line, product, quantity, price])
+                    cursor.execute(
+                        "INSERT INTO order_lines (order_id, line, product, quantity, price) VALUES (%s, %s, %s, %s, %s)",
+                        [order, line, product, quantity, price],
+                    )
                 path, data = self._invoice(order, user["name"], lines, total)
                 cursor.execute("INSERT INTO invoices VALUES (%s, %s, %s, %s)", [order, path, len(data), hashlib.sha256(data).digest()])
         except Exception:
