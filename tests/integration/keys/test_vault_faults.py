@@ -190,3 +190,20 @@ def test_tls_is_verified(tmp_path: Path) -> None:
         config = {"provider": "vault", "url": server.url, "token": "t", "ca_cert": str(tmp_path / "ca.pem"), "retries": 0}
         with pytest.raises(KeyAccessError, match="does not fit"):
             registry.provider_for(config, "orders").index_key()
+
+
+# ---- the double itself --------------------------------------------------------------------------------------------
+
+
+def test_the_double_refuses_loudly_what_it_does_not_know() -> None:
+    with pytest.raises(AssertionError, match="does not support"), running.start("double") as server:
+        mount = server.mount("transit")
+        for method, path, body in (
+            ("POST", f"{mount}/random/32", {}),
+            ("POST", f"{mount}/keys/a", {"type": "rsa-2048"}),
+            ("POST", f"{mount}/keys/b", {"type": "aes256-gcm96", "auto_rotate_period": "1h"}),
+            ("GET", "sys/leases", None),
+        ):
+            status, answer = server.ask(method, path, body)
+            assert status == 501 and "not supported by the test double" in answer["errors"][0], (method, path)
+        assert len(server.unsupported()) == 4
