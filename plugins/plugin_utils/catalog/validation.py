@@ -220,21 +220,29 @@ def _seconds(value: float) -> str:
 def _checks(context: Context) -> None:
     """Which source a check asks; names of invariants are unique, because verdicts and reports name them."""
     for service, entry in context.services.items():
-        sources = entry.get("sources") or {}
-        for section in ("health", "invariants"):
-            node = context.at("services", service, section)
+        sources = _sound_sources(context, service)
+        for section, node in [(section, node) for section in ("health", "invariants") for node in context.found("services", service, section)]:
             items = node.value if node.kind == "list" else [node]
             if len(items) != len(entry.get(section) or ()):
                 continue  # some were wrong and are reported already; positions no longer match
             names: dict[str, int] = {}
             for index, (item, check) in enumerate(zip(items, entry[section])):
-                where = At(f"services.{service}.{section}[{index}]", context.faults)
-                checks.default_source(check, sources, item, where)
+                if sources is not None:
+                    checks.default_source(check, sources, item, At(f"services.{service}.{section}[{index}]", context.faults))
                 label = check.get("name")
                 if label is not None and label in names:
                     context.fault(f'{service} has two {section} named "{shown(label)}"', item, f"the first is at line {names[label]}; rename one")
                 elif label is not None:
                     names[label] = item.line
+
+
+def _sound_sources(context: Context, service: str) -> dict[str, dict[str, Any]] | None:
+    """The sources of a service; None when one of them is wrong, so that what asks it is not reported as well."""
+    sources: dict[str, dict[str, Any]] = context.services[service].get("sources") or {}
+    declared = next(context.found("services", service, "sources"), None)
+    if declared is not None and (declared.kind != "map" or len(declared.value) != len(sources)):
+        return None
+    return sources
 
 
 def _reconcile(context: Context) -> None:
@@ -257,8 +265,9 @@ def _reconcile(context: Context) -> None:
                 context.fault(f'reconcile[{index}].{side} names unknown service "{service}"', side_node.value["service"],
                               nearest(service, declared, "services are"))
             elif service in context.services:
-                sources = context.services[service].get("sources") or {}
-                checks.default_source(rule[side], sources, side_node, At(f"reconcile[{index}].{side}", context.faults))
+                sources = _sound_sources(context, service)
+                if sources is not None:
+                    checks.default_source(rule[side], sources, side_node, At(f"reconcile[{index}].{side}", context.faults))
 
 
 def _paths(context: Context) -> None:

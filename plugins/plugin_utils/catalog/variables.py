@@ -39,6 +39,8 @@ class Variables:
         self.open: list[str] = []
         self.bad: set[str] = set()
         self.failed = False
+        #: The file with more names could not be read: names that are not known may well be in it.
+        self.incomplete = False
         self.expanded = 0
 
     def fault(self, what: str, node: Node, remedy: str) -> str:
@@ -73,7 +75,11 @@ class Variables:
                 self.nodes[name] = value
 
     def load_file(self, source: Node, directory: str) -> None:
+        self.incomplete = True
+        self.failed = False
         path = self.substitute(source) if source.kind == "scalar" else None
+        if self.failed:
+            return
         if not isinstance(path, str) or not path:
             self.faults.add("variables.file is not a path", source.file, source.line, "give the path of a flat YAML file")
             return
@@ -89,6 +95,7 @@ class Variables:
         if root.kind != "map":
             self.faults.add("a variables file that is not a mapping", file, root.line, "write name: value pairs")
             return
+        self.incomplete = False
         self.take(root.value)
 
     def apply(self, root: Node) -> None:
@@ -137,6 +144,10 @@ class Variables:
         if environment:
             return self.from_environment(environment.group(1), node)
         if reference not in self.nodes:
+            if self.incomplete:
+                self.failed = True
+                self.bad.update(self.open)
+                return ""
             return self.fault(f'unknown variable "{shown(reference)}"', node, nearest(reference, self.nodes, "variables are"))
         if reference in self.bad:
             self.failed = True

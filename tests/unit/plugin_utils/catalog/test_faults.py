@@ -198,6 +198,8 @@ BAD: list[tuple[str, str, str]] = [
      "unfinished ${ reference: shop.catalog.yml:5; write ${name}, or $${ for the two characters themselves"),
     ("missing variables file", "variables: {file: values.yml}\nservices: {a: {host: h}}",
      "variables file: cannot read the file (No such file or directory): shop.catalog.yml:4; see values.yml:1; check the path and its permissions"),
+    ("variables file from an unset environment variable", "variables: {file: '${env:NOWHERE}/v.yml'}\nservices: {a: {host: '${name}'}}",
+     "environment variable NOWHERE is not set: shop.catalog.yml:4; export NOWHERE before the run"),
     ("alias", "variables: {a: &x 1}\nservices: {a: {host: *x}}",
      "anchor &x: shop.catalog.yml:4; anchors are not read; use variables for shared values"),
     ("alias of nothing", "services: {a: {host: *x}}",
