@@ -88,7 +88,7 @@ class VaultProvider(KeyProvider):
                 made = True
             self._check_kind(kind, found[kind])
         if self._public_file is not None:
-            made = self._keep_publics() or made
+            made = self._keep_publics(self._public_file) or made
         return made
 
     def _read(self, kind: str) -> dict[str, Any] | None:
@@ -224,9 +224,8 @@ class VaultProvider(KeyProvider):
     def _fetch_publics(self) -> dict[int, bytes]:
         found = self._read("sign")
         self._check_kind("sign", found)
-        assert found is not None
         publics = {}
-        for number, entry in (found.get("keys") or {}).items():
+        for number, entry in ((found or {}).get("keys") or {}).items():
             public = _bytes(entry.get("public_key")) if isinstance(entry, dict) else None
             if public is None or len(public) != 32 or not str(number).isdigit():
                 raise KeyAccessError(
@@ -258,19 +257,18 @@ class VaultProvider(KeyProvider):
             )
         return {**kept, **fetched}
 
-    def _keep_publics(self) -> bool:
-        assert self._public_file is not None
+    def _keep_publics(self, path: str) -> bool:
         kept = self._kept_publics()
         merged = self._publics = self._merged(kept, self._fetch_publics())
         if merged == kept:
             return False
         text = json.dumps({str(number): envelope.to_text(public) for number, public in sorted(merged.items())}, indent=1) + "\n"
         try:
-            durable.make_dirs(os.path.dirname(self._public_file), 0o700, "key")
-            durable.replace_file(self._public_file, text.encode("ascii"), "key", 0o644)
+            durable.make_dirs(os.path.dirname(path), 0o700, "key")
+            durable.replace_file(path, text.encode("ascii"), "key", 0o644)
         except OSError as error:
             raise StorageError(
-                f"cannot keep the public signing keys ({error.strerror})", self._public_file, "make room or give write access",
+                f"cannot keep the public signing keys ({error.strerror})", path, "make room or give write access",
             ) from error
         return True
 

@@ -122,12 +122,12 @@ class Session:
     def _token(self) -> str:
         """The current token; renewed, or replaced, when two thirds of its life are over."""
         with self._lock:
-            if self._login is None:
-                self._use(self._enter())
+            login = self._login
+            if login is None:
+                login = self._use(self._enter())
             elif self._fresh_until and time.monotonic() > self._fresh_until:
-                self._refresh()
-            assert self._login is not None
-            return self._login.token
+                login = self._refresh(login)
+            return login.token
 
     def _enter(self) -> vault_auth.Login:
         login: vault_auth.Login = self._auth.login(self._call_unauthenticated)
@@ -139,26 +139,25 @@ class Session:
                 return vault_auth.Login(login.token, int(data.get("ttl") or 0), bool(data.get("renewable")))
         return login
 
-    def _use(self, login: vault_auth.Login) -> None:
+    def _use(self, login: vault_auth.Login) -> vault_auth.Login:
         self._login = login
         self._fresh_until = time.monotonic() + login.ttl * 2 / 3 if login.ttl else 0.0
+        return login
 
-    def _refresh(self) -> None:
+    def _refresh(self, old: vault_auth.Login) -> vault_auth.Login:
         """Prolong the token, or log in again when it does not get its old life back. A failure here leaves the token in use:
         it is still valid, and its end is reported by the request that meets it."""
-        assert self._login is not None
-        old = self._login
         try:
             if old.renewable:
                 status, answer = self._send("POST", "auth/token/renew-self", {}, old.token)
                 if status == 200:
                     renewed = vault_auth.login_of(answer, self.options.url)
                     if renewed.ttl * 2 > old.ttl or self._auth.name == "token":
-                        self._use(vault_auth.Login(old.token, renewed.ttl, renewed.renewable))
-                        return
-            self._use(self._enter())
+                        return self._use(vault_auth.Login(old.token, renewed.ttl, renewed.renewable))
+            return self._use(self._enter())
         except LifeboatError:
             self._fresh_until = time.monotonic() + max(1.0, old.ttl / 12)
+            return old
 
     def _replace(self, refused: str) -> bool:
         """After a 403: True when there is now another token than the refused one. A token that is alive lacks a right instead."""
