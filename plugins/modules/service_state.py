@@ -36,6 +36,11 @@ options:
       - Also return the ledger entries of this run, V(last) for the newest one.
     type: str
     default: ""
+  points:
+    description:
+      - Also return the recovery points of the service. This needs the repository, and the keys of a capture.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -104,6 +109,16 @@ host_state:
   description: The directory on the host that all this was read from.
   type: str
   returned: success
+points:
+  description: The recovery points, oldest first, as M(lifeboat.recovery.snapshot_info) returns them.
+  type: list
+  elements: dict
+  returned: when O(points=true)
+notes:
+  description: What is wrong with the snapshots of the service.
+  type: list
+  elements: raw
+  returned: success
 verdict:
   description: The verdict recorded.
   type: str
@@ -138,6 +153,7 @@ def main():
             },
             message={"type": "str", "default": ""},
             ledger_run={"type": "str", "default": ""},
+            points={"type": "bool", "default": False},
         ),
         supports_check_mode=True,
     )
@@ -150,6 +166,9 @@ def work(spec, run, params, check):
     told = {}
     if params["verdict"]:
         told = operations.conclude(spec, run, params["verdict"], params["message"], check)
+    if params["points"]:
+        listed = operations.snapshots(spec)
+        told.update(points=listed["points"], warnings=listed["warnings"])
     return {**told, **operations.known(spec, params["ledger_run"])}
 
 

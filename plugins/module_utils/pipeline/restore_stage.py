@@ -146,7 +146,8 @@ def _begin(job: Job, target: str, point: Point) -> Restore:
     while name in taken:
         number += 1
         name = f"{job.run['id']}.{number}"
-    job.log("restore.target", name, asked=target, point=point.as_dict(), origin_before=origin_of(job),
+    # what the operator asked for, not what the plan made of it: whoever asks for the same again goes on with this point
+    job.log("restore.target", name, asked=str(job.run.get("target") or target), point=point.as_dict(), origin_before=origin_of(job),
             manifests={source: manifest.digest for source, manifest in point.snapshots.items()})
     return _again(job, name)
 

@@ -1,0 +1,174 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Decide what a run is about and whether it may begin; controller only, changes nothing of the ecosystem."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping, Optional
+
+from ansible.utils.display import Display
+
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import build, judge, order, outline, pick, pinned, refusals
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.filtering import document_of
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.target import TargetErrors
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.actions import RunActionBase, run_directory
+
+display = Display()
+
+_SPEC: dict[str, dict[str, Any]] = {
+    "step": {"type": "str", "required": True, "choices": ["pick", "build", "judge", "untouched"]},
+    "verb": {"type": "str", "default": "restore"},
+    "catalog": {"type": "dict"},
+    "digest": {"type": "str", "default": ""},
+    "inventory": {"type": "str", "default": ""},
+    # pick
+    "services": {"type": "raw"},
+    "select": {"type": "str", "default": ""},
+    "scope": {"type": "str", "default": "service"},
+    "limit": {"type": "list", "elements": "str"},
+    # build
+    "pick": {"type": "dict"},
+    "answers": {"type": "dict"},
+    "probes": {"type": "list", "elements": "dict"},
+    "target": {"type": "str", "default": "latest"},
+    "dependants": {"type": "str", "default": ""},
+    "confirm": {"type": "str", "default": ""},
+    "partial": {"type": "bool", "default": False},
+    "forks": {"type": "int"},
+    # judge
+    "run": {"type": "dict"},
+    "plan": {"type": "dict"},
+    "max_loss": {"type": "str", "default": "0"},
+    # untouched
+    "service": {"type": "str"},
+}
+
+
+class ActionModule(RunActionBase):
+    """The steps in which a run comes to its plan."""
+
+    _requires_connection = False
+
+    def run(self, tmp: Any = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        del tmp
+        _validated, args = self.validate_argument_spec(argument_spec=_SPEC)
+        result["changed"] = False
+        steps: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "pick": self._pick, "build": self._build, "judge": self._judge, "untouched": self._untouched,
+        }
+        return self.guarded(result, lambda: steps[args["step"]](args))
+
+    def _pick(self, args: dict[str, Any]) -> dict[str, Any]:
+        document = document_of(args["catalog"])
+        verb = args["verb"]
+        found = pick.pick_services(document, args["services"], args["select"], args["scope"], args["limit"], verb, args["inventory"])
+        return {
+            "pick": found.as_dict(), "picked": found.picked,
+            "outside": refusals.outside(document["services"], found.picked, found.dependants, verb),
+        }
+
+    def _build(self, args: dict[str, Any]) -> dict[str, Any]:
+        document, verb = document_of(args["catalog"]), args["verb"]
+        services, answers = document["services"], args["answers"] or {}
+        chosen = pick.Pick(**args["pick"])
+        errors = refusals.confirm(document, verb, args["confirm"], bool(self._task.check_mode))
+        # results of a loop: each carries its item
+        probes = [{**probe["item"], "answer": probe} for probe in args["probes"] or [] if isinstance(probe.get("item"), dict)]
+        more, live = refusals.live_outside(probes, chosen.dependants, args["dependants"], verb, args["inventory"])
+        errors += more
+        chosen.dependants = {service: chain for service, chain in chosen.dependants.items() if service in live}
+        broken = refusals.unreachable_or_failed(answers)
+        if verb == "restore":
+            built, out, resumes = self._restore(args, document, chosen, answers, broken, errors)
+        else:
+            out = refusals.left_out(services, chosen.picked, broken, "plan") if verb in refusals.STOPPING else {
+                service: {"verdict": "failed", "message": str(error), "remedy": error.remedy, "root": None} for service, error in broken.items()}
+            built, resumes = outline.outline(document, chosen, verb, args["digest"], args["dependants"]), []
+            built["warnings"] = [f"{service} cannot be worked on: {error}" for service, error in broken.items()]
+        if errors:
+            return self._refused(errors, f"{verb} was refused, nothing was touched")
+        for name, entry in built["services"].items():
+            entry["needed_by"] = [other for other, theirs in built["services"].items() if name in [edge["service"] for edge in theirs["waits_for"]]]
+        return {"plan": built, "picked": chosen.picked, "left_out": out, "resumes": resumes}
+
+    @staticmethod
+    def _restore(
+        args: dict[str, Any], document: Mapping[str, Any], chosen: pick.Pick, answers: Mapping[str, Any], broken: dict[str, LifeboatError],
+        errors: list[LifeboatError],
+    ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+        """(plan, who is left out of it, runs that it resumes); errors are added to, and then the rest means nothing."""
+        services = document["services"]
+        if broken and not args["partial"]:
+            errors += broken.values()
+            return {}, {}, []
+        points = {service: answers[service].get("points") or [] for service in chosen.picked if service not in broken}
+        points, warnings, resumes = pinned.pin(services, list(points), points, answers, args["target"])
+        busy = refusals.leases({service: answers[service] for service in points}, resumes)
+        if not args["partial"]:
+            errors += busy.values()
+        broken.update(busy)
+        while True:
+            out = refusals.left_out(services, chosen.picked, broken, "plan")
+            going = order.topological_order(services, [service for service in chosen.picked if service not in out])
+            partly = pick.Pick(going, chosen.asked, chosen.added, chosen.dependants, chosen.scope)
+            try:
+                built = build.build(
+                    document, partly, points, args["target"], forks=args["forks"], verb="restore", digest=args["digest"],
+                    inventory=args["inventory"], dependants=args["dependants"],
+                )
+            except TargetErrors as error:
+                lost = judge.services_of(error, services, going) if args["partial"] else {}
+                if not lost:
+                    errors += error.errors
+                    return {}, {}, []
+                broken.update(lost)
+                continue
+            built["warnings"] += warnings
+            built["left_out"] = out
+            if not going:
+                errors += broken.values()
+            return built, out, resumes
+
+    def _judge(self, args: dict[str, Any]) -> dict[str, Any]:
+        """What preflight found, all at once; whether the run goes on, with whom, or once more with older points."""
+        document, plan = document_of(args["catalog"]), args["plan"] or {}
+        answers = args["answers"] or {}
+        points = {service: answer.get("points") or [] for service, answer in (args["pick"] or {}).items()}
+        found = judge.judge(document["services"], plan, answers, points, args["max_loss"], args["partial"], args["inventory"])
+        if found["lines"]:
+            display.display("\n".join(["Preflight:", *("  " + words.one_line(line, 600) for line in found["lines"])]))
+        run = run_directory(args["run"])
+        if run is not None and not self._task.check_mode:
+            judge.note(run, {**found, "left_out": {**(plan.get("left_out") or {}), **found["left_out"]}})
+        found["left_out"] = {**(plan.get("left_out") or {}), **found["left_out"]}
+        if found["stop"] and self._task.check_mode:
+            return {**found, "failed": True, "msg": found["message"]}
+        return found
+
+    def _untouched(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Is nothing left to do for a service: its data is the target, it is well, and so are all picked services it builds on?"""
+        run = run_directory(args["run"])
+        if run is None:
+            raise ConfigError("this step needs a run", "plan step untouched", "pass run")
+        services = words.table_of_services(run.plan.get("services"))
+        pending, seen, changed = [str(args["service"])], set(), []
+        while pending:
+            name = pending.pop()
+            if name in seen or name not in services:
+                continue
+            seen.add(name)
+            if not (run.kept(name).get("staged") or {}).get("noop"):
+                changed.append(name)
+            pending += [edge["service"] for edge in services[name].get("waits_for") or []]
+        return {"untouched": not changed, "because_of": sorted(changed)}
+
+    @staticmethod
+    def _refused(errors: list[LifeboatError], summary: str) -> dict[str, Any]:
+        lines = [line for error in errors for line in str(error).splitlines()]
+        if len(lines) > 1:
+            display.display("\n".join([f"{summary}:", *("  " + words.one_line(line, 600) for line in lines)]))
+        return {"failed": True, "msg": lines[0] + (f" [and {len(lines) - 1} more, above]" if len(lines) > 1 else ""), "errors": lines}
