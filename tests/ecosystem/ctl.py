@@ -33,6 +33,9 @@ def main(arguments: list[str]) -> int:
     except ShopError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except ImportError as error:
+        print(f"error: a Python package is missing: {error.name}; run this with the project's .venv/bin/python", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         return 1
 
@@ -59,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         ("status", _status, "exit 0 if all named services and stores run, 3 if not"),
     ):
         sub = command(name, run, text)
-        sub.add_argument("names", nargs="*", metavar="NAME", choices=[[], *NAMES], help=f"one of {', '.join(NAMES)}")
+        sub.add_argument("names", nargs="*", metavar="NAME", type=_name, help=f"one of {', '.join(NAMES)}")
     sub = command("provision", _provision, "make an empty server where a store's data directory is gone, and start it")
     sub.add_argument("store", choices=STORES)
     sub = command("load", _load, "fill all stores with data shaped like production")
@@ -95,6 +98,12 @@ def size(text: str) -> int:
     raise argparse.ArgumentTypeError(f"not a size from 1MB to 20GB: {text!r}")
 
 
+def _name(text: str) -> str:
+    if text not in NAMES:
+        raise argparse.ArgumentTypeError(f"no service or store: {text!r}; known are {', '.join(NAMES)}")
+    return text
+
+
 def _split(names: list[str]) -> tuple[list[str], list[str]]:
     """The named stores and services, in start order; all of them if none is named."""
     return [name for name in STORES if not names or name in names], [name for name in REQUIRES if not names or name in names]
@@ -121,9 +130,10 @@ def _setup(options: argparse.Namespace) -> None:
             list(pool.map(lambda service: apps.start(home, service), REQUIRES))
         apps.await_healthy(home)
     except BaseException:
-        # A half-made shop is of no use: nothing of it runs, and the next setup is not refused.
+        # A half-made shop is of no use: nothing of it runs, nothing but its logs is left, and the next setup is not refused.
         _stop_named(home, [])
-        (home.path / "variables.yml").unlink()
+        for name in ("data", "srv", "conf", "run", "credentials.yml", "pgpass", "variables.yml"):
+            stores.remove(home.path / name)
         raise
     _print({"home": str(home.path), "gateway": home.url("gateway"), "user": home["user"], "seconds": round(time.monotonic() - begun, 2)})
 

@@ -151,8 +151,8 @@ def create(path: Path, user: str | None) -> Home:
     if (path / "variables.yml").exists():
         raise ShopError(f"there is a shop already: {path}; use it, or `ctl.py down --purge --home {path}` first")
     pg_bin, redis_server = find_postgresql(), find_redis()
-    make_reachable(path)
     _check_reachable(path, who)
+    make_reachable(path)
     # The home itself, its logs and pid files stay with whoever runs this; what the stores keep is theirs.
     for name in ("log", "run", "data", "conf", "srv"):
         (path / name).mkdir(exist_ok=True)
@@ -199,9 +199,11 @@ def _check_reachable(path: Path, who: Account) -> None:
     """Say which directory keeps the stores' user out. Only root changes user, so only then there is something to check."""
     if not who.change:
         return
-    probe = subprocess.run(["/bin/ls", "-d", f"{path}/."], **who.popen(), cwd="/", capture_output=True, timeout=10, check=False)
-    if probe.returncode != 0:
-        closed = next((str(parent) for parent in reversed(path.parents) if not parent.stat().st_mode & 0o001), str(path))
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    probe = subprocess.run(["/bin/ls", "-d", f"{there}/."], **who.popen(), cwd="/", capture_output=True, timeout=10, check=False)
+    # The home itself is opened by make_reachable.
+    if probe.returncode != 0 and there != path:
+        closed = next((str(parent) for parent in (*reversed(there.parents), there) if not parent.stat().st_mode & 0o001), str(there))
         raise ShopError(f"user {who.name} cannot reach the home: {closed} is closed to others; use a --home below a directory with mode o+x, such as /var/tmp")
 
 

@@ -11,7 +11,7 @@ import random
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 from . import processes, stores
 from .layout import Home
@@ -79,7 +79,8 @@ def _spoil(root: Path, rng: random.Random) -> dict[str, int]:
             _flip(path, rng)
             counts["flipped"] += 1
         elif dice < 0.38:
-            os.truncate(path, path.stat().st_size // 2)
+            with _writable(path):
+                os.truncate(path, path.stat().st_size // 2)
             counts["shortened"] += 1
         elif dice < 0.40:
             path.chmod(0o666)
@@ -97,10 +98,19 @@ def _spoil(root: Path, rng: random.Random) -> dict[str, int]:
     return counts
 
 
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Its owner may not write to every invoice, but may change that."""
+    mode = path.stat().st_mode & 0o7777
+    path.chmod(mode | 0o200)
+    yield
+    path.chmod(mode)
+
+
 def _flip(path: Path, rng: random.Random) -> None:
     """Change one bit and keep size and time: what only a look at the content finds."""
     before = path.stat()
-    with open(path, "r+b") as file:
+    with _writable(path), open(path, "r+b") as file:
         data = bytearray(file.read())
         if data:
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
