@@ -10,7 +10,7 @@ from typing import Any, Callable, Mapping, Optional
 from ansible.utils.display import Display
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import build, judge, order, outline, pick, pinned, refusals
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import build, judge, order, outline, pick, pinned, refusals, undo
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.filtering import document_of
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.target import TargetErrors
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import words
@@ -38,6 +38,8 @@ _SPEC: dict[str, dict[str, Any]] = {
     "confirm": {"type": "str", "default": ""},
     "partial": {"type": "bool", "default": False},
     "forks": {"type": "int"},
+    "of_run": {"type": "str", "default": ""},
+    "explicit": {"type": "bool", "default": False},
     # judge
     "run": {"type": "dict"},
     "plan": {"type": "dict"},
@@ -82,18 +84,26 @@ class ActionModule(RunActionBase):
         errors += more
         chosen.dependants = {service: chain for service, chain in chosen.dependants.items() if service in live}
         broken = refusals.unreachable_or_failed(answers)
+        which = args["of_run"]
         if verb == "restore":
             built, out, resumes = self._restore(args, document, chosen, answers, broken, errors)
         else:
+            if verb in ("rollback", "commit"):
+                if broken and not args["partial"]:
+                    return self._refused([*errors, *broken.values()], f"{verb} was refused, nothing was touched")
+                chosen.picked, which = undo.narrow(services, chosen.picked, answers, which or "last", verb, args["explicit"])
+                broken = {service: error for service, error in broken.items() if service in chosen.picked}
             out = refusals.left_out(services, chosen.picked, broken, "plan") if verb in refusals.STOPPING else {
                 service: {"verdict": "failed", "message": str(error), "remedy": error.remedy, "root": None} for service, error in broken.items()}
             built, resumes = outline.outline(document, chosen, verb, args["digest"], args["dependants"]), []
             built["warnings"] = [f"{service} cannot be worked on: {error}" for service, error in broken.items()]
         if errors:
             return self._refused(errors, f"{verb} was refused, nothing was touched")
+        for dependant in built["dependants"]:
+            dependant["of"] = dependant["chain"][-1]
         for name, entry in built["services"].items():
             entry["needed_by"] = [other for other, theirs in built["services"].items() if name in [edge["service"] for edge in theirs["waits_for"]]]
-        return {"plan": built, "picked": chosen.picked, "left_out": out, "resumes": resumes}
+        return {"plan": built, "picked": chosen.picked, "left_out": out, "resumes": resumes, "of_run": which}
 
     @staticmethod
     def _restore(

@@ -147,7 +147,9 @@ class ActionModule(RunActionBase):
             if item is None:
                 return {**told, "failed": True, "msg": f"{service} is not in run {document['run']['id']}: it was not picked"}
             alone = outcome.outcome({service: item["verdict"]}, document["run"]["verb"], [service])
-            text = f"{service}: {item['verdict']}" + (f", {item['message']}" if item["message"] else "")
+            said, verdict = str(item["message"]), str(item["verdict"])
+            text = f"{service}: " + (said if said.startswith(verdict) else verdict + (f", {said}" if said else ""))
             whole = document["exit"]["code"] != 0 and document["counts"]["verdicts"] != document["counts"]["picked"]
-            return {**told, "verdict": item["verdict"], "failed": alone["exit"] != 0 or whole, "msg": text}
+            failed = alone["exit"] != 0 or whole
+            return {**({} if failed else told), "verdict": verdict, "failed": failed, "msg": text}
         return {**told, "failed": document["exit"]["code"] != 0, "msg": document["exit"]["reason"]}

@@ -60,7 +60,7 @@ from typing import Any, Optional
 
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import lifecycle, lines, presence, screens, timeline, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import commands, lifecycle, lines, presence, screens, timeline, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 _OURS = "lifeboat.recovery."
@@ -208,7 +208,7 @@ class CallbackModule(CallbackBase):
             run.journal().append("interrupted", data={"signal": self._signal})
             text = screens.interrupted(run, why)
         except Exception as error:  # whatever is wrong with the files, the operator gets the way to go on
-            text = f"{why}: run directory {run.path}: {words.one_line(error)}\n  status:   {screens.command('status', '')}"
+            text = f"{why}: run directory {run.path}: {words.one_line(error)}\n  status:   {commands.command('status', '')}"
         try:
             # not through Ansible's display: its lock may be held by the code that was interrupted
             os.write(2, ("\n" + text + "\n").encode("utf-8", "backslashreplace"))

@@ -10,7 +10,7 @@ import time
 from typing import Any, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import outcome
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import directory, evidence, journal, timings, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import commands, directory, evidence, journal, timings, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 SCHEMA = "lifeboat.run/1"
@@ -26,8 +26,9 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _texts(value: Any) -> list[str]:
-    return [words.one_line(item.get("what") or item.get("message") or item if isinstance(item, dict) else item) for item in value or []] \
-        if isinstance(value, list) else []
+    if not isinstance(value, list):
+        return []
+    return [words.one_line(item.get("what") or item.get("message") or item if isinstance(item, dict) else item) for item in value]
 
 
 def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
@@ -41,7 +42,7 @@ def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
     end = next((mark for mark in reversed(marks) if mark["event"] == "sealed"), None)
     if end is None:
         end = (marks[-1] if marks else origin) if sealed_by or run.sealed() else _now_mark()
-    entries = plan_services(plan)
+    entries = words.table_of_services(plan.get("services"))
     services = {name: _service(run, name, states.get(name) or {}, entries.get(name, {}), marks, origin, end) for name in picked}
     verdicts = {name: services[name]["verdict"] for name in picked}
     verb = str(run.run.get("verb", ""))
@@ -63,7 +64,7 @@ def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
         },
         "ecosystem": str(plan.get("ecosystem") or ""),
         "catalog_digest": plan.get("catalog") if isinstance(plan.get("catalog"), str) and plan.get("catalog") else None,
-        "target": target_of(plan),
+        "target": commands.target_of(plan),
         "outcome": result,
         "exit": {"code": decided["exit"], "reason": decided["message"]},
         "counts": {"picked": len(picked), "verdicts": sum(1 for verdict in verdicts.values() if verdict), "by": _tally(verdicts)},
@@ -76,27 +77,8 @@ def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
             *_texts(plan.get("warnings")), *problems,
             *(f"{name}: {text}" for name in picked for text in services[name]["warnings"]),
         ],
+        "next": commands.following(plan, picked),
         "journal": {"entries": len(chain.entries), "head": chain.head, "whole": chain.whole, "problem": chain.problem},
-    }
-
-
-def plan_services(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The plan's services by name."""
-    return words.table_of_services(plan.get("services"))
-
-
-def target_of(plan: dict[str, Any]) -> dict[str, Any]:
-    """The target: {asked, point (when all services go back to one), time, points: {service: point}}, null where there is none."""
-    points, times = {}, set()
-    for name, entry in plan_services(plan).items():
-        resolution = _mapping(entry.get("resolution"))
-        if resolution.get("point"):
-            points[name] = words.one_line(resolution["point"], 120)
-            times.add(words.one_line(resolution.get("time") or "", 60))
-    only = set(points.values())
-    return {
-        "asked": words.one_line(plan["target"], 120) if isinstance(plan.get("target"), str) and plan["target"] else None,
-        "point": only.pop() if len(only) == 1 else None, "time": max(times) or None if times else None, "points": points,
     }
 
 

@@ -47,6 +47,10 @@ def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def by_source(value: Any) -> dict[str, dict[str, Any]]:
     """A module's ``sources`` or ``snapshots`` as name -> facts, whether it is a mapping or a list."""
     if isinstance(value, dict):
@@ -121,7 +125,7 @@ def checks(kept: dict[str, Any]) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for subject in ("checks", "live", "verify"):
         answer = _mapping(kept.get(subject))
-        for item in answer.get("results") or answer.get("checks") or []:
+        for item in _list(answer.get("results")) or _list(answer.get("checks")):
             if isinstance(item, dict):
                 kind, name = words.one_line(item.get("kind", "check"), 40), words.one_line(item.get("name", ""), 160)
                 found[kind, name] = {
@@ -135,7 +139,7 @@ def findings(kept: dict[str, Any]) -> list[dict[str, Any]]:
     """Findings of every subject: [{level, what, where, remedy, code, source}], each once."""
     found: list[dict[str, Any]] = []
     for subject in SUBJECTS:
-        for item in _mapping(kept.get(subject)).get("findings") or []:
+        for item in _list(_mapping(kept.get(subject)).get("findings")):
             if not isinstance(item, dict):
                 item = {"what": item}
             error = _mapping(item.get("error")) or item
@@ -153,7 +157,7 @@ def findings(kept: dict[str, Any]) -> list[dict[str, Any]]:
 def touched(state: dict[str, Any], kept: dict[str, Any], entries: list[dict[str, Any]], began: set[str], run: str) -> str:
     """How far the run went into what is live, in one word; the ledger of this run decides, then the answers, then the phases begun.
 
-    untouched: nothing live was changed. stopped: the service was stopped, its data is as it was. switching: the change was
+    untouched: nothing live was changed. stopped: the service was stopped, its data is as it was. restarted: and it runs again. switching: the change was
     begun and its end was not recorded. switched: live data was replaced (or put back, or the displaced data given up).
     """
     mine = [str(entry.get("event", "")) for entry in entries if entry.get("run") == run]
@@ -166,8 +170,9 @@ def touched(state: dict[str, Any], kept: dict[str, Any], entries: list[dict[str,
     if any(event in _CHANGING for event in mine):
         return "switching"
     live = _mapping(kept.get("live"))
-    if "cutover" in began and not live.get("noop") and (not live or live.get("failed")) and not mine:
-        return "switching"
-    if "stop" in began:
-        return "stopped"
+    if "cutover" in began and not mine and (not live or live.get("failed")):
+        # no ledger tells: a cutover by other means than ours, or a host that answered nothing
+        return "switched" if "cutover" in (state.get("done") or []) and not live else "switching"
+    if "stop" in began or "start" in began:
+        return "restarted" if "start" in (state.get("done") or []) else "stopped"
     return "untouched"

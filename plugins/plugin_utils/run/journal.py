@@ -109,7 +109,7 @@ class Journal:
 
     def append(self, event: str, service: str = "", phase: str = "", data: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Append one entry durably and return it. StorageError when it cannot be written or the chain was altered."""
-        return self.extend([{"event": event, "service": service, "phase": phase, "data": data or {}}])[0]
+        return self.extend([{"event": event, "service": service, "phase": phase, "data": data or {}}])[-1]  # a repair may come first
 
     def extend(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Append several entries {event, service, phase, data} with one write and one sync."""

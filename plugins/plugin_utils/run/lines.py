@@ -63,7 +63,7 @@ class View:
         waiting = [item.get("service") for item in state.get("waiting") or [] if isinstance(item, dict)]
         key = (phase, bool(state.get("open")), verdict, tuple(waiting))
         counters = None if verdict or not state.get("open") else self.run.progress_of(name)
-        done = int(counters.get("bytes_done") or 0) if counters else -1
+        done = _count(counters.get("bytes_done")) if counters else -1
         if not seen.key and phase == "plan" and not verdict and not state.get("open"):
             seen.key = key
             return None  # everybody begins there: not worth a line each

@@ -13,6 +13,7 @@ from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.drawing impo
 
 _TOUCHED = {
     "untouched": "not touched", "stopped": "stopped; data not touched", "switching": "switch begun, end not recorded", "switched": "live data switched",
+    "restarted": "restarted; data not touched",
 }
 _HEADLINE = {
     "success": "Every picked service reached its goal", "degraded": "Done, but degraded", "failed": "Not every service reached its goal",
@@ -40,6 +41,12 @@ def _code(value: Any, keep: int = 16) -> str:
     return f'<code title="{text(whole)}">{text(short, keep + 2)}</code>'
 
 
+def _digest(value: Any) -> str:
+    """A digest for the eye: the beginning of its value; algorithm and value in the title."""
+    whole = words.one_line(value or "-", 200)
+    return f'<code title="{text(whole)}">{text(whole.rpartition(":")[2][:16])}</code>'
+
+
 def _yes(value: Any) -> str:
     return {True: '<span class="yes">equal</span>', False: '<span class="no">different</span>'}.get(value, '<span class="dim">not compared</span>')
 
@@ -64,6 +71,30 @@ def _facts(document: dict[str, Any]) -> str:
     return '<dl class="facts">' + "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in facts) + "</dl>"
 
 
+def _next(document: dict[str, Any]) -> str:
+    """Root causes and the commands that go on from here; nothing after a success."""
+    if document["outcome"] == "success":
+        return ""
+    services: dict[str, dict[str, Any]] = document["services"]
+    lines = []
+    for name, item in services.items():
+        root = item["root"]
+        if item["verdict"] == "verified" or (root and root["service"] != name) or item["verdict"] in ("restored", "captured", "committed", "rolled_back"):
+            continue
+        blocks = [other for other, it in services.items() if other != name and it["root"] and it["root"]["service"] == name]
+        lines.append(
+            f"<li><strong>{text(name)}</strong> {_pill(item['verdict'])} in phase {text(item['phase'])}: {text(item['message'] or 'no message')}"
+            + (f'<div class="remedy">{text(item["remedy"])}</div>' if item["remedy"] else "")
+            + (f'<div class="dim">blocks {text(", ".join(blocks))}</div>' if blocks else "") + "</li>"
+        )
+    commands = [("Go on", "resume"), ("Look", "status")]
+    if any(item["touched"] in ("switched", "switching") for item in services.values()) and document["run"]["verb"] in ("restore", "drill"):
+        commands.insert(1, ("Undo", "rollback"))
+    shown = "".join(f"<dt>{label}</dt><dd><code>{text(document['next'][key], 2000)}</code></dd>" for label, key in commands)
+    causes = f'<ul class="causes">{"".join(lines)}</ul>' if lines else ""
+    return f'<section><h2>Root cause and what to do</h2>{causes}<dl class="next">{shown}</dl></section>'
+
+
 def _verdicts(document: dict[str, Any]) -> str:
     rows = []
     for name, item in document["services"].items():
@@ -80,8 +111,9 @@ def _verdicts(document: dict[str, Any]) -> str:
         rto = item["rto"]
         clock = text(words.duration(item["seconds"]))
         if rto["limit"] is not None:
-            mark = {True: '<span class="yes">met</span>', False: '<span class="no">missed</span>'}.get(rto["met"], "")
-            clock += f'<div class="dim">RTO {text(words.duration(rto["raw"]))} of {text(words.duration(rto["limit"]))} {mark}</div>'
+            mark = {True: '<span class="yes">met</span>', False: '<span class="no">missed</span>'}.get(rto["met"], '<span class="no">not recovered</span>')
+            took = f'{text(words.duration(rto["raw"]))} of ' if rto["met"] is not None else ""
+            clock += f'<div class="dim">RTO {took}{text(words.duration(rto["limit"]))} {mark}</div>'
         rows.append(_row([
             f'<strong title="{text(name)}">{text(name, 60)}</strong>', _pill(item["verdict"]), clock, text(words.duration(item["waited_seconds"])),
             text(words.size(item["bytes"]["source"])), text(_TOUCHED.get(item["touched"], item["touched"])), why or '<span class="dim">-</span>',
@@ -98,10 +130,10 @@ def _proof(document: dict[str, Any]) -> str:
         for source, facts in proof["sources"].items():
             digests = item["digests"].get(source, {})
             rows.append(_row([
-                text(source, 60), text(facts.get("type") or "-"), _code(item["snapshots"].get(source, "-"), 40), _code(digests.get("captured") or "-"),
-                _code(digests.get("found") or "-"), _yes(facts.get("equal")), text(facts.get("proof") or "-"), text(words.size(facts.get("bytes"))),
+                text(source, 60), text(facts.get("type") or "-"), _code(item["snapshots"].get(source, "-"), 60), _digest(digests.get("captured")),
+                _digest(digests.get("found")), _yes(facts.get("equal")), text(facts.get("proof") or "-"), text(words.size(facts.get("bytes"))),
             ]))
-        body = _table(["Source", "Type", "Snapshot", "Digest at capture", "Digest found", "Compared", "Proof", "Bytes"], rows) if rows \
+        body = _table(["Source", "Type", "Snapshot", "Digest at capture", "Digest found", "Compared", "Proof", "Bytes"], rows, "proof") if rows \
             else '<p class="dim">No source of its own took part.</p>'
         if checks:
             lines = []
@@ -109,7 +141,7 @@ def _proof(document: dict[str, Any]) -> str:
                 mark = '<span class="yes">ok</span>' if check["ok"] else '<span class="no">failed</span>'
                 detail = f' <span class="dim">{text(check["detail"])}</span>' if check["detail"] else ""
                 seconds = f' <span class="dim">{text(words.duration(check["seconds"]))}</span>' if check["seconds"] is not None else ""
-                lines.append(f"<li>{mark} <em>{text(check['kind'])}</em> {text(check['name'])}{seconds}{detail}</li>")
+                lines.append(f"<li>{mark} <em>{text(check['kind'])}</em> {text(check['name'])}{detail}{seconds}</li>")
             body += f'<ul class="checks">{"".join(lines)}</ul>'
         ledger = item["ledger"]
         if ledger["entries"]:
@@ -181,6 +213,7 @@ Exit code {document['exit']['code']}: {text(document['exit']['reason'])}.</p>
 {_facts(document)}
 </header>
 <main>
+{_next(document)}
 <section><h2>Time-line</h2>
 <p class="dim">Every time was measured; a hatched bar is waiting for others. Islands: {text(islands or '-', 300)}.</p>
 <div class="scroll">{drawing.svg(document)}</div>

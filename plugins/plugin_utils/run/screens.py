@@ -6,59 +6,25 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import document, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import commands, document, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 _TOUCHED = {
     "untouched": "not touched", "stopped": "stopped, its data not touched", "switching": "the switch was begun and its end not recorded",
-    "switched": "live data switched",
+    "switched": "live data switched", "restarted": "restarted, its data not touched",
 }
-
-
-def quote(argument: str) -> str:
-    """An argument for a POSIX shell, quoted only when needed."""
-    return shlex.quote(argument)
-
-
-def command(verb: str, catalog: str, **variables: str) -> str:
-    """The ansible-playbook command of a verb, ready to paste."""
-    parts = ["ansible-playbook", f"lifeboat.recovery.{verb}", "-i", quote(catalog or "CATALOG")]
-    for name, value in variables.items():
-        if value:
-            parts += ["-e", quote(f"lifeboat_{name}={value}")]
-    return " ".join(parts)
-
-
-def invocation(run: RunDirectory) -> dict[str, str]:
-    """How this run was called, as far as the commands for the next step need it."""
-    found = run.plan.get("invocation")
-    return {str(k): str(v) for k, v in found.items() if v not in (None, "")} if isinstance(found, dict) else {}
-
-
-def commands(run: RunDirectory) -> dict[str, str]:
-    """The exact commands for what may come next: resume, rollback, status."""
-    called, verb = invocation(run), str(run.run.get("verb"))
-    catalog = called.get("catalog", "")
-    target = document.target_of(run.plan)
-    pinned = str(target["point"] or target["asked"] or called.get("target", ""))
-    services = called.get("services") or ",".join(run.picked())
-    confirm = called.get("confirm", "")
-    resumable = verb in ("restore", "drill", "verify")
-    return {
-        "resume": command(verb, catalog, services=services, target=pinned if resumable else "", run=called.get("run", ""), confirm=confirm),
-        "rollback": command("rollback", catalog, services=services, run=str(run.run.get("id")), confirm=confirm),
-        "status": command("status", catalog),
-    }
+_LIVE = {
+    "switched": "restored data is live", "switching": "UNSURE, the switch was begun", "stopped": "old data, stopped", "restarted": "old data, restarted",
+}
 
 
 def plan_text(plan: dict[str, Any], picked: list[str]) -> str:
     """The plan in a few lines, shown before anything is done."""
     table = words.table_of_services(plan.get("services"))
     lines = [f"Plan of {plan['run']['id']} for {words.one_line(plan.get('ecosystem') or 'the ecosystem')}:"]
-    target = document.target_of(plan)
+    target = commands.target_of(plan)
     if target["asked"] or target["points"]:
         which = target["point"] or f"{len(set(target['points'].values()))} different points"
         lines.append(f"  target   {target['asked'] or '-'}" + (f": {which}, {target['time'] or 'time unknown'}" if target["points"] else ""))
@@ -89,18 +55,18 @@ def touched_text(found: dict[str, Any]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for name, item in found["services"].items():
         groups.setdefault(str(item["touched"]), []).append(name)
-    return [f"{_TOUCHED[kind]}: {', '.join(groups[kind])}" for kind in ("switched", "switching", "stopped", "untouched") if groups.get(kind)]
+    return [f"{_TOUCHED[kind]}: {', '.join(groups[kind])}" for kind in ("switched", "switching", "stopped", "restarted", "untouched") if groups.get(kind)]
 
 
 def ending(run: RunDirectory, found: dict[str, Any]) -> str:
     """The last lines of a run: the outcome, and for a failure its root cause, what was touched, and the next command."""
-    outcome, reason = found["outcome"] or "unfinished", found["exit"]["reason"]
+    outcome, reason = found["outcome"] or "unfinished", found["exit"]["reason"].removeprefix(f"{found['run']['verb']}: ")
     head = f"{found['run']['verb']} {found['run']['id']}: {outcome}, {reason}"
     lines = [head]
     if outcome != "success":
         lines += _causes(found)
         lines += ["  touched:     " + text if index == 0 else "               " + text for index, text in enumerate(touched_text(found))]
-        next_step = commands(run)
+        next_step = found["next"]
         lines.append("  go on with:  " + next_step["resume"])
         if found["run"]["verb"] in ("restore", "drill") and any(item["touched"] in ("switched", "switching") for item in found["services"].values()):
             lines.append("  or undo it:  " + next_step["rollback"])
@@ -142,11 +108,9 @@ def interrupted(run: RunDirectory, why: str) -> str:
     for name, item in found["services"].items():
         state = states.get(name) or {}
         where = item["verdict"] or f"in phase {state.get('phase') or 'plan'}"
-        kind = {"switched": "restored data is live", "switching": "UNSURE, the switch was begun", "stopped": "old data, stopped"}.get(
-            item["touched"], "old data, not touched"
-        )
+        kind = _LIVE.get(item["touched"], "old data, not touched")
         lines.append(f"  {name:<20} {kind:<32} {where}")
-    next_step = commands(run)
+    next_step = found["next"]
     lines.append("  resume:   " + next_step["resume"])
     if live:
         lines.append("  rollback: " + next_step["rollback"])

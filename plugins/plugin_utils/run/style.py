@@ -43,6 +43,10 @@ code{font:13px/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono"
 .pill{display:inline-block;padding:0 9px;border-radius:10px;font-size:12.5px;font-weight:600;line-height:20px;white-space:nowrap}
 .yes{color:var(--good);font-weight:600}.no{color:var(--bad);font-weight:600}
 .remedy{color:var(--ink);border-left:3px solid var(--line);padding-left:8px;margin-top:3px;font-size:13px}
+.proof{table-layout:fixed;min-width:900px}.proof th:nth-child(1){width:10%}.proof th:nth-child(2){width:15%}.proof th:nth-child(3){width:25%}
+.proof th:nth-child(n+4){width:12.5%}.proof th:nth-child(n+6){width:8.3%}
+.causes{margin:8px 0 14px;padding-left:20px}.causes li{margin:4px 0}
+.next{display:grid;grid-template-columns:max-content 1fr;gap:5px 14px;margin:0}.next dt{color:var(--dim)}.next dd{margin:0;overflow-wrap:anywhere}
 .checks{margin:8px 0;padding:0;list-style:none;columns:2 420px;font-size:14px}.checks li{break-inside:avoid;padding:1px 0}
 .checks em{color:var(--dim);font-style:normal}
 .warning{color:var(--mid)}
@@ -51,7 +55,7 @@ code{font:13px/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono"
 .timeline text{font-size:12.5px;fill:var(--ink)}.timeline .tick{fill:var(--dim);font-size:11px}.timeline .v{font-weight:600;font-size:12px}
 .wait-ground{fill:var(--wait)}.wait-line{fill:var(--wait-line)}
 .timeline .p-island,.timeline .p-gate{fill:url(#waits)}
-.timeline .bad{stroke:var(--bad);stroke-width:1.6}
+.timeline .bad{stroke:var(--bad);stroke-width:1.6}.timeline .p-gate.bad,.timeline .p-island.bad{stroke-width:.8}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;list-style:none;margin:6px 0 0;padding:0;font-size:13px;color:var(--dim)}
 .swatch{display:inline-block;width:12px;height:12px;border-radius:2px;margin-right:6px;vertical-align:-1px}
 .s-wait{background:repeating-linear-gradient(45deg,var(--wait) 0 3px,var(--wait-line) 3px 4.5px)}

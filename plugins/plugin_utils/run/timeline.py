@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import words
@@ -67,7 +68,7 @@ def render(document: dict[str, Any], width: int = 100) -> str:
     name_width = min(20, max([len("service"), *(len(words.one_line(name)) for name in services)]))
     tail_width = 12 + 1 + 8
     room = width - name_width - tail_width - 4
-    lines = [f"Time-line of {document['run']['id']}  ({words.duration(total)} from the first step to the last)"]
+    lines = [f"Time-line of {document['run']['id']}, {words.duration(total)} in all"]
     used: list[str] = []
     for name, item in services.items():
         used += [phase["name"] for phase in item["phases"] if phase["name"] not in used]
@@ -83,9 +84,11 @@ def render(document: dict[str, Any], width: int = 100) -> str:
             label = _NAMES.get(phase, phase)
             if label not in shown.setdefault(LETTERS[phase], []):
                 shown[LETTERS[phase]].append(label)
-    legend = "  ".join(f"{letter} {'/'.join(names)}" for letter, names in shown.items())
+    legend = "  ".join(f"{letter}\u00a0{'/'.join(names).replace(' ', chr(0xA0))}" for letter, names in shown.items())
     if legend:
-        lines.append(" " * (name_width + 2) + legend)
+        margin = " " * (name_width + 2)
+        lines += textwrap.wrap(legend, width, initial_indent=margin, subsequent_indent=margin, break_long_words=False)
+        lines = [line.replace("\u00a0", " ") for line in lines]  # they only kept a letter with its word
     lines += ["", *table(services, name_width, width)]
     human = float(document["wall"]["human_wait_seconds"])
     if human:

@@ -61,7 +61,7 @@ class Site:
     def environment(self) -> dict[str, str]:
         config = self.folder / "ansible.cfg"
         config.write_text(
-            "[defaults]\ninternal_poll_interval = 0.05\nretry_files_enabled = false\nlocalhost_warning = false\n"
+            "[defaults]\ninternal_poll_interval = 0.05\nretry_files_enabled = false\nlocalhost_warning = false\ndisplay_ok_hosts = false\ndisplay_skipped_hosts = false\n"
             f"collections_path = {ROOT / '.dev'}\nlocal_tmp = {self.folder / 'tmp'}\nremote_tmp = {self.folder / 'tmp'}\n"
             + ("callbacks_enabled = lifeboat.recovery.run_view\n" if self.view else "")
         )
