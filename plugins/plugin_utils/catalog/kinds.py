@@ -262,6 +262,8 @@ def url(*schemes: str) -> Kind:
                 return at.wrong(node, f'is not a local path ("{shown(value)}")', "write file:///absolute/path")
             inner = checked_path(parts.path, node, at)
             return inner if inner is WRONG else f"file://{inner}"
+        if parts.scheme not in ("http", "https", "s3"):
+            return value if parts.netloc or parts.path else at.wrong(node, f'names no place ("{shown(value)}")', f"write {parts.scheme}://…")
         if not parts.hostname or port == 0:
             return at.wrong(node, f'names no host ("{shown(value)}")', f"write {parts.scheme}://host/…")
         if parts.scheme == "s3" and ".." in parts.path.split("/"):

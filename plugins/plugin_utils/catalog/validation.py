@@ -19,6 +19,8 @@ from .reader import Node
 RESERVED = ("all", "ungrouped", "localhost", "lifeboat_services", "last", "latest", "proven")
 #: Source types with a log between snapshots; all others lose what was written since the last snapshot.
 LOGGED = ("postgresql", "mariadb", "jetstream", "rabbitmq", "bucket")
+#: Ways to say "this host".
+LOOPBACK = ("", "127.0.0.1", "localhost", "::1")
 #: Options that say where the data of a source lies.
 DATA_PATHS = ("path", "data_directory", "data_dir")
 
@@ -74,7 +76,7 @@ class Context:
 
 def validate(context: Context) -> None:
     """Record every fault of meaning."""
-    for check in (_names, _requirements, _cycles, _priorities, _references, _groups, _objectives, _checks, _reconcile, _paths, _task_files):
+    for check in (_names, _requirements, _cycles, _priorities, _references, _groups, _objectives, _checks, _reconcile, _paths, _servers, _task_files):
         check(context)
 
 
@@ -221,7 +223,10 @@ def _checks(context: Context) -> None:
     """Which source a check asks; names of invariants are unique, because verdicts and reports name them."""
     for service, entry in context.services.items():
         sources = _sound_sources(context, service)
-        for section, node in [(section, node) for section in ("health", "invariants") for node in context.found("services", service, section)]:
+        for section in ("health", "invariants"):
+            node = next(context.found("services", service, section), None)
+            if node is None:
+                continue
             items = node.value if node.kind == "list" else [node]
             if len(items) != len(entry.get(section) or ()):
                 continue  # some were wrong and are reported already; positions no longer match
@@ -287,6 +292,30 @@ def _paths(context: Context) -> None:
         for what, place in _own_places(context):
             if _inside(place, path) or _inside(path, place):
                 context.fault(f"{owner} ({path}) overlaps with {what} ({place})", node, f"move {what} out of the data that it protects")
+
+
+def _servers(context: Context) -> None:
+    """One database belongs to one source, and a cluster that is somebody's own serves nobody else."""
+    seen: dict[tuple[str, ...], list[tuple[str, dict[str, Any], Node]]] = {}
+    for service, entry in context.services.items():
+        for source, config in (entry.get("sources") or {}).items():
+            if checks.family_of(str(config.get("type"))):
+                address = str(config.get("socket") or config.get("address") or "")
+                server = (checks.family_of(str(config["type"])), str(config.get("host") or entry.get("host")),
+                          "" if address in LOOPBACK else address, str(config.get("port")))
+                seen.setdefault(server, []).append((f"{service}.{source}", config, context.at("services", service, "sources", source)))
+    for (family, host, _address, port), users in seen.items():
+        for index, (owner, config, node) in enumerate(users):
+            for other, other_config, _node in users[:index]:
+                where = f"on the server at port {port} of {host}"
+                if family == "redis" or config.get("database") == other_config.get("database"):
+                    what = "the same server" if family == "redis" else f"database {shown(config.get('database'))}"
+                    context.fault(f"{owner} and {other} own {what} {where if family != 'redis' else f'(port {port} of {host})'}", node,
+                                  "let one service own it; the other one requires that service")
+                elif "own" in (config.get("cluster"), other_config.get("cluster")):
+                    alone = owner if config.get("cluster") == "own" else other
+                    context.fault(f"{owner} and {other} share the server at port {port} of {host}, but {alone} says cluster: own", node,
+                                  "say cluster: shared, or give the other one its own server")
 
 
 def _own_places(context: Context) -> Iterator[tuple[str, str]]:

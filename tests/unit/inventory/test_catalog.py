@@ -46,7 +46,8 @@ def run(tmp_path: Path, *command: str, **environment: str) -> subprocess.Complet
     """An Ansible command with nobody's configuration."""
     (tmp_path / "empty.cfg").touch()
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    clean = {"PATH": path, "HOME": str(tmp_path), "LC_ALL": "C.UTF-8", "ANSIBLE_CONFIG": str(tmp_path / "empty.cfg"), "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".dev")}
+    clean = {"PATH": path, "HOME": str(tmp_path), "LC_ALL": "C.UTF-8",
+             "ANSIBLE_CONFIG": str(tmp_path / "empty.cfg"), "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".dev")}
     return subprocess.run(command, cwd=tmp_path, env={**clean, **environment}, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -71,7 +72,8 @@ def test_groups(tmp_path: Path) -> None:
 def test_hostvars_and_the_catalog(tmp_path: Path) -> None:
     data = parsed(tmp_path)
     orders = data.hosts["orders"].get_vars()
-    assert (orders["lifeboat_service"], orders["lifeboat_ecosystem"], orders["lifeboat_production"], orders["lifeboat_state_dir"]) == ("orders", "shop", False, "")
+    assert (orders["lifeboat_service"], orders["lifeboat_ecosystem"]) == ("orders", "shop")
+    assert (orders["lifeboat_production"], orders["lifeboat_state_dir"]) == (False, "")
     assert orders["lifeboat_repository"] == {"name": "l", "url": "file:///srv/repository"}
     assert orders["lifeboat_keys"] == {"provider": "file", "path": "/srv/keys"}
     assert orders["lifeboat_entry"]["sources"]["invoices"]["path"] == "/srv/orders"
@@ -97,7 +99,8 @@ def test_the_same_file_twice_is_one_inventory_two_files_are_refused(tmp_path: Pa
     with pytest.raises(SystemExit) as caught:
         parsed(tmp_path, HEAD + "services: {mail: {host: h}}", data, "other.catalog.yml")
     assert caught.value.code == 4 and "mail" not in data.hosts
-    assert f"two catalogs in one inventory: {tmp_path}/other.catalog.yml and {tmp_path}/shop.catalog.yml; use one inventory per ecosystem" in capfd.readouterr().err
+    assert (f"two catalogs in one inventory: {tmp_path}/other.catalog.yml and {tmp_path}/shop.catalog.yml; use one inventory per ecosystem"
+            in capfd.readouterr().err)
 
 
 def test_a_service_with_the_name_of_a_machine_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +121,10 @@ PLAY = """
   tasks:
     - name: Show
       ansible.builtin.debug:
-        msg: "{{ lifeboat_service }} {{ lifeboat_entry.owner }} {{ ansible_host }} {{ ansible_user | default('nobody', true) }} {{ ansible_port | default('-', true) }}"
+        msg: "{{ lifeboat_service }} {{ lifeboat_entry.owner }} {{ ansible_host }} {{ user }} {{ port }}"
+      vars:
+        user: "{{ ansible_user | default('nobody', true) }}"
+        port: "{{ ansible_port | default('-', true) }}"
 """
 
 

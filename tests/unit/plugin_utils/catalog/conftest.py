@@ -16,6 +16,8 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "database": {"type": "str", "required": True},
         "port": {"type": "int", "default": 5432},
         "data_directory": {"type": "path"},
+        "address": {"type": "str", "default": "127.0.0.1"},
+        "cluster": {"type": "str", "default": "shared", "choices": ["shared", "own"]},
         "schemas": {"type": "list"},
         "settings": {"type": "dict"},
         "tls": {"type": "str", "choices": ["off", "on", "verify"]},

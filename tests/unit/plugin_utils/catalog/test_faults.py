@@ -96,6 +96,15 @@ BAD: list[tuple[str, str, str]] = [
      "b.f (/srv/a/b) and a.f (/srv/a) overlap on h: shop.catalog.yml:6; let one source own the data; a restore swaps the whole of it"),
     ("repository inside a source", "services:\n  a: {host: h, sources: {f: {type: files, path: /srv}}}",
      "a.f (/srv) overlaps with repository local (/srv/backup): shop.catalog.yml:5; move repository local out of the data that it protects"),
+    ("two owners of a database", "services:\n  a: {host: h, sources: {d: {type: postgresql_database, database: x}}}\n"
+     "  b: {host: g, sources: {d: {type: postgresql_database, database: x, host: h}}}",
+     "b.d and a.d own database x on the server at port 5432 of h: shop.catalog.yml:6; let one service own it; the other one requires that service"),
+    ("two owners of a redis", "services:\n  a: {host: h, sources: {d: {type: redis}}}\n  b: {host: h, sources: {d: {type: redis}}}",
+     "b.d and a.d own the same server (port 6379 of h): shop.catalog.yml:6; let one service own it; the other one requires that service"),
+    ("an own cluster that is shared", "services:\n  a: {host: h, sources: {d: {type: postgresql_database, database: x, cluster: own}}}\n"
+     "  b: {host: h, sources: {d: {type: postgresql_database, database: y, address: localhost}}}",
+     "b.d and a.d share the server at port 5432 of h, but a.d says cluster: own: shop.catalog.yml:6; "
+     "say cluster: shared, or give the other one its own server"),
     ("unsafe service name", "services:\n  Orders: {host: h}",
      'services.Orders is not a safe name ("Orders"): shop.catalog.yml:5; use small letters, digits, - and _, at most 63, '
      "not beginning with - or _"),
@@ -198,7 +207,8 @@ BAD: list[tuple[str, str, str]] = [
      "unfinished ${ reference: shop.catalog.yml:5; write ${name}, or $${ for the two characters themselves"),
     ("missing variables file", "variables: {file: values.yml}\nservices: {a: {host: h}}",
      "variables file: cannot read the file (No such file or directory): shop.catalog.yml:4; see values.yml:1; check the path and its permissions"),
-    ("variables file from an unset environment variable", "variables: {file: '${env:NOWHERE}/v.yml'}\nservices: {a: {host: '${name}'}}",
+    ("variables file from an unset environment variable",
+     "variables: {file: '${env:NOWHERE}/v.yml'}\nservices: {a: {host: '${name}'}}",
      "environment variable NOWHERE is not set: shop.catalog.yml:4; export NOWHERE before the run"),
     ("alias", "variables: {a: &x 1}\nservices: {a: {host: *x}}",
      "anchor &x: shop.catalog.yml:4; anchors are not read; use variables for shared values"),
@@ -224,24 +234,36 @@ BAD: list[tuple[str, str, str]] = [
      "missing key services: shop.catalog.yml:1; add services:"),
 ]
 
+#: Lines 1 and 2 of most catalogs below.
+FILE_HEAD = "plugin: lifeboat.recovery.catalog\nrepositories: {l: {url: 'file:///srv/b'}}\n"
+TAIL = "keys: {provider: file, path: /k}\nservices: {a: {host: h}}"
+
 #: Catalogs that are wrong in their head.
 BAD_HEADS: list[tuple[str, str, str]] = [
-    ("another plugin", "plugin: lifeboat.recovery.katalog\nrepositories: {local: {url: file:///srv/b}}\nkeys: {provider: file, path: /k}\nservices: {a: {host: h}}",
+    ("another plugin", "plugin: lifeboat.recovery.katalog\nrepositories: {local: {url: file:///srv/b}}\n" + TAIL,
      'plugin is unknown ("lifeboat.recovery.katalog"): shop.catalog.yml:1; did you mean "lifeboat.recovery.catalog"?'),
-    ("relative repository", "plugin: lifeboat.recovery.catalog\nrepositories: {local: {url: file://srv/b}}\nkeys: {provider: file, path: /k}\nservices: {a: {host: h}}",
+    ("relative repository", "plugin: lifeboat.recovery.catalog\nrepositories: {local: {url: file://srv/b}}\n" + TAIL,
      'repositories.local.url is not a local path ("file://srv/b"): shop.catalog.yml:2; write file:///absolute/path'),
-    ("repository with a password", "plugin: lifeboat.recovery.catalog\nrepositories: {g: {url: 's3://a:b@bucket'}}\nkeys: {provider: file, path: /k}\nservices: {a: {host: h}}",
+    ("repository with a password", "plugin: lifeboat.recovery.catalog\nrepositories: {g: {url: 's3://a:b@bucket'}}\n" + TAIL,
      "repositories.g.url holds a user or password: shop.catalog.yml:2; remove it; catalogs hold no secrets"),
-    ("s3 key of a directory", "plugin: lifeboat.recovery.catalog\nrepositories: {l: {url: 'file:///srv/b', region: x}}\nkeys: {provider: file, path: /k}\nservices: {a: {host: h}}",
+    ("s3 key of a directory", FILE_HEAD.replace("}}", ", region: x}}") + TAIL,
      "repositories.l.region does not belong to a directory repository: shop.catalog.yml:2; remove it, or use an s3:// url"),
-    ("unknown key provider", "plugin: lifeboat.recovery.catalog\nrepositories: {l: {url: 'file:///srv/b'}}\nkeys: {provider: valt, path: /k}\nservices: {a: {host: h}}",
+    ("unknown key provider", FILE_HEAD + "keys: {provider: valt, path: /k}\nservices: {a: {host: h}}",
      'keys.provider is unknown ("valt"): shop.catalog.yml:3; did you mean "vault"?'),
-    ("keys of the other provider", "plugin: lifeboat.recovery.catalog\nrepositories: {l: {url: 'file:///srv/b'}}\nkeys: {provider: file, path: /k, url: 'https://v'}\nservices: {a: {host: h}}",
+    ("keys of the other provider", FILE_HEAD + "keys: {provider: file, path: /k, url: 'https://v'}\nservices: {a: {host: h}}",
      "keys.url does not belong to provider file: shop.catalog.yml:3; remove it; it goes with provider vault"),
-    ("keys without a path", "plugin: lifeboat.recovery.catalog\nrepositories: {l: {url: 'file:///srv/b'}}\nkeys: {provider: file}\nservices: {a: {host: h}}",
+    ("keys without a path", FILE_HEAD + "keys: {provider: file}\nservices: {a: {host: h}}",
      "keys has no path: shop.catalog.yml:3; add path: for provider file"),
-    ("a secret in the login", "plugin: lifeboat.recovery.catalog\nrepositories: {l: {url: 'file:///srv/b'}}\nkeys: {provider: vault, url: 'https://v', auth: {method: approle, secret_id: s}}\nservices: {a: {host: h}}",
-     'unknown key "secret_id" in keys.auth: shop.catalog.yml:3; did you mean "secret_id_file"?'),
+    ("a secret in the login", FILE_HEAD + "keys: {provider: vault, url: 'https://v', auth: {method: approle, secret_id: s}}\nservices: {a: {host: h}}",
+     "keys.auth.secret_id is a secret, and catalogs are stored with every snapshot: shop.catalog.yml:3; write it to a file and name that file"),
+    ("an option of another login", FILE_HEAD + "keys: {provider: vault, url: 'https://v', auth: {method: approle, token_file: x}}\nservices: {a: {host: h}}",
+     'unknown key "token_file" in keys.auth: shop.catalog.yml:3; did you mean "role_id_file"?'),
+    ("an unknown login", FILE_HEAD + "keys: {provider: vault, url: 'https://v', auth: {method: approl}}\nservices: {a: {host: h}}",
+     'keys.auth.method is unknown ("approl"): shop.catalog.yml:3; did you mean "approle"?'),
+    ("vault without url", FILE_HEAD + "keys: {provider: vault}\nservices: {a: {host: h}}",
+     "keys has no url: shop.catalog.yml:3; add url: for provider vault"),
+    ("an unknown scheme", FILE_HEAD.replace("file:///srv/b", "ftp://x") + TAIL,
+     'repositories.l.url has an unknown scheme ("ftp://x"): shop.catalog.yml:2; begin it with file:// or s3://'),
     ("a list", "- a", "a catalog that is not a mapping: shop.catalog.yml:1; begin with plugin: lifeboat.recovery.catalog"),
     ("empty", "# nothing\n", "the file is empty: shop.catalog.yml:1; declare services; docs/catalog.md lists every key"),
 ]

@@ -83,11 +83,13 @@ def test_every_key_of_the_design_is_taken(load: Callable[..., model.Catalog]) ->
     assert catalog.ecosystem == "shop" and document["production"] is True and document["state_dir"] == "~/state"
     assert document["default_repository"] == "local"
     assert document["repositories"]["global"]["object_lock"] == {"mode": "compliance", "for": 30 * 86400}
-    assert document["keys"]["mount"] == "transit"
+    assert document["keys"]["mount"] == "transit" and "escrow" not in document["keys"] and document["escrow"] == "age1xyz"
+    assert catalog.warnings == ("keys.escrow is read but not used by this version: no data key is wrapped for it",
+                                "object_lock of repository global is read but not used by this version: its objects can be deleted")
     assert document["tiers"]["gold"]["schedule"] == {"full": 604800, "incremental": 3600, "logs": 0}
     identity = catalog.services["identity"]
     assert identity["sources"]["db"] == {
-        "type": "postgresql_database", "database": "identity", "port": 5433, "host": "db2", "provision": ["createdb", "5"],
+        "type": "postgresql_database", "database": "identity", "port": 5433, "address": "127.0.0.1", "cluster": "shared", "host": "db2", "provision": ["createdb", "5"],
         "server": {"start": ["pg_ctl", "start"], "stop": {"unit": "pg.service"}, "status": ["pg_isready"]},
     }
     assert identity["members"] == {"db": ["db3", "db4"]}
@@ -139,7 +141,8 @@ def test_variables_from_file_and_environment(load: Callable[..., model.Catalog],
     (tmp_path / "values.yml").write_text("port: 5433\nroot: /from/file\n")
     catalog = load(
         "plugin: lifeboat.recovery.catalog\nvariables: {file: '${env:WHERE}', root: /inline}\nrepositories: {l: {url: 'file://${root}/b'}}\n"
-        "keys: {provider: file, path: /k}\nservices: {a: {host: '${env:HOST}', priority: '${env:NUMBER}', sources: {c: {type: redis, port: '${port}'}}}}\n",
+        "keys: {provider: file, path: /k}\n"
+        "services: {a: {host: '${env:HOST}', priority: '${env:NUMBER}', sources: {c: {type: redis, port: '${port}'}}}}\n",
         {"WHERE": str(tmp_path / "values.yml"), "HOST": "db1", "NUMBER": "7"},
     )
     assert catalog.document["repositories"]["l"]["url"] == "file:///inline/b"
@@ -171,7 +174,7 @@ def test_durations(text: object, seconds: float | None) -> None:
 
 
 def bomb(levels: int) -> str:
-    return "variables:\n  v0: xxxxxxxxxx\n" + "".join(f"  v{n}: '{('${v%d}' % (n - 1)) * 10}'\n" for n in range(1, levels))
+    return "variables:\n  v0: xxxxxxxxxx\n" + "".join(f"  v{n}: '{('${v' + str(n - 1) + '}') * 10}'\n" for n in range(1, levels))
 
 
 @pytest.mark.parametrize("text, message", [

@@ -134,10 +134,9 @@ def test_islands_are_the_pick_cut_where_nothing_connects(case: tuple[Graph, list
     for part in parts:
         joined = {part[0]}
         while True:
-            more = {service for service in part if any(
-                other in joined and (other in waits[service] or service in waits[other]
-                                     or (services[other]["consistency_group"] and services[other]["consistency_group"] == services[service]["consistency_group"]))
-                for other in part)} | joined
+            groups = {services[other]["consistency_group"] for other in joined} - {None}
+            more = joined | {service for service in part if services[service]["consistency_group"] in groups
+                             or any(other in waits[service] or service in waits[other] for other in joined)}
             if more == joined:
                 break
             joined = more
