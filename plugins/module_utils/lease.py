@@ -239,8 +239,17 @@ def _lease_of_holder(spec: Spec) -> dict[str, Any]:
         return {}  # being written by a broken hand: the flock alone decides then
 
 
+def _sweep(directory: str) -> None:
+    """Remove what a killed call left half-written: its files were never renamed to their names."""
+    for name in os.listdir(directory):
+        if name.startswith(".tmp-") or name.startswith("progress.json."):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(directory, name))
+
+
 def _take(spec: Spec, ledger: Ledger, run: dict[str, Any], phase: str) -> None:
     """Under the flock: refuse a living other run, seal a dead one, begin ours, write the lease."""
+    _sweep(spec.service_dir)
     lease = state.read_json(spec.path("lease.json"))
     if lease is not None and lease.get("run") != run["id"]:
         alive, why = _controller_alive(lease)

@@ -134,9 +134,11 @@ class Ledger:
                 if self._torn:
                     return False
                 first = self._segment_first(self.path)
-                durable.rename_durably(self.path, os.path.join(self.directory, f"ledger-{first:012d}.jsonl"), "ledger")
+                # a kill leaves either name; the reader joins segments and file in any case
+                os.rename(self.path, os.path.join(self.directory, f"ledger-{first:012d}.jsonl"))
+                durable.fsync_dir(self.directory, "ledger")
                 for old in self._segments()[:-SEGMENTS]:
-                    durable.unlink(old, "ledger")
+                    os.unlink(old)
             finally:
                 os.close(lock)
             self._size = -1
