@@ -42,6 +42,11 @@ def started_at(pid: int) -> int | None:
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+def unreaped(pid: int) -> bool:
+    """Whether a process has ended and its parent has not taken note yet: to a lock file it still looks alive."""
+    return os.path.exists(f"/proc/{pid}") and started_at(pid) is None
+
+
 def descendants(pid: int) -> list[Process]:
     """All living children of a process, theirs included. PostgreSQL's backends lead sessions of their own, so a group is not enough."""
     children: dict[int, list[int]] = {}
@@ -140,7 +145,12 @@ def end(process: Process, how: signal.Signals, seconds: float) -> bool:
             if child.alive():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child.pid, how)
-    return wait_for(lambda: not any(member.alive() for member in family), seconds)
+    if not wait_for(lambda: not any(member.alive() for member in family), seconds):
+        return False
+    if how == signal.SIGKILL:
+        # Whoever inherited it usually takes note at once, but a container's first process may be slow, or never do it.
+        wait_for(lambda: not unreaped(process.pid), 1)
+    return True
 
 
 def forget(home: Home, name: str) -> None:

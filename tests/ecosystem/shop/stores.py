@@ -71,12 +71,22 @@ def _start(home: Home, store: str) -> bool:
             raise ShopError(f"{store} has no data directory: {data}; make an empty server with `ctl.py provision {store}`")
         if processes.listening(home.port(store)):
             raise ShopError(f"the port of {store} is in use: {HOST}:{home.port(store)}; stop what listens there")
+        if store in CLUSTERS:
+            _forget_unreaped(data)
         process = processes.spawn(home, store, _argv(home, store), drop=True)
         started = True
     else:
         started = False
     processes.await_ready(home, store, process, lambda: _ready(home, store, process), START_SECONDS)
     return started
+
+
+def _forget_unreaped(data: Path) -> None:
+    """Remove the lock file of a server that was killed and whose remains nobody clears away: PostgreSQL would take it for alive."""
+    lock = data / "postmaster.pid"
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        if processes.unreaped(int(lock.read_text(encoding="utf-8").split()[0])):
+            lock.unlink()
 
 
 def stop(home: Home, store: str) -> bool:
