@@ -89,6 +89,14 @@ options:
   forks:
     description: How many services Ansible works on at once.
     type: int
+  of_run:
+    description: For a rollback or commit the run whose restore it is about, or V(last).
+    type: str
+    default: ""
+  explicit:
+    description: Whether the services were named; if not, a rollback or commit is about those who took part in O(of_run).
+    type: bool
+    default: false
   run:
     description: The run as M(lifeboat.recovery.run_state) returned it, for V(judge) and V(untouched).
     type: dict
@@ -149,6 +157,10 @@ resumes:
   type: list
   elements: str
   returned: step V(build)
+of_run:
+  description: The run whose restore a rollback or commit is about.
+  type: str
+  returned: step V(build)
 stop:
   description: Whether the run ends here.
   type: bool
@@ -195,6 +207,8 @@ def main() -> None:
         "confirm": {"type": "str", "default": ""},
         "partial": {"type": "bool", "default": False},
         "forks": {"type": "int"},
+        "of_run": {"type": "str", "default": ""},
+        "explicit": {"type": "bool", "default": False},
         "run": {"type": "dict"},
         "plan": {"type": "dict"},
         "max_loss": {"type": "str", "default": "0"},

@@ -49,7 +49,7 @@ def judge(services: Services, plan: Mapping[str, Any], answers: Mapping[str, Map
     Gives {"stop", "again" (preflight once more, with the new ``plan``), "lines" (every finding with its remedy), "message", "remedy",
     "left_out" (service -> verdict, message, remedy, root), "plan", "errors": number, "warnings": number}.
     """
-    resolved = {service: entry["resolution"] for service, entry in plan["services"].items()}
+    resolved = {service: entry["resolution"] for service, entry in plan["services"].items() if entry.get("resolution")}
     errors: dict[str, LifeboatError] = {}
     lines: list[str] = []
     warnings = 0
@@ -82,7 +82,7 @@ def judge(services: Services, plan: Mapping[str, Any], answers: Mapping[str, Map
         return told
     first = next(iter(errors.values()))
     told.update(message=str(first), remedy=first.remedy)
-    if damaged and set(damaged) == set(errors):
+    if resolved and damaged and set(damaged) == set(errors):
         try:
             older = fall_back(services, resolved, points, damaged, seconds_of(max_loss), inventory)
         except TargetErrors as error:

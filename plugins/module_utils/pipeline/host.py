@@ -1,0 +1,112 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""What a host needs before it can capture or restore a service: libraries, programs, state directory, the service's specification."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+from typing import Any
+
+from .. import durable, state
+from ..errors import ConfigError, StorageError
+from ..libraries import REQUIREMENTS
+from ..spec import Spec
+
+#: What every service needs, by import name.
+_ALWAYS = ("blake3", "cryptography", "pyfastcdc", "zstandard")
+#: Programs of a source type, looked for in its option ``bin_dir`` and in PATH, and the Debian package that has them.
+_PROGRAMS = {"postgresql_database": (("pg_dump", "pg_restore", "psql"), "postgresql-client")}
+
+
+def libraries(spec: Spec) -> list[str]:
+    """The Python libraries that a service needs on its host, by import name."""
+    wanted = set(_ALWAYS)
+    types = {str(source.get("type")) for source in (spec.entry.get("sources") or {}).values()}
+    wanted |= {"psycopg2"} if any(kind.startswith("postgresql") for kind in types) else set()
+    wanted |= {"redis"} if "redis" in types else set()
+    wanted |= {"hvac"} if spec.keys.get("provider") == "vault" else set()
+    wanted |= {"jmespath"} if any("json" in check for check in spec.entry.get("invariants") or []) else set()
+    return sorted(wanted)
+
+
+def missing(spec: Spec) -> tuple[list[str], list[str]]:
+    """(requirements to install with pip, programs that are not there, each with its package)."""
+    lacking = []
+    for name in libraries(spec):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            lacking.append(REQUIREMENTS.get(name, name))
+    programs = []
+    for name, source in sorted((spec.entry.get("sources") or {}).items()):
+        wanted, package = _PROGRAMS.get(str(source.get("type")), ((), ""))
+        places = os.pathsep.join(place for place in (str(source.get("bin_dir") or ""), os.environ.get("PATH", os.defpath), "/usr/lib/postgresql") if place)
+        programs += [f"{program} (source {name}; package {package})" for program in wanted if not shutil.which(program, path=places)]
+    return lacking, programs
+
+
+def config_dir(configured: str) -> str:
+    """Where the specifications of a host's services live. Raises ConfigError for a relative path."""
+    if not configured:
+        return "/etc/lifeboat" if os.geteuid() == 0 else os.path.expanduser("~/.config/lifeboat")
+    path = os.path.expanduser(configured)
+    if not os.path.isabs(path):
+        raise ConfigError("The configuration directory must be an absolute path", configured, "set lifeboat_config_dir to an absolute path")
+    return os.path.normpath(path)
+
+
+def command_path(configured: str) -> str:
+    """Where the host command goes. Raises ConfigError for a relative path."""
+    if not configured:
+        return "/usr/local/bin/lifeboat" if os.geteuid() == 0 else os.path.expanduser("~/.local/bin/lifeboat")
+    path = os.path.expanduser(configured)
+    if not os.path.isabs(path):
+        raise ConfigError("The host command needs an absolute path", configured, "set lifeboat_command_path to an absolute path")
+    return os.path.normpath(path)
+
+
+def specification(spec: Spec) -> dict[str, Any]:
+    """What the host command reads. A host holds the right to seal only, so what opens snapshots is left out."""
+    keys = {key: value for key, value in spec.keys.items() if key != "private_path"}
+    return {
+        "service": spec.service, "entry": spec.entry, "repository": spec.repository, "keys": keys, "state_dir": spec.state_dir,
+        "catalog": {key: spec.catalog.get(key) for key in ("digest", "ecosystem")},
+    }
+
+
+def prepare(spec: Spec, configured_config: str, configured_command: str, check: bool) -> dict[str, Any]:
+    """{"changed", "made": [path], "config_dir", "command_path", "python"}.
+
+    Raises ConfigError that names everything that is missing; nothing is made then.
+    """
+    lacking, programs = missing(spec)
+    if lacking or programs:
+        remedy = [f"run: {sys.executable} -m pip install {' '.join(lacking)}"] if lacking else []
+        remedy += ["install the packages of these programs, or set bin_dir"] if programs else []
+        raise ConfigError(
+            "missing on this host: " + ", ".join([*(f"Python library {name}" for name in lacking), *programs]),
+            f"{platform.node()}, {sys.executable}", "; ".join(remedy),
+        )
+    directory, command = config_dir(configured_config), command_path(configured_command)
+    file = os.path.join(directory, "services", f"{spec.service}.json")
+    wanted = specification(spec)
+    made = [path for path in (spec.service_dir, os.path.dirname(file), os.path.dirname(command)) if not os.path.isdir(path)]
+    if state.read_json(file) != wanted:
+        made.append(file)
+    if not check and made:
+        state.ensure_private(spec.service_dir)
+        try:
+            for path in (os.path.dirname(file), os.path.dirname(command)):
+                durable.make_dirs(path, 0o755, "ledger")
+        except OSError as error:
+            raise StorageError(f"Failed to create a directory ({error.strerror})", str(error.filename), "check owner and permissions") from error
+        if file in made:
+            # 0600: the way to the stores and to Vault may stand in it
+            state.write_json(file, wanted, "ledger")
+    return {"changed": bool(made), "made": made, "config_dir": directory, "command_path": command, "python": sys.executable}

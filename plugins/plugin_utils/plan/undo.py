@@ -1,0 +1,51 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""Which restore a rollback or commit is about, and which services took part in it, as their hosts remember it."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Sequence
+
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import TargetError
+
+from ..catalog.graph import Services, reachable, requirements
+
+#: States of a source whose live data the restore has replaced or begun to replace.
+_CUT = ("live", "swapping", "committed", "rolled_back", "rolling_back")
+
+
+def restores_of(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The restores of a service that replaced live data, oldest first."""
+    found = answer.get("restores") or []
+    return [restore for restore in found if any(source.get("state") in _CUT for source in (restore.get("sources") or {}).values())]
+
+
+def narrow(services: Services, picked: Sequence[str], answers: Mapping[str, Mapping[str, Any]], which: str, verb: str,
+           explicit: bool) -> tuple[list[str], str]:
+    """(services that the verb is about, the run to name to their hosts). Raises TargetError when there is nothing to do.
+
+    ``last`` without named services is the newest restore that any host remembers, with all who took part. Services without data of their
+    own have no restore on record; they belong to a rollback when they build on one that does.
+    """
+    if explicit:
+        return list(picked), which
+    run = which
+    if which == "last":
+        newest = max(
+            ((str(restore.get("time") or ""), str((restore.get("runs") or [restore.get("restore")])[-1])) for service in picked
+             for restore in restores_of(answers.get(service) or {})), default=None,
+        )
+        if newest is None:
+            raise TargetError(f"nothing to {'roll back' if verb == 'rollback' else verb}", "no host remembers a restore that replaced live data",
+                              "the status playbook shows what each service holds")
+        run = newest[1]
+    part = [service for service in picked if any(run in (restore.get("runs") or []) for restore in restores_of(answers.get(service) or {}))]
+    if not part:
+        known = sorted({str(name) for service in picked for restore in restores_of(answers.get(service) or {}) for name in restore.get("runs") or []})
+        raise TargetError("no host remembers a restore of that run", run, f"known runs: {', '.join(known[-5:]) or 'none'}")
+    if verb == "rollback":
+        edges = {service: requirements(services, service) for service in services}
+        part += [service for service in picked if not services[service].get("sources") and reachable(edges, [service]).intersection(part)]
+    return [service for service in picked if service in part], run
