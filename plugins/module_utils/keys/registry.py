@@ -2,24 +2,37 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Internal to the collection: may change in any release.
-"""Which provider a catalog's ``keys`` entry means. The set is closed: one line per provider in PROVIDERS.
+"""Which provider a catalog's ``keys`` entry means. The set is closed: one function and one line in PROVIDERS each.
 
-A new provider is a module in this directory with a class ``(config, service)`` that implements
-``provider.KeyProvider``, and its line here. Providers are imported when they are first asked for.
+A new provider is a module in this directory with a class ``(config, service)`` that implements ``provider.KeyProvider``, a
+function and a line here. The imports are written out because Ansible finds what to ship with a module by reading them; they
+stand inside functions so that a run pays only for the provider it uses.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import Any, Callable
 
 from ..errors import ConfigError
 from .provider import KeyProvider
 
-#: name in the catalog -> (module beside this file, class)
-PROVIDERS: dict[str, tuple[str, str]] = {
-    "file": ("file", "FileProvider"),
-    "vault": ("vault", "VaultProvider"),
+
+def _file() -> Callable[[dict[str, Any], str], KeyProvider]:
+    from .file import FileProvider
+
+    return FileProvider
+
+
+def _vault() -> Callable[[dict[str, Any], str], KeyProvider]:
+    from .vault import VaultProvider
+
+    return VaultProvider
+
+
+#: name in the catalog -> what imports its class
+PROVIDERS: dict[str, Callable[[], Callable[[dict[str, Any], str], KeyProvider]]] = {
+    "file": _file,
+    "vault": _vault,
 }
 
 
@@ -30,6 +43,4 @@ def provider_for(keys_config: dict[str, Any], service: str) -> KeyProvider:
         raise ConfigError(
             f"unknown key provider {name!r}", f"keys of service {service}", f"keys.provider is one of: {', '.join(sorted(PROVIDERS))}",
         )
-    module, class_name = PROVIDERS[name]
-    provider: KeyProvider = getattr(importlib.import_module(f".{module}", __package__), class_name)(keys_config, service)
-    return provider
+    return PROVIDERS[name]()(keys_config, service)

@@ -387,7 +387,7 @@ def test_registry_is_closed_and_names_what_it_knows() -> None:
 
 
 def test_toy_provider_is_one_line_of_registration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(registry.PROVIDERS, "toy", ("file", "FileProvider"))
+    monkeypatch.setitem(registry.PROVIDERS, "toy", lambda: FileProvider)
     assert isinstance(registry.provider_for({"provider": "toy", "path": str(tmp_path)}, "orders"), FileProvider)
 
 
