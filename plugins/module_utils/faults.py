@@ -16,15 +16,28 @@ import os
 import signal
 import threading
 
-#: Operations of the durable layer around which a kill is worth proving.
-_DURABLE = ("write", "fsync", "rename", "link", "dirsync", "unlink")
+_CREATE = ("write", "fsync", "link", "unlink", "dirsync")
+_REPLACE = ("write", "fsync", "rename", "dirsync")
 
-#: Subjects whose durable operations are fault points, by verb of the life cycle that uses them.
+#: What the durable layer does for each subject; a kill before and after each operation is worth proving.
 SUBJECTS = {
-    "capture": ("repository", "key", "pack", "tree", "index", "manifest", "mark"),
-    "restore": ("stage", "origin", "swap"),
-    "commit": ("displaced",),
-    "ledger": ("ledger", "lease"),
+    # capture: objects of the repository, and the high-water mark of the host
+    "repository": _CREATE,
+    "key": _CREATE,
+    "pack": _CREATE,
+    "tree": _CREATE,
+    "index": _CREATE,
+    "manifest": _CREATE,
+    "mark": _REPLACE,
+    # restore: the staged copy, the swap, the origin marker
+    "stage": ("write", "fsync", "dirsync", "unlink"),
+    "swap": ("rename", "dirsync"),
+    "origin": (*_REPLACE, "unlink"),
+    # commit
+    "displaced": ("unlink", "dirsync"),
+    # all verbs
+    "ledger": ("write", "fsync", "dirsync"),
+    "lease": (*_REPLACE, "unlink"),
 }
 
 #: Points that stand between steps of a state machine and are not file operations.
@@ -53,13 +66,7 @@ STEPS = (
 
 def points() -> list[str]:
     """Every fault point, sorted: ``<subject>.<operation>.<before|after>`` and the steps."""
-    names = [
-        f"{subject}.{operation}.{when}"
-        for subjects in SUBJECTS.values()
-        for subject in subjects
-        for operation in _DURABLE
-        for when in ("before", "after")
-    ]
+    names = [f"{subject}.{operation}.{when}" for subject in SUBJECTS for operation in SUBJECTS[subject] for when in ("before", "after")]
     return sorted(names + list(STEPS))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import platform
 from typing import Any
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.capture import capture_service
@@ -16,7 +17,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 
 def run_record(run_id: str, verb: str = "backup") -> dict[str, Any]:
     """What the modules pass as ``run``."""
-    return {"id": run_id, "verb": verb, "controller": "test", "pid": os.getpid(), "user": "test", "started": "2026-01-01T00:00:00Z", "resumes": None}
+    return {"id": run_id, "verb": verb, "controller": platform.node(), "pid": os.getpid(), "user": "test", "started": "2026-01-01T00:00:00Z", "resumes": None}
 
 
 class FilesService:
@@ -35,10 +36,10 @@ class FilesService:
             "catalog": {"digest": "0" * 64, "ecosystem": "lab"},
         }
         self.spec = Spec.from_dict(self.document)
-        self.tree.mkdir(parents=True, exist_ok=True)
 
     def bootstrap(self) -> FilesService:
-        """Make keys and repository."""
+        """Make the directory, keys and repository."""
+        self.tree.mkdir(parents=True, exist_ok=True)
         self.spec.provider().ensure()
         Repository.create(self.spec.repository)
         return self

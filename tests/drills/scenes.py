@@ -1,0 +1,197 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The verbs on a small service of files, as scenes: what stands before, the command, and what must be true after it.
+
+As a program (`scenes.py VERB HOME`) it runs one verb, so that a test can kill it; the test runs it again and checks.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import sys
+from typing import Callable
+
+from ansible_collections.lifeboat.recovery.plugins.module_utils import faults
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import restore
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.inspect import list_snapshots
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.verify import verify_service
+from ansible_collections.lifeboat.recovery.tests.lab.service import FilesService, run_record
+
+CAPTURED = b"as it was captured\n"
+LIVE = b"live data that somebody still may want\n"
+
+
+def _contents(tree: pathlib.Path) -> dict[str, bytes]:
+    return {str(path.relative_to(tree)): path.read_bytes() for path in sorted(tree.rglob("*")) if path.is_file() and not path.is_symlink()}
+
+
+def _beside(service: FilesService) -> list[pathlib.Path]:
+    return sorted(path for path in service.tree.parent.iterdir() if path != service.tree)
+
+
+class Scene:
+    """One verb. prepare() builds the world before it, run() is the command, check() asserts the world after it."""
+
+    verb = ""
+
+    def __init__(self, home: pathlib.Path) -> None:
+        self.service = FilesService(home)
+
+    def prepare(self) -> None:
+        self.service.bootstrap()
+        (self.service.tree / "dir").mkdir()
+        (self.service.tree / "dir" / "file").write_bytes(CAPTURED)
+        (self.service.tree / "large").write_bytes(CAPTURED * 100_000)
+        self.service.capture("p1", self.service.without_private_keys())
+
+    def run(self) -> None:
+        raise AssertionError("a scene has a command")
+
+    def check(self) -> None:
+        raise AssertionError("a scene has an outcome")
+
+    def _restore(self) -> None:
+        run = run_record("restore-" + os.urandom(4).hex(), "restore")
+        told = restore.preflight(self.service.spec, "latest", run)
+        assert told["ok"], told["findings"]
+        restore.stage(self.service.spec, "latest", run)
+        restore.go_live(self.service.spec, "latest", run)
+        restore.mark_verified(self.service.spec, run, "verified")
+
+    def check_sound(self) -> None:
+        """What holds after every scene: all that is published verifies, the ledger's chain is whole."""
+        told = verify_service(self.service.spec)
+        assert told["ok"], told["findings"]
+        restore.current_state(self.service.spec)
+
+
+class Capture(Scene):
+    """A second, incremental capture, without the private half of the key."""
+
+    verb = "capture"
+
+    def prepare(self) -> None:
+        super().prepare()
+        (self.service.tree / "new").write_bytes(os.urandom(2 << 20))
+
+    def run(self) -> None:
+        self.service.capture("backup-" + os.urandom(4).hex(), self.service.without_private_keys())
+
+    def check(self) -> None:
+        self.check_sound()
+        listed = list_snapshots(self.service.spec)
+        assert not listed["warnings"], listed["warnings"]
+        newest = listed["snapshots"][-1]
+        assert newest["sequence"] == len(listed["snapshots"]) and newest["facts"]["files"] == 3
+        packs = [path for path in self.service.objects() if path.suffix == ".pack"]
+        assert sum(path.stat().st_size for path in packs) < 5 << 20, "finished packs of the killed capture were not used again"
+        store = self.service.spec.store()
+        source, config = self.service.spec.source("tree")
+        manifest = store.chains()[0].manifests[-1]
+        context = self.service.spec.context("tree", config, _progress(), store.chunk_key)
+        assert source.verify_live(context, store.reader(manifest), manifest.data).equal
+
+
+class FirstCapture(Capture):
+    """Repository, keys and the first capture."""
+
+    verb = "first"
+
+    def prepare(self) -> None:
+        self.service.tree.mkdir(parents=True)
+        for name in ("one", "two", "three"):
+            (self.service.tree / name).write_bytes(os.urandom(200_000))
+
+    def run(self) -> None:
+        self.service.bootstrap()
+        super().run()
+
+
+class Restore(Scene):
+    """Wrecked live data are restored; the former ones are kept."""
+
+    verb = "restore"
+
+    def prepare(self) -> None:
+        super().prepare()
+        (self.service.tree / "large").unlink()
+        (self.service.tree / "dir" / "file").write_bytes(LIVE)
+
+    def run(self) -> None:
+        self._restore()
+
+    def check(self) -> None:
+        self.check_sound()
+        assert _contents(self.service.tree) == {"dir/file": CAPTURED, "large": CAPTURED * 100_000}
+        kept = _beside(self.service)
+        assert [path.suffix for path in kept] == [".displaced"], kept
+        assert _contents(kept[0]) == {"dir/file": LIVE}
+        told = restore.preflight(self.service.spec, "latest", run_record("again", "restore"))
+        assert told["data_current"] and not told["changed"], told
+
+
+class Restage(Restore):
+    """The same after a first try was killed half-way through staging."""
+
+    verb = "restage"
+
+    def prepare(self) -> None:
+        super().prepare()
+        killed = os.fork()
+        if killed == 0:
+            faults.configure("restore.stage.filled:1")
+            self._restore()
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(killed, 0)[1]) == -signal.SIGKILL
+
+
+class Commit(Restore):
+    """What the restore displaced is deleted."""
+
+    verb = "commit"
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._restore()
+
+    def run(self) -> None:
+        restore.commit(self.service.spec, run_record("commit-" + os.urandom(4).hex(), "commit"))
+
+    def check(self) -> None:
+        self.check_sound()
+        assert _contents(self.service.tree) == {"dir/file": CAPTURED, "large": CAPTURED * 100_000}
+        assert not _beside(self.service)
+
+
+class Rollback(Commit):
+    """The displaced data come back, the restored copy is set aside."""
+
+    verb = "rollback"
+
+    def run(self) -> None:
+        restore.roll_back(self.service.spec, run_record("rollback-" + os.urandom(4).hex(), "rollback"))
+
+    def check(self) -> None:
+        self.check_sound()
+        assert _contents(self.service.tree) == {"dir/file": LIVE}
+        aside = _beside(self.service)
+        assert [path.suffix for path in aside] == [".set-aside"], aside
+        assert _contents(aside[0]) == {"dir/file": CAPTURED, "large": CAPTURED * 100_000}
+
+
+def _progress():  # type: ignore[no-untyped-def]
+    from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
+
+    return Progress("docs", "check")
+
+
+SCENES: dict[str, Callable[[pathlib.Path], Scene]] = {
+    scene.verb: scene for scene in (FirstCapture, Capture, Restore, Restage, Commit, Rollback)
+}
+
+
+if __name__ == "__main__":
+    SCENES[sys.argv[1]](pathlib.Path(sys.argv[2])).run()
