@@ -135,9 +135,8 @@ class ActionModule(RunActionBase):
 
     def _finish(self, run: RunDirectory, args: dict[str, Any]) -> dict[str, Any]:
         """The first host to come here seals the run and prints its end; every host fails for its own service only."""
-        first = not run.sealed()
         document = lifecycle.finish(run)
-        if first and not presence.watched():
+        if not presence.watched() and run.claim("shown"):
             display.display(timeline.render(document))
             display.display(screens.ending(run, document))
         told = {"outcome": document["outcome"], "exit_code": document["exit"]["code"], "counts": document["counts"], "run_json": run.file("run.json")}

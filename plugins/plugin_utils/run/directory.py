@@ -284,6 +284,14 @@ class RunDirectory:
         document = files.read_json(self._service_file("progress", service, ".json"))
         return document if isinstance(document, dict) else None
 
+    def claim(self, name: str) -> bool:
+        """True for the first caller only: what many hosts come to at once, one of them does."""
+        try:
+            os.close(os.open(self.file(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            return False
+        return True
+
     # -- who runs it ---------------------------------------------------------------------------------------------------
 
     def alive(self) -> Optional[bool]:
