@@ -15,9 +15,13 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.repos
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 
 
+#: The process that counts as the controller; a test that plays a machine booting again names a dead one.
+controller_pid = os.getpid()
+
+
 def run_record(run_id: str, verb: str = "backup") -> dict[str, Any]:
     """What the modules pass as ``run``."""
-    return {"id": run_id, "verb": verb, "controller": platform.node(), "pid": os.getpid(), "user": "test", "started": "2026-01-01T00:00:00Z", "resumes": None}
+    return {"id": run_id, "verb": verb, "controller": platform.node(), "pid": controller_pid, "user": "test", "started": "2026-01-01T00:00:00Z", "resumes": None}
 
 
 class FilesService:

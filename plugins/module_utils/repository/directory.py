@@ -36,7 +36,7 @@ class _NewFile(NewObject):
         self._subject = subject
         directory = os.path.dirname(self._path)
         self._temporary = os.path.join(directory, _TEMPORARY + secrets.token_hex(8))
-        self._descriptor: int | None = None
+        self._descriptor = -1
         self._hash = need("blake3").blake3()
         try:
             durable.make_dirs(directory, 0o700, subject)
@@ -45,7 +45,6 @@ class _NewFile(NewObject):
             raise _storage_error(error, "write", self._path) from error
 
     def write(self, data: bytes) -> None:
-        assert self._descriptor is not None
         self._hash.update(data)
         try:
             durable.write_all(self._descriptor, data, self._temporary, self._subject)
@@ -53,12 +52,11 @@ class _NewFile(NewObject):
             raise _storage_error(error, "write", self._path) from error
 
     def commit(self) -> None:
-        assert self._descriptor is not None
         try:
             durable.fsync_file(self._descriptor, self._temporary, self._subject)
             self._read_back(self._descriptor)
             os.close(self._descriptor)
-            self._descriptor = None
+            self._descriptor = -1
             durable.publish_file(self._temporary, self._path, self._subject)
         except FileExistsError as error:
             raise ConflictError("object exists already", self._path, "another writer was faster; run the same command again") from error
@@ -80,9 +78,9 @@ class _NewFile(NewObject):
                                "check the repository's disk (dmesg, smartctl); nothing refers to this object")
 
     def abort(self) -> None:
-        if self._descriptor is not None:
+        if self._descriptor >= 0:
             os.close(self._descriptor)
-            self._descriptor = None
+            self._descriptor = -1
         with contextlib.suppress(OSError):
             os.unlink(self._temporary)
 

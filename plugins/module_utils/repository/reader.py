@@ -46,11 +46,12 @@ class SnapshotReader(Reader):
         self._ciphers: dict[bytes, Sealer] = {}
         self._local = threading.local()
 
-    def open_keys(self) -> None:
+    def open_keys(self) -> dict[str, bytes]:
         """Open every data key of the snapshot in one call; KeyAccessError or DamageError names what is missing."""
         with self._lock:
             if self._keys is None:
                 self._keys = open_keys(self._backend, self._service, self._repository, self._provider, self.manifest["keys"], self._id)
+            return self._keys
 
     def entries(self) -> Iterator[Entry]:
         return self._tree.entries()
@@ -65,12 +66,11 @@ class SnapshotReader(Reader):
     def _cipher(self, pack: bytes, key_id: str) -> Sealer:
         cipher = self._ciphers.get(pack)
         if cipher is None:
-            self.open_keys()
-            assert self._keys is not None
-            if key_id not in self._keys:
+            keys = self.open_keys()
+            if key_id not in keys:
                 raise DamageError("tree refers to a data key that its manifest does not list", f"snapshot {self._id}, key {key_id}",
                                   "choose another snapshot")
-            cipher = pack_sealer(self._keys[key_id], pack)
+            cipher = pack_sealer(keys[key_id], pack)
             with self._lock:
                 if len(self._ciphers) >= _CIPHERS:
                     self._ciphers.clear()

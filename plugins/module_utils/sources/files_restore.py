@@ -307,14 +307,13 @@ def compare_tree(context: Context, tree: TreeReader, top: str) -> Comparison:
     actual = actual_entries(context, top)
     want, have = next(expected, None), next(actual, None)
     while want is not None or have is not None:
-        if have is None or (want is not None and order_key(want["path"]) < order_key(have["path"])):
-            assert want is not None
+        if want is not None and (have is None or order_key(want["path"]) < order_key(have["path"])):
             note(f"{want['path']!r} is missing")
             want = next(expected, None)
-        elif want is None or order_key(want["path"]) > order_key(have["path"]):
+        elif have is not None and (want is None or order_key(want["path"]) > order_key(have["path"])):
             note(f"{have['path']!r} was not captured")
             have = next(actual, None)
-        else:
+        elif want is not None and have is not None:
             items += 1
             parts = difference(want, have)
             if parts:
