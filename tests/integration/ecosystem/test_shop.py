@@ -5,34 +5,28 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pathlib
+import pwd
 import shutil
-import sys
-from typing import Any, Iterator
+from typing import Iterator
 
 import pytest
 
-LAB = pathlib.Path(__file__).resolve().parents[2] / "lab"
-_spec = importlib.util.spec_from_file_location("lifeboat_lab_shop", LAB / "shop.py")
-assert _spec is not None and _spec.loader is not None
-lab = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = lab
-_spec.loader.exec_module(lab)
+from ansible_collections.lifeboat.recovery.tests.lab.shop import Shop
 
 SERVICES = ("identity", "inventory", "orders", "payments", "sessions", "gateway")
 STORES = ("pg-shared", "pg-orders", "pg-payments", "redis")
 
 
 @pytest.fixture
-def shop() -> Iterator[Any]:
-    with lab.Shop() as running:
+def shop() -> Iterator[Shop]:
+    with Shop() as running:
         yield running
 
 
-def test_the_life_of_a_shop(shop: Any) -> None:
+def test_the_life_of_a_shop(shop: Shop) -> None:
     loaded = json.loads(shop.do("load", "--size", "10MB", "--seed", "7"))
     assert 7e6 < loaded["bytes"] < 15e6
     driven = json.loads(shop.do("drive", "--seconds", "3", "--seed", "7"))
@@ -58,7 +52,8 @@ def test_the_life_of_a_shop(shop: Any) -> None:
     assert result.returncode == 1
     for trace in (
         "postgresql > pg-orders", "postgresql > pg-shared > databases > inventory", "postgresql > pg-payments",
-        "redis > databases > 0", "redis > databases > 1", "INV-", "sha256", "mode", "READ_ME", "same_file_as", "> xattrs > 'user.origin'", "link-relative > target",
+        "redis > databases > 0", "redis > databases > 1", "INV-", "sha256", "mode", "READ_ME", "same_file_as",
+        "> xattrs > 'user.origin'", "link-relative > target",
     ):
         assert trace in result.stdout, trace
     assert "databases > identity" not in result.stdout
@@ -79,7 +74,7 @@ def test_the_life_of_a_shop(shop: Any) -> None:
     assert shop.run("status").returncode == 3
 
 
-def test_commands_may_be_repeated(shop: Any) -> None:
+def test_commands_may_be_repeated(shop: Shop) -> None:
     pids = shop.pids()
     assert set(pids) == {*SERVICES, *STORES}
     assert "started" not in shop.do("start")
@@ -105,7 +100,7 @@ def test_commands_may_be_repeated(shop: Any) -> None:
         assert result.returncode == 1 and "has a data directory already" in result.stderr
 
 
-def test_a_provisioned_server_is_empty_and_otherwise_the_same(shop: Any) -> None:
+def test_a_provisioned_server_is_empty_and_otherwise_the_same(shop: Shop) -> None:
     before = json.loads(shop.fingerprint("before").read_text(encoding="utf-8"))["postgresql"]["pg-orders"]
     assert before["settings"]["work_mem"] == "5MB" and any("orders_app" in line for line in before["roles"])
     shop.do("stop", "pg-orders")
@@ -119,8 +114,8 @@ def test_a_provisioned_server_is_empty_and_otherwise_the_same(shop: Any) -> None
     assert after["databases"]["orders"] == {"absent": "there is no such database"}
 
 
-def test_processes_run_as_an_ordinary_user_and_secrets_are_closed(shop: Any) -> None:
-    wanted = os.geteuid() or __import__("pwd").getpwnam(shop.variables["user"]).pw_uid
+def test_processes_run_as_an_ordinary_user_and_secrets_are_closed(shop: Shop) -> None:
+    wanted = os.geteuid() or pwd.getpwnam(shop.variables["user"]).pw_uid
     assert wanted != 0
     assert {name: os.stat(f"/proc/{pid}").st_uid for name, pid in shop.pids().items()} == dict.fromkeys(shop.pids(), wanted)
     for name in ("credentials.yml", "pgpass", "conf/postgres.password", "conf/redis.password", "conf/redis.conf"):

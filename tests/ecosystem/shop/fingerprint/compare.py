@@ -31,7 +31,7 @@ def _unexpired(redis: Any, clock: int) -> Any:
 
 
 def _walk(path: str, before: Any, after: Any, differences: list[str]) -> None:
-    if path.endswith(" > sparse") and isinstance(before, dict) and isinstance(after, dict):
+    if path.endswith(" > sparse") and isinstance(before, dict) and isinstance(after, dict) and "allocated" in before and "allocated" in after:
         if abs(after["allocated"] - before["allocated"]) > _ALLOCATION_SLACK:
             differences.append(f"{path}: {before['allocated']} bytes allocated, now {after['allocated']}")
     elif isinstance(before, dict) and isinstance(after, dict):
