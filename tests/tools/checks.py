@@ -84,7 +84,10 @@ def all_checks() -> dict[str, Check]:
         pytest_check("integration", 240, 1500, "tests/integration"),
         pytest_check("drills", 240, 1500, "tests/drills"),
         pytest_check("soak", 3600, 4 * 3600, "tests", "-m", "soak"),
-        Check("molecule", [["molecule", "test", "--all", "--report"]], 90, 900, counted=r"^INFO\s.*(converge|idempotence|verify).*Executed: Successful"),
+        Check(
+            "molecule", [["molecule", "test", "--all"]], 90, 900, {"NO_COLOR": "1", "PY_COLORS": "0", "ANSIBLE_FORCE_COLOR": "0"},
+            counted=r"^INFO +\[\S+ > (converge|idempotence|verify)\] Executed: Successful",
+        ),
     ]
     return {check.name: check for check in checks}
 
