@@ -49,7 +49,7 @@ def _database(client: Any) -> dict[str, Any]:
         for name, kind, expiry, value in zip(names, kinds, answers[1::2], pipe.execute()):
             if kind == b"none":
                 continue
-            shown = name.decode("ascii", "backslashreplace").encode("unicode_escape").decode("ascii")
+            shown = name.decode("latin-1").encode("unicode_escape").decode("ascii")
             if kind == b"stream":
                 value = [value, _stream(client, name)]
             result[shown] = [kind.decode(), _digest(kind.decode(), value), expiry]

@@ -36,7 +36,7 @@ def _walk(directory: int, prefix: bytes, entries: dict[str, Any], links: dict[tu
     """By descriptors, because a path may be longer than the kernel takes in one piece."""
     for text in sorted(os.listdir(directory)):
         name = os.fsencode(text)
-        shown = (prefix + name).decode("ascii", "backslashreplace").encode("unicode_escape").decode("ascii")
+        shown = (prefix + name).decode("latin-1").encode("unicode_escape").decode("ascii")
         found = os.lstat(name, dir_fd=directory)
         entry = _facts(found)
         if stat.S_ISLNK(found.st_mode):
