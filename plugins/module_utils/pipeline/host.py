@@ -108,5 +108,5 @@ def prepare(spec: Spec, configured_config: str, configured_command: str, check: 
             raise StorageError(f"Failed to create a directory ({error.strerror})", str(error.filename), "check owner and permissions") from error
         if file in made:
             # 0600: the way to the stores and to Vault may stand in it
-            state.write_json(file, wanted, "ledger")
+            state.write_json(file, wanted, "lease")
     return {"changed": bool(made), "made": made, "config_dir": directory, "command_path": command, "python": sys.executable}
