@@ -9,6 +9,7 @@ An edge goes from a service to what it requires. Hard and soft edges both decide
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, Iterable, Mapping, Sequence
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
@@ -109,18 +110,17 @@ def _shortest_cycle(services: Services, component: Sequence[str]) -> list[str]:
     best: list[str] = []
     for start in component:
         came: dict[str, str] = {}
-        queue = [start]
+        queue = deque([start])
         closed = None
-        for service in queue:
+        while queue and closed is None:
+            service = queue.popleft()
             for needed in requirements(services, service):
                 if needed == start:
                     closed = service
                     break
-                if needed in inside and needed not in came and needed != start:
+                if needed in inside and needed not in came:
                     came[needed] = service
                     queue.append(needed)
-            if closed is not None:
-                break
         if closed is None:
             continue
         way = [closed]
@@ -150,8 +150,9 @@ def effective_priorities(services: Services) -> dict[str, float]:
 def path_between(services: Services, start: str, goal: str) -> list[str]:
     """A shortest chain of requirements from ``start`` to ``goal``; empty if there is none."""
     came: dict[str, str] = {}
-    queue = [start]
-    for service in queue:
+    queue = deque([start])
+    while queue:
+        service = queue.popleft()
         for needed in requirements(services, service):
             if needed not in came and needed != start:
                 came[needed] = service

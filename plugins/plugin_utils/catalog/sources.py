@@ -16,7 +16,7 @@ from .reader import Node
 
 _SOURCES = "ansible_collections.lifeboat.recovery.plugins.module_utils.sources"
 
-_KINDS: dict[str, Kind] = {
+KINDS: dict[str, Kind] = {
     "str": kinds.text, "int": kinds.integer(), "bool": kinds.boolean, "float": kinds.number, "path": kinds.path,
     "duration": kinds.duration, "list": kinds.sequence(kinds.scalar), "dict": kinds.mapping_of(kinds.scalar, kinds.text),
 }
@@ -61,7 +61,7 @@ def fields_of(source_type: str) -> dict[str, Field]:
     """The closed set of keys of a source of this type."""
     fields = dict(COMMON)
     for option, spec in options_of(source_type).items():
-        kind = _KINDS.get(str(spec.get("type", "str")), kinds.anything)
+        kind = KINDS.get(str(spec.get("type", "str")), kinds.anything)
         if spec.get("choices"):
             kind = kinds.choice(*[str(word) for word in spec["choices"]])
         fields[option] = Field(kind, bool(spec.get("required")), spec.get("default"))

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Iterator
 
@@ -21,8 +22,10 @@ RESERVED = ("all", "ungrouped", "localhost", "lifeboat_services", "last", "lates
 LOGGED = ("postgresql", "mariadb", "jetstream", "rabbitmq", "bucket")
 #: Ways to say "this host".
 LOOPBACK = ("", "127.0.0.1", "localhost", "::1")
+#: Source types of which several may name one data directory: they own a part of what the server keeps there.
+SHARED_DIRECTORY = ("postgresql_database",)
 #: Options that say where the data of a source lies.
-DATA_PATHS = ("path", "data_directory", "data_dir")
+DATA_PATHS = ("path", "data_directory", "directory")
 
 
 @dataclass
@@ -131,9 +134,10 @@ def _priorities(context: Context) -> None:
         own = entry.get("priority")
         if own is None:
             continue
-        ways = [[service]]
+        ways = deque([[service]])
         seen = {service}
-        for way in ways:
+        while ways:
+            way = ways.popleft()
             for needed in graph.requirements(services, way[-1]):
                 if needed in seen:
                     continue
@@ -277,16 +281,18 @@ def _reconcile(context: Context) -> None:
 
 def _paths(context: Context) -> None:
     """No two sources on one host may own the same data, and neither repository nor state may lie inside it."""
-    owned: list[tuple[str, str, str, Node]] = []
+    owned: list[tuple[str, str, str, str, Node]] = []
     for service, entry in context.services.items():
         for source, config in (entry.get("sources") or {}).items():
             host = str(config.get("host") or entry.get("host"))
+            # the databases of one cluster share its directory; _servers looks after them
+            shared = str(config["type"]) if config.get("type") in SHARED_DIRECTORY else ""
             for option in DATA_PATHS:
                 if isinstance(config.get(option), str) and config[option].startswith("/"):
-                    owned.append((host, config[option], f"{service}.{source}", context.at("services", service, "sources", source, option)))
-    for index, (host, path, owner, node) in enumerate(owned):
-        for other_host, other, other_owner, _node in owned[:index]:
-            if host == other_host and (_inside(path, other) or _inside(other, path)):
+                    owned.append((host, config[option], f"{service}.{source}", shared, context.at("services", service, "sources", source, option)))
+    for index, (host, path, owner, shared, node) in enumerate(owned):
+        for other_host, other, other_owner, other_shared, _node in owned[:index]:
+            if host == other_host and (_inside(path, other) or _inside(other, path)) and not (shared and shared == other_shared and path == other):
                 context.fault(f"{owner} ({path}) and {other_owner} ({other}) overlap on {host}", node,
                               "let one source own the data; a restore swaps the whole of it")
         for what, place in _own_places(context):

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, Sequence
 
@@ -41,12 +42,12 @@ class Pick:
 
 def command(verb: str, inventory: str = "", limit: Sequence[str] = (), **variables: object) -> str:
     """The command line that an operator can copy."""
-    words = ["ansible-playbook", f"lifeboat.recovery.{verb}", "-i", inventory or "CATALOG"]
+    words = ["ansible-playbook", f"lifeboat.recovery.{verb}", "-i", shlex.quote(inventory) if inventory else "CATALOG"]
     if limit:
-        words += ["--limit", ",".join(limit)]
+        words += ["--limit", shlex.quote(",".join(limit))]
     for name, value in variables.items():
         if value not in ("", None):
-            words += ["-e", f"lifeboat_{name}={value}"]
+            words += ["-e", shlex.quote(f"lifeboat_{name}={value}")]
     return " ".join(words)
 
 

@@ -89,7 +89,8 @@ def test_every_key_of_the_design_is_taken(load: Callable[..., model.Catalog]) ->
     assert document["tiers"]["gold"]["schedule"] == {"full": 604800, "incremental": 3600, "logs": 0}
     identity = catalog.services["identity"]
     assert identity["sources"]["db"] == {
-        "type": "postgresql_database", "database": "identity", "port": 5433, "address": "127.0.0.1", "cluster": "shared", "host": "db2", "provision": ["createdb", "5"],
+        "type": "postgresql_database", "database": "identity", "port": 5433, "address": "127.0.0.1", "cluster": "shared", "host": "db2",
+        "provision": ["createdb", "5"],
         "server": {"start": ["pg_ctl", "start"], "stop": {"unit": "pg.service"}, "status": ["pg_isready"]},
     }
     assert identity["members"] == {"db": ["db3", "db4"]}
@@ -125,7 +126,8 @@ def test_hostvars(load: Callable[..., model.Catalog]) -> None:
     hostvars = catalog.hostvars("a")
     assert hostvars["lifeboat_repository"] == {"name": "m", "url": "file:///srv/c"}
     assert {key: hostvars[key] for key in hostvars if key not in ("lifeboat_entry", "lifeboat_repository")} == {
-        "lifeboat_service": "a", "lifeboat_ecosystem": "store", "lifeboat_production": False, "lifeboat_keys": {"provider": "file", "path": "/k"},
+        "lifeboat_service": "a", "lifeboat_ecosystem": "store", "lifeboat_production": False,
+        "lifeboat_keys": {"provider": "file", "path": "/k"},
         "lifeboat_state_dir": "", "lifeboat_catalog_digest": catalog.digest,
     }
 

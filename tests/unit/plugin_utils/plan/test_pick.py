@@ -119,3 +119,9 @@ def test_live_dependants_need_a_decision() -> None:
         pick.refuse_dependants(live)
     with pytest.raises(ConfigError, match='unknown choice "kill": lifeboat_dependants; use stop or ignore'):
         pick.refuse_dependants({}, "kill")
+
+
+def test_commands_can_be_pasted() -> None:
+    assert pick.command("restore", "my shop/", ["a", "b"], target="2026-11-22 17:00:00Z", scope="", services=None) == (
+        "ansible-playbook lifeboat.recovery.restore -i 'my shop/' --limit a,b -e 'lifeboat_target=2026-11-22 17:00:00Z'")
+    assert pick.command("backup") == "ansible-playbook lifeboat.recovery.backup -i CATALOG"
