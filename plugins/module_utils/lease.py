@@ -242,7 +242,7 @@ def _lease_of_holder(spec: Spec) -> dict[str, Any]:
 def _sweep(directory: str) -> None:
     """Remove what a killed call left half-written: its files were never renamed to their names."""
     for name in os.listdir(directory):
-        if name.startswith(".tmp-") or name.startswith("progress.json."):
+        if name.startswith((".tmp-", "progress.json.")):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(directory, name))
 

@@ -129,7 +129,7 @@ def _until(spec: Spec, checks: list[_Check], wait: float, sleep: Callable[[float
         if all(result["ok"] for result in results) or left <= 0:
             for result in results:
                 if not result["ok"] and wait:
-                    result["detail"] += f" (for {wait:.0f} s)"
+                    result["detail"] += f" (for {wait:g} s)"
             return results
         sleep(min(pause, left))
         pause = min(1.0, pause * 1.5)
@@ -146,7 +146,7 @@ def _perform(spec: Spec, kind: str, name: str, probe: dict[str, Any]) -> dict[st
     begin = time.monotonic()
     try:
         which = _kind(probe)
-        timeout = float(probe.get("timeout") or (INVARIANT_TIMEOUT if kind == "invariant" else TIMEOUT))
+        timeout = expect.seconds(probe.get("timeout")) or (INVARIANT_TIMEOUT if kind == "invariant" else TIMEOUT)
         value = PROBES[which]()(spec, probe, timeout)
         detail = expect.judge(value, probe)
         ok = True

@@ -21,6 +21,16 @@ def without_secrets(text: str) -> str:
     return _USERINFO.sub(r"\1***@", text)
 
 
+def seconds(value: Any) -> float:
+    """Seconds of a number or of 500ms, 90s, 15m, 2h; 0 for nothing. Raises ConfigError."""
+    if value in (None, ""):
+        return 0.0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", str(value).strip())
+    if not match:
+        raise ConfigError("not a duration", repr(value), "write it like 5, 90s or 2m")
+    return float(match.group(1)) * {"ms": 0.001, "m": 60.0, "h": 3600.0}.get(match.group(2) or "s", 1.0)
+
+
 def shown(value: Any) -> str:
     """A value as it appears in a message: one line, bounded."""
     text = without_secrets(repr(value) if isinstance(value, str) else str(value))

@@ -78,7 +78,7 @@ def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runti
         answer(options, told, f"{spec.service}: {point} is live; start the service, check it, then: lifeboat commit {spec.service}")
         return 0
     _run(spec, runtime, "start")
-    wait = float((spec.entry.get("timeouts") or {}).get("health") or 60)
+    wait = checks.expect.seconds((spec.entry.get("timeouts") or {}).get("health")) or 60.0
     checked = checks.run(spec, "all", wait)
     for result in checked["results"]:
         _say(f"  {'ok  ' if result['ok'] else 'FAIL'} {result['kind']} {result['name']}: {result['detail']} ({result['seconds']} s)")
@@ -90,8 +90,7 @@ def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runti
 
 
 def _verdict(spec: Spec) -> str:
-    declared = (spec.entry.get("health") or []) + (spec.entry.get("invariants") or [])
-    return "verified" if declared else "restored"
+    return "verified" if spec.entry.get("invariants") else "restored"  # healthy, but nothing was proven about its content
 
 
 def rollback(options: argparse.Namespace) -> int:
@@ -157,7 +156,8 @@ def _run(spec: Spec, runtime: dict[str, Any], word: str) -> None:
     if not command:
         return
     argv = ["systemctl", word, str(command["unit"])] if isinstance(command, dict) else [str(part) for part in command]
-    timeout = float((spec.entry.get("timeouts") or {}).get(word) or (spec.entry.get("timeouts") or {}).get("start") or 60)
+    timeouts = spec.entry.get("timeouts") or {}
+    timeout = checks.expect.seconds(timeouts.get(word) or timeouts.get("start")) or 60.0
     status, output, errors = run_argv(argv, timeout)
     if status == 0:
         return

@@ -125,7 +125,7 @@ def _diff(before: dict[str, Any], after: dict[str, Any], wanted: str) -> dict[st
 def check(spec: Spec, phase: str, wait: float | None) -> dict[str, Any]:
     """Health and invariants; ``wait`` None takes the entry's timeouts.health."""
     if wait is None:
-        wait = float((spec.entry.get("timeouts") or {}).get("health") or 0)
+        wait = checks.expect.seconds((spec.entry.get("timeouts") or {}).get("health"))
     return {**checks.run(spec, phase, wait), "changed": False}
 
 

@@ -164,9 +164,10 @@ def _find(job: Job, restore_id: str) -> Restore:
 def _note_proof(job: Job, restore: Restore, verdict: str) -> None:
     """The origin marker learns the verdict; a verified point is proven on this host from now on."""
     origin = origin_of(job)
-    if restore.live and origin is not None and origin.get("point") == restore.point.get("id") and origin.get("verdict") != verdict:
+    standing = restore.live or restore.current
+    if standing and origin is not None and origin.get("point") == restore.point.get("id") and origin.get("verdict") != verdict:
         write_origin(job, {**origin, "verdict": verdict, "verified_at": now()})
-    if verdict == "verified" and restore.live:
+    if verdict == "verified" and standing:
         path = job.spec.path("proofs.json")
         proofs = state.read_json(path) or {}
         points = dict(proofs.get("points") or {})

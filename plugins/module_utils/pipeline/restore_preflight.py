@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from .. import lease
-from ..errors import ConflictError, LifeboatError, StorageError
+from ..errors import ConflictError, LifeboatError, StorageError, TargetError
 from .inspect import Point
 from .restore_job import Job
 from .restore_stage import check_point, choose, data_current
@@ -39,8 +39,16 @@ def look(job: Job, target: str, depth: str, force: bool) -> dict[str, Any]:
         try:
             restore, point, told["warnings"], problems = choose(job, target, force)
             told["point"], told["resumes"] = point.as_dict(), restore.id if restore else None
+            # a plan may have resolved ``latest`` already; what was asked for stands in the run
+            latest = restore is None and (job.run.get("target") or target) == "latest"
             for problem in problems:
-                find(problem, None, "error" if target == "latest" and restore is None and _newer(problem, point) else "warning")
+                if latest and _newer(problem, point):
+                    find(TargetError(
+                        f"the latest point cannot be told: {problem.what}", problem.where,
+                        f"find out what removed or damaged it; to accept point {point.id} instead, ask for it by this name",
+                    ))
+                else:
+                    find(problem, None, "warning")
             check_point(job, point)
             _check_snapshots(job, point, depth, findings)
             _check_sources(job, restore, point, find)

@@ -79,6 +79,11 @@ class Restore:
     writes: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def current(self) -> bool:
+        """Whether the live data was the target already, so that nothing was to be done."""
+        return bool(self.sources) and all(source.stage == "current" and not source.cutover for source in self.sources.values())
+
+    @property
     def cut(self) -> list[SourceState]:
         """Sources whose live data this restore has replaced or begun to replace."""
         return [source for source in self.sources.values() if source.cutover]
@@ -148,6 +153,7 @@ def _apply(restore: Restore, entry: Entry, data: dict[str, Any]) -> None:
         restore.live = True
     elif event == "restore.verdict":
         restore.verdict, restore.ended_at = str(data["verdict"]), str(entry["time"])
+        restore.live = restore.live or restore.current
     elif event == "restore.abandoned":
         restore.abandoned = True
     elif event in ("rollback.intent", "rollback.done"):

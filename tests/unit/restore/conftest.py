@@ -17,6 +17,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import r
 from ansible_collections.lifeboat.recovery.tests.doubles.box_source import Box
 from ansible_collections.lifeboat.recovery.tests.doubles.restore_world import World, renew
 
+
 @pytest.fixture(scope="session", autouse=True)
 def box_type():
     registry.TYPES["box"] = lambda: Box

@@ -19,7 +19,7 @@ import traceback
 
 import pytest
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils import durable, faults, ledger, lease
+from ansible_collections.lifeboat.recovery.plugins.module_utils import durable, faults, lease, ledger
 from ansible_collections.lifeboat.recovery.plugins.module_utils.ledger import Ledger
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations, restore, restore_live
 from ansible_collections.lifeboat.recovery.tests.doubles.box_source import Box
@@ -63,7 +63,7 @@ def sweep(pristine, tmp_path, prepare, work, judge, first_only=False):
     points = passed(world, prepare, work, tmp_path / "trace")
     bad = []
     for name, number in points:
-        world = renew(pristine)
+        renew(pristine)
         prepare(world)
         first = in_child(lambda: work(world), f"{name}:{number}")
         # threads may pass a point in another order, or once less, when the killed one was ahead; a kill that did not come is a success
