@@ -188,7 +188,7 @@ def _locale(findings: Findings, client: Client, connection: Any, facts: dict[str
     if facts["provider"] != "c":
         if version < 150000 or (facts["provider"] == "b" and version < 170000):
             findings.error(SourceError("this server lacks the database's locale provider", f"{client.place}: {facts['locale']}", "restore into a newer one"))
-        elif facts["provider"] == "i" and not client.rows(connection, "SELECT FROM pg_collation WHERE collprovider = 'i' LIMIT 1"):
+        elif facts["provider"] == "i" and not client.rows(connection, "SELECT 1 FROM pg_collation WHERE collprovider = 'i' LIMIT 1"):
             findings.error(SourceError("this server was built without ICU", f"{client.place}: {facts['locale']}", "install a build with ICU"))
     known = columns(client.rows(connection, """
         SELECT collcollate FROM pg_collation WHERE collprovider = 'c' AND collcollate IS NOT NULL

@@ -43,7 +43,7 @@ def drop_database(client: Client, connection: Any, name: str) -> None:
     if name not in catalog.databases(client, connection, [name]):
         return
     client.rows(connection, f"ALTER DATABASE {quote(name)} IS_TEMPLATE false")
-    if client.rows(connection, "SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = %s", (name,)):
+    if client.rows(connection, "SELECT 1 FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = %s", (name,)):
         _drop_subscriptions(client, connection, name)
     client.rows(connection, f"DROP DATABASE IF EXISTS {quote(name)} WITH (FORCE)")
 

@@ -1,0 +1,288 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every source type must do, on real stores: capture, restore beside, verify, swap, undo, commit, survive kills."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import DamageError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import registry
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.contract import Context
+from ansible_collections.lifeboat.recovery.tests.doubles.memory_store import IndexOnly, MemoryReader, MemoryStore, MemoryWriter
+from ansible_collections.lifeboat.recovery.tests.lab.kits import KITS, Kit
+
+STAGE_ID = "20261122_171500_abcdef12"
+_STEP = Path(__file__).with_name("step.py")
+
+
+class Bench:
+    """A kit, its source and a double of the repository."""
+
+    def __init__(self, kit: Kit, work: Path) -> None:
+        self.kit = kit
+        self.source = registry.get(kit.type)()
+        options = {name: option.get("default") for name, option in self.source.options.items()}
+        self.config = {**options, **kit.config}
+        self.work = work
+        self.key = bytes(range(32))
+        self.store = MemoryStore()
+
+    @property
+    def context(self) -> Context:
+        work = self.work / "work"
+        work.mkdir(mode=0o700, exist_ok=True)
+        return Context("shop", "data", self.config, str(work), Progress("shop", "test"), self.key, 2)
+
+    def capture(self, previous: MemoryReader | None = None) -> tuple[MemoryReader, MemoryWriter]:
+        assert [finding for finding in self.source.preflight_capture(self.context) if finding.level == "error"] == []
+        writer = MemoryWriter(self.store, previous)
+        return writer.finish(self.source.capture(self.context, writer)), writer
+
+    def live_equals(self, reader: MemoryReader) -> bool:
+        comparison = self.source.verify_live(self.context, IndexOnly(reader), reader.manifest)
+        assert comparison.equal == (not comparison.differences)
+        return comparison.equal
+
+    def stage(self, reader: MemoryReader, stage_id: str = STAGE_ID) -> dict[str, Any]:
+        findings = self.source.preflight_restore(self.context, reader.manifest)
+        assert [finding.as_dict() for finding in findings if finding.level == "error"] == []
+        record = self.source.plan_stage(self.context, reader.manifest, stage_id)
+        self.source.prepare(self.context, record)
+        self.source.stage(self.context, reader, record)
+        return record
+
+    def step(self, verb: str, reader: MemoryReader, record: dict[str, Any], fault: str = "", trace: Path | None = None) -> int:
+        """Run one method in a process of its own, perhaps with a fault; its exit code (-9: killed)."""
+        bundle = self.work / "bundle"
+        with open(bundle, "wb") as handle:
+            state = {"chunks": self.store.chunks, "ids": reader._ids, "lines": reader._lines, "manifest": reader.manifest}
+            pickle.dump({"type": self.kit.type, "config": self.config, "work": self.context.work_dir, "key": self.key, "record": record, **state}, handle)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        for name, value in (("LIFEBOAT_FAULT", fault), ("LIFEBOAT_FAULT_TRACE", str(trace) if trace else "")):
+            environment.pop(name, None)
+            if value:
+                environment[name] = value
+        done = subprocess.run([sys.executable, str(_STEP), str(bundle), verb], env=environment, capture_output=True, timeout=120, check=False)
+        assert done.returncode in (0, -9), done.stderr.decode()
+        return done.returncode
+
+
+@pytest.fixture(params=sorted(KITS))
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    kit = KITS[request.param]()
+    try:
+        kit.fill()
+        yield Bench(kit, tmp_path)
+    finally:
+        kit.destroy()
+
+
+def test_unchanged_second_capture_stores_nothing(bench: Bench) -> None:
+    first, writer = bench.capture()
+    assert writer.new_chunks > 0
+    second, again = bench.capture(first)
+    assert (again.new_chunks, again.new_bytes) == (0, 0)
+    assert second.manifest["digest"] == first.manifest["digest"]
+    full, fresh = bench.capture()
+    assert fresh.new_chunks == 0, "without a parent the same content must still give the same chunks"
+    assert full.manifest["digest"] == first.manifest["digest"]
+
+
+def test_capture_digest_is_keyed_and_tells_nothing_in_clear(bench: Bench) -> None:
+    first, _writer = bench.capture()
+    bench.key = bytes(reversed(bench.key))
+    other, _writer = bench.capture()
+    assert other.manifest["digest"]["value"] != first.manifest["digest"]["value"]
+    text = str(first.manifest)
+    for secret in ("secret-canary", "SCRAM-SHA", "lab-password", "customers", "session:1"):
+        assert secret not in text
+
+
+def test_incremental_capture_follows_changes(bench: Bench) -> None:
+    first, _writer = bench.capture()
+    assert bench.live_equals(first)
+    bench.kit.change()
+    assert not bench.live_equals(first)
+    second, writer = bench.capture(first)
+    assert writer.new_chunks > 0
+    assert second.manifest["digest"]["value"] != first.manifest["digest"]["value"]
+    assert bench.live_equals(second)
+
+
+def test_restore_rollback_and_commit(bench: Bench) -> None:
+    good = bench.kit.fingerprint()
+    reader, _writer = bench.capture()
+    bench.kit.damage()
+    bad = bench.kit.fingerprint()
+    assert bad != good
+    assert not bench.live_equals(reader)
+    record = bench.stage(reader)
+    assert bench.kit.fingerprint() == bad, "staging must not touch the live data"
+    comparison = bench.source.verify_staged(bench.context, reader, record)
+    assert comparison.equal, comparison.differences
+    assert comparison.items > 0
+    facts = bench.source.cutover(bench.context, record)
+    assert facts["displaced"] is True
+    assert bench.kit.fingerprint() == good
+    assert bench.live_equals(reader)
+    assert bench.capture()[0].manifest["digest"] == reader.manifest["digest"]
+    assert bench.source.rollback(bench.context, record)["set_aside"]
+    assert bench.kit.fingerprint() == bad
+    assert bench.kit.leftovers() != []
+    assert bench.source.commit(bench.context, record)["freed"] > 0
+    assert bench.kit.leftovers() == []
+    assert bench.kit.fingerprint() == bad
+
+
+def test_commit_keeps_the_restored_data(bench: Bench) -> None:
+    good = bench.kit.fingerprint()
+    reader, _writer = bench.capture()
+    bench.kit.damage()
+    record = bench.stage(reader)
+    bench.source.cutover(bench.context, record)
+    assert bench.source.commit(bench.context, record)["freed"] > 0
+    assert bench.source.commit(bench.context, record)["freed"] == 0
+    assert bench.kit.leftovers() == []
+    assert bench.kit.fingerprint() == good
+    second = bench.stage(reader, "20261122_181500_abcdef13")
+    bench.source.cutover(bench.context, second)
+    assert bench.kit.fingerprint() == good
+
+
+def test_restore_over_nothing(bench: Bench) -> None:
+    good = bench.kit.fingerprint()
+    reader, _writer = bench.capture()
+    bench.kit.lose()
+    assert not bench.live_equals(reader)
+    record = bench.stage(reader)
+    assert bench.source.verify_staged(bench.context, reader, record).equal
+    bench.source.cutover(bench.context, record)
+    found = bench.kit.fingerprint()
+    assert found[:2] == good[:2]
+    assert bench.live_equals(reader)
+    bench.source.rollback(bench.context, record)
+    assert bench.kit.nothing(), "absent data is a state to go back to"
+    bench.source.commit(bench.context, record)
+    assert bench.kit.leftovers() == []
+
+
+def test_damaged_staged_copy_is_found(bench: Bench) -> None:
+    reader, _writer = bench.capture()
+    record = bench.stage(reader)
+    bench.kit.damage_staged(record)
+    comparison = bench.source.verify_staged(bench.context, reader, record)
+    assert not comparison.equal
+    assert comparison.differences
+
+
+def test_damaged_chunk_stops_staging_and_leaves_live_alone(bench: Bench) -> None:
+    reader, _writer = bench.capture()
+    before = bench.kit.fingerprint()
+    for identity, data in list(bench.store.chunks.items()):
+        bench.store.chunks[identity] = data[:-1] + bytes([data[-1] ^ 1])
+    record = bench.source.plan_stage(bench.context, reader.manifest, STAGE_ID)
+    bench.source.prepare(bench.context, record)
+    with pytest.raises(DamageError):
+        bench.source.stage(bench.context, reader, record)
+    bench.source.discard(bench.context, record)
+    assert bench.kit.leftovers() == []
+    assert bench.kit.fingerprint() == before
+
+
+def test_discard_and_repeated_stage(bench: Bench) -> None:
+    reader, _writer = bench.capture()
+    before = bench.kit.fingerprint()
+    record = bench.stage(reader)
+    bench.source.stage(bench.context, reader, record)
+    assert bench.source.verify_staged(bench.context, reader, record).equal
+    bench.source.discard(bench.context, record)
+    bench.source.discard(bench.context, record)
+    assert bench.kit.leftovers() == []
+    assert bench.kit.fingerprint() == before
+
+
+def _faults(trace: Path) -> list[str]:
+    """Every point of a trace, first and last hit of each."""
+    counts = Counter(trace.read_text(encoding="utf-8").split())
+    return [f"{name}:{nth}" for name, count in counts.items() for nth in sorted({1, count})]
+
+
+@pytest.mark.parametrize("way", ["cutover", "rollback", "commit"])
+def test_killed_at_every_point_and_repeated(bench: Bench, way: str, tmp_path: Path) -> None:
+    good = bench.kit.fingerprint()
+    reader, _writer = bench.capture()
+    bench.kit.damage()
+    bad = bench.kit.fingerprint()
+    steps = {"cutover": ["stage", "cutover"], "rollback": ["cutover", "rollback"], "commit": ["cutover", "commit"]}[way]
+
+    def restore(number: int, fault: str = "", trace: Path | None = None) -> int:
+        """The whole way with the last step (or, for cutover, the staging too) under fault; returns how often it was killed."""
+        record = bench.source.plan_stage(bench.context, reader.manifest, f"20261122_{number:06d}_abcdef12")
+        kills = 0
+        if "stage" not in steps:
+            bench.source.stage(bench.context, reader, record)
+        for step in steps:
+            watched = step == steps[-1] or "stage" in steps
+            kills += bench.step(step, reader, record, fault if watched else "", trace if watched else None) == -9
+            while watched and kills and bench.step(step, reader, record) != 0:
+                raise AssertionError("the repeated call was killed without a fault")
+            if step == "stage":
+                assert bench.source.verify_staged(bench.context, reader, record).equal, fault
+        assert bench.kit.fingerprint() == (bad if way == "rollback" else good), fault
+        if way != "rollback":
+            assert bench.live_equals(reader), fault
+        if way == "cutover":
+            bench.source.rollback(bench.context, record)  # what was displaced is whole too
+            assert bench.kit.fingerprint() == bad, fault
+        bench.source.commit(bench.context, record)
+        assert bench.kit.leftovers() == [], fault
+        if way == "commit":
+            bench.kit.damage()
+        return kills
+
+    trace = tmp_path / "trace"
+    assert restore(0, trace=trace) == 0
+    for number, fault in enumerate(_faults(trace), 1):
+        assert restore(number, fault) == 1, f"{fault} was not hit"
+
+
+def test_killed_at_an_unknown_moment_of_staging(bench: Bench) -> None:
+    """kill -9 while the staged copy grows; the next call completes it or throws it away."""
+    reader, _writer = bench.capture()
+    record = bench.source.plan_stage(bench.context, reader.manifest, STAGE_ID)
+    before = bench.kit.fingerprint()
+    with pytest.raises(RuntimeError, match="torn"):
+        bench.source.stage(bench.context, _Failing(reader), record)
+    assert bench.kit.fingerprint() == before
+    bench.source.stage(bench.context, reader, record)
+    assert bench.source.verify_staged(bench.context, reader, record).equal
+
+
+class _Failing(MemoryReader):
+    """Delivers some content and then fails in a way no source foresees."""
+
+    def __init__(self, reader: MemoryReader) -> None:
+        super().__init__(reader._store, reader._ids, reader._lines, reader.manifest)
+        self._left = sum(1 for line in reader._lines if '"extents"' in line) + 1
+
+    def stream(self, extents: list[Any]) -> Iterator[bytes]:
+        for piece in super().stream(extents):
+            self._left -= 1
+            if self._left <= 0:
+                raise RuntimeError("torn")
+            yield piece[: len(piece) // 2]
+            yield piece[len(piece) // 2 :]
+        self._left -= 1
+        if self._left <= 1:
+            raise RuntimeError("torn")
