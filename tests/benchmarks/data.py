@@ -112,7 +112,7 @@ def open_path(target: Path) -> Iterator[None]:
 def make_small_files(target: Path, count: int) -> None:
     """``count`` files, log-normal sizes around 4 KiB (at most 256 KiB), a hundred to a directory."""
     chance = random.Random(SEED)
-    words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(3, 11))).encode() for _ in range(4000)]
+    words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(3, 11))).encode() for _word in range(4000)]
     text = b" ".join(chance.choices(words, k=400_000))
     for number in range(count):
         folder = target / f"{number // 10000:02d}" / f"{number // 100:04d}"
@@ -129,7 +129,7 @@ def make_incompressible(target: Path, size: int) -> None:
     target.mkdir()
     for number in range(4):
         with (target / f"blob-{number}").open("wb") as handle:
-            for _ in range(max(1, size // 4 // MIB)):
+            for _block in range(max(1, size // 4 // MIB)):
                 handle.write(chance.randbytes(MIB))
 
 

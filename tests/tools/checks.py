@@ -38,7 +38,8 @@ class Check:
     """One target of `make`: commands run one after the other until one fails.
 
     weight: expected seconds, only to start the slow ones first. limit: seconds after which it is stopped and failed.
-    pytest: the last command is pytest, which counts its own tests. counted: a pattern of lines that each stand for one check.
+    pytest: the last command is pytest, which counts its own tests. counted: a pattern of lines that each stand for one check,
+    broken: a pattern whose first group is the number of those that failed. fresh: a folder that is emptied before.
     """
 
     name: str
@@ -48,6 +49,8 @@ class Check:
     env: dict[str, str] = field(default_factory=dict)
     pytest: bool = False
     counted: str = ""
+    broken: str = ""
+    fresh: Path | None = None
 
 
 @dataclass
@@ -77,7 +80,10 @@ def all_checks() -> dict[str, Check]:
             # the checkout's ansible.cfg refuses to go on without an inventory; a syntax check has none
             env={"HOME": home["HOME"], "ANSIBLE_INVENTORY_UNPARSED_FAILED": "false", "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "false"},
         ),
-        Check("sanity", [["ansible-test", "sanity", "--python", "default", "--color", "no"]], 120, 1500, home, counted=r'Running sanity test "'),
+        Check(
+            "sanity", [["ansible-test", "sanity", "--python", "default", "--color", "no"]], 120, 1500, home,
+            counted=r'Running sanity test "', broken=r"The (\d+) sanity test\(s\) listed below",
+        ),
         Check("changelog", [["antsibull-changelog", "lint"]], 3),
         Check("build", [["python", "tests/tools/package.py"]], 10),
         pytest_check("unit", 60, 900, "tests/unit"),
@@ -85,7 +91,10 @@ def all_checks() -> dict[str, Check]:
         pytest_check("drills", 240, 1500, "tests/drills"),
         pytest_check("soak", 3600, 4 * 3600, "tests", "-m", "soak"),
         Check(
-            "molecule", [["molecule", "test", "--all"]], 90, 900, {"NO_COLOR": "1", "PY_COLORS": "0", "ANSIBLE_FORCE_COLOR": "0"},
+            "molecule", [["molecule", "test", "--all"]], 90, 900,
+            {"NO_COLOR": "1", "PY_COLORS": "0", "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_HOME": str(places.OUTPUT / "molecule")},
+            # it remembers there what was prepared, and would not prepare it again
+            fresh=places.OUTPUT / "molecule",
             counted=r"^INFO +\[\S+ > (converge|idempotence|verify)\] Executed: Successful",
         ),
     ]
@@ -164,6 +173,8 @@ def run_check(check: Check, live: bool) -> Outcome:
     log.write_bytes(b"")
     report = REPORTS / f"{check.name}.xml"
     report.unlink(missing_ok=True)
+    if check.fresh is not None:
+        shutil.rmtree(check.fresh, ignore_errors=True)
     begun = time.monotonic()
     deadline = begun + check.limit
     code, note, done = 0, "", 0
@@ -178,8 +189,10 @@ def run_check(check: Check, live: bool) -> Outcome:
         if code != 0 and failed == 0:
             failed, note = 1, note or f"pytest ended with {code}"
     elif check.counted:
-        seen = len(re.findall(check.counted, log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE))
-        failed = int(code != 0 or seen == 0)
+        text = log.read_text(encoding="utf-8", errors="replace")
+        seen = len(re.findall(check.counted, text, re.MULTILINE))
+        bad = re.search(check.broken, text) if check.broken else None
+        failed = max(int(code != 0 or seen == 0), int(bad[1]) if bad else 0)
         passed = max(0, seen - failed)
         note = note or ("nothing was checked" if seen == 0 else "")
     else:
