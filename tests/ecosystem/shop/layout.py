@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import base64
 import grp
+import hashlib
+import hmac
 import json
 import os
 import pwd
@@ -175,8 +178,8 @@ def create(path: Path, user: str | None) -> Home:
         f"{HOST}:{variables[cluster.replace('-', '_') + '_port']}:*:{role}:{credentials[role]}\n" for cluster in CLUSTERS for role in LOGINS
     )
     private = {
-        path / "credentials.yml": _flat(credentials), path / "pgpass": passfile,
-        path / "conf" / "postgres.password": credentials[SUPERUSER], path / "conf" / "redis.password": credentials["redis"],
+        path / "credentials.yml": _flat(credentials), path / "pgpass": passfile, path / "conf" / "redis.password": credentials["redis"],
+        path / "conf" / "postgres.password": credentials[SUPERUSER], path / "conf" / "postgres.verifier": scram_verifier(credentials[SUPERUSER]),
     }
     for file, text in private.items():
         _write(file, text, 0o600, who if file.parent.name == "conf" else None)
@@ -231,6 +234,16 @@ def free_ports(count: int) -> list[int]:
     finally:
         for server in held:
             server.close()
+
+
+def scram_verifier(password: str) -> str:
+    """What PostgreSQL stores for a password. Kept, so that a server made anew has the same, salt included."""
+    salt, rounds = secrets.token_bytes(16), 4096
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, rounds)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    salt_text, stored_text, server_text = (base64.b64encode(part).decode() for part in (salt, stored, server))
+    return f"SCRAM-SHA-256${rounds}:{salt_text}${stored_text}:{server_text}"
 
 
 def find_postgresql() -> str:

@@ -130,7 +130,7 @@ def _initdb(home: Home, store: str) -> None:
     shutil.rmtree(building, ignore_errors=True)
     result = subprocess.run(
         [
-            home.program("initdb"), "--pgdata", str(building), "--username", SUPERUSER, "--pwfile", str(home["pg_password_file"]),
+            home.program("initdb"), "--pgdata", str(building), "--username", SUPERUSER, "--pwfile", str(home.path / "conf" / "postgres.verifier"),
             "--auth-host", "scram-sha-256", "--auth-local", "reject", "--encoding", "UTF8", "--locale", "C.UTF-8",
             "--data-checksums", "--no-instructions", "--no-sync",
         ],

@@ -103,6 +103,7 @@ def test_commands_may_be_repeated(shop: Shop) -> None:
 def test_a_provisioned_server_is_empty_and_otherwise_the_same(shop: Shop) -> None:
     before = json.loads(shop.fingerprint("before").read_text(encoding="utf-8"))["postgresql"]["pg-orders"]
     assert before["settings"]["work_mem"] == "5MB" and any("orders_app" in line for line in before["roles"])
+    superuser = [line for line in before["roles"] if "ROLE postgres " in line]
     shop.do("stop", "pg-orders")
     data = pathlib.Path(shop.variables["pg_orders_data"])
     configuration = {name: (data / name).read_text(encoding="utf-8") for name in ("postgresql.conf", "pg_hba.conf")}
@@ -110,6 +111,7 @@ def test_a_provisioned_server_is_empty_and_otherwise_the_same(shop: Shop) -> Non
     shop.do("provision", "pg-orders")
     assert {name: (data / name).read_text(encoding="utf-8") for name in configuration} == configuration
     after = json.loads(shop.fingerprint("after").read_text(encoding="utf-8"))["postgresql"]["pg-orders"]
+    assert superuser == [line for line in after["roles"] if "ROLE postgres " in line]
     assert after["settings"] == {} and not any("orders_app" in line for line in after["roles"])
     assert after["databases"]["orders"] == {"absent": "there is no such database"}
 
@@ -118,7 +120,7 @@ def test_processes_run_as_an_ordinary_user_and_secrets_are_closed(shop: Shop) ->
     wanted = os.geteuid() or pwd.getpwnam(shop.variables["user"]).pw_uid
     assert wanted != 0
     assert {name: os.stat(f"/proc/{pid}").st_uid for name, pid in shop.pids().items()} == dict.fromkeys(shop.pids(), wanted)
-    for name in ("credentials.yml", "pgpass", "conf/postgres.password", "conf/redis.password", "conf/redis.conf"):
+    for name in ("credentials.yml", "pgpass", "conf/postgres.password", "conf/postgres.verifier", "conf/redis.password", "conf/redis.conf"):
         assert (shop.home / name).stat().st_mode & 0o077 == 0, name
     secrets = [line.split(": ", 1)[1].strip('"\n') for line in (shop.home / "credentials.yml").read_text(encoding="utf-8").splitlines()]
     for path in ("variables.yml", *[f"log/{name}" for name in os.listdir(shop.home / "log")]):

@@ -46,6 +46,12 @@ def _walk(path: str, before: Any, after: Any, differences: list[str]) -> None:
     elif isinstance(before, list) and isinstance(after, list) and path.endswith(" > roles"):
         differences += [f"{path}: missing: {_short(line)}" for line in before if line not in after]
         differences += [f"{path}: new: {_short(line)}" for line in after if line not in before]
+    elif isinstance(before, list) and isinstance(after, list) and " > objects > " in path:
+        lines, now = ("\n".join(map(str, texts)).splitlines() for texts in (before, after))
+        differences += [f"{path}: missing: {_short(line)}" for line in lines if line not in now]
+        differences += [f"{path}: new: {_short(line)}" for line in now if line not in lines]
+        if lines != now and set(lines) == set(now):
+            differences.append(f"{path}: lines in another order")
     elif before != after:
         differences.append(f"{path}: {_short(before)}, now {_short(after)}")
 

@@ -21,10 +21,15 @@ _TITLE = re.compile(rb"-- (?:Data for )?Name: (?P<name>.*); Type: (?P<type>[A-Z 
 _COPY = re.compile(rb"COPY (?P<table>.+) \(.*\) FROM stdin;$")
 _PASSWORD = re.compile(rb"(PASSWORD ')([^']*)(')")
 _MODULUS = 1 << 256
+#: Bytes of a definition that is kept as text.
+_READABLE = 3000
 
 
 def cluster(home: Home, name: str) -> dict[str, Any]:
-    """One cluster: {"roles", "settings", "databases": {name: {"objects", "tables", "views"}}}; {"absent": why} when it is down."""
+    """One cluster: {"roles", "settings", "databases": {name: {"objects", "tables"}}}; {"absent": why} when it is down.
+
+    Rows of materialized views are not in it: a dump does not hold them, they are computed anew.
+    """
     if not stores.running(home, name):
         return {"absent": "the cluster is not running"}
     return {
@@ -55,7 +60,7 @@ def _database(home: Home, cluster_name: str, database: str) -> dict[str, Any]:
             return {"absent": "there is no such database"}
     objects: dict[str, Any] = {}
     tables: dict[str, list[int]] = {}
-    title, digest = "", hashlib.sha256()
+    section = _Section("")
     rows: list[int] | None = None
     for line in _output(home, [home.program("pg_dump"), "--create", "--quote-all-identifiers", *_address(home, cluster_name), database]):
         if rows is not None:
@@ -67,39 +72,40 @@ def _database(home: Home, cluster_name: str, database: str) -> dict[str, Any]:
             continue
         found = _TITLE.match(line)
         if found:
-            title, digest = _close(objects, title, digest), hashlib.sha256()
-            title = f"{found['type'].decode()} {found['schema'].decode()}.{found['name'].decode('utf-8', 'backslashreplace')}"
+            section.close(objects)
+            section = _Section(f"{found['type'].decode()} {found['schema'].decode()}.{found['name'].decode('utf-8', 'backslashreplace')}")
         elif _means_something(line):
-            digest.update(line + b"\n")
+            section.add(line)
             copied = _COPY.match(line)
             if copied:
                 rows = tables.setdefault(copied["table"].decode("utf-8", "backslashreplace"), [0, 0])
-    _close(objects, title, digest)
+    section.close(objects)
     return {
         "objects": objects,
         "tables": {table: {"rows": count, "digest": f"{total:064x}"} for table, (count, total) in tables.items()},
-        "views": _views(home, database),
     }
 
 
-def _close(objects: dict[str, Any], title: str, digest: Any) -> str:
-    """Note the section that ends. A title may come again (one per grant column, say), so texts of the same title are a list."""
-    if title:
-        objects.setdefault(title, []).append(digest.hexdigest())
-    return ""
+class _Section:
+    """One object of a dump: its text when it is short enough to be read in a difference, else its digest."""
 
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._digest = hashlib.sha256()
+        self._lines: list[bytes] = []
+        self._size = 0
 
-def _views(home: Home, database: str) -> dict[str, Any]:
-    """Rows of materialized views, which a dump does not hold."""
-    result = {}
-    with contextlib.closing(stores.connect(home, database)) as connection, connection.cursor() as cursor:
-        cursor.execute("SET search_path = pg_catalog")
-        cursor.execute("SELECT format('%I.%I', schemaname, matviewname) FROM pg_matviews WHERE ispopulated ORDER BY 1")
-        for (view,) in cursor.fetchall():
-            cursor.execute(f"SELECT count(*), coalesce(sum(('x' || left(md5(v::text), 15))::bit(60)::bigint), 0)::text FROM {view} v")
-            count, total = cursor.fetchone()
-            result[view] = {"rows": count, "digest": total}
-    return result
+    def add(self, line: bytes) -> None:
+        self._digest.update(line + b"\n")
+        self._size += len(line)
+        if self._size <= _READABLE:
+            self._lines.append(line)
+
+    def close(self, objects: dict[str, Any]) -> None:
+        """Note it. A title may come again, for overloaded functions say, so each has a list."""
+        if self._title:
+            text = b"\n".join(self._lines).decode("utf-8", "backslashreplace")
+            objects.setdefault(self._title, []).append(text if self._size <= _READABLE else self._digest.hexdigest())
 
 
 def _means_something(line: bytes) -> bool:
