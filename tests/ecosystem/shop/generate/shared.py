@@ -40,7 +40,7 @@ def _users(world: World) -> Iterator[Row]:
             world.user_id(index), f"User.{index}@Example-{index % 7}.org", name(rng), maybe(rng, text(rng, 1)),
             rng.choice(["active"] * 8 + ["locked", "closed"]), rng.randbytes(16), rng.randbytes(64), profile, [text(rng, 1) for _ in range(rng.randrange(4))],
             record([text(rng, 3), maybe(rng, "K\u00f6ln"), "50667", "DE"]) if rng.random() < 0.7 else None,
-            blob(rng, heavy(rng, 1500, 200_000)) if rng.random() < 0.1 else None,
+            blob(rng, world.heavy(rng, 1500, 200_000)) if rng.random() < 0.1 else None,
             maybe(rng, f"10.{rng.randrange(256)}.{rng.randrange(256)}.7/24"), maybe(rng, f"19{rng.randrange(40, 100)}-02-28"),
             world.user_id(rng.randrange(index)) if index and rng.random() < 0.3 else None, at, maybe(rng, at + timedelta(days=3), 0.2),
         )
@@ -106,7 +106,7 @@ def _images(world: World) -> Iterator[Row]:
     for product in range(1, world.products + 1, 2):
         rng = world.rng("imag", product)
         for position in range(min(int(rng.paretovariate(1.5)), 6)):
-            yield product, position, blob(rng, heavy(rng, 1800, 500_000))
+            yield product, position, blob(rng, world.heavy(rng, 1800, 500_000))
 
 
 def _prices(world: World) -> Iterator[Row]:

@@ -70,7 +70,7 @@ def _invoices(world: World, files: InvoiceWriter) -> Iterator[Row]:
 def _attachments(world: World) -> Iterator[Row]:
     for index in range(0, world.orders, 10):
         rng = world.rng("atta", index)
-        yield world.order_id(index), text(rng, 2), None if index % 300 == 0 else blob(rng, heavy(rng, 2500, 3_000_000))
+        yield world.order_id(index), text(rng, 2), None if index % 300 == 0 else blob(rng, world.heavy(rng, 2500, 3_000_000))
 
 
 def _events(world: World) -> Iterator[Row]:
@@ -98,7 +98,7 @@ def _contracts(loader: Loader, world: World) -> None:
     step = max(40, world.orders // _MOST_CONTRACTS)
     for number, index in enumerate(range(0, world.orders, step)):
         rng = world.rng("cont", index)
-        data = blob(rng, heavy(rng, 6000, 4_000_000)) if number else b""
+        data = blob(rng, world.heavy(rng, 6000, 4_000_000)) if number else b""
         loader.execute("SELECT lo_from_bytea(%s, %s)", [700_000 + number, data])
         loader.execute("INSERT INTO contracts VALUES (%s, %s, %s)", [world.order_id(index), 700_000 + number, maybe(rng, BEGIN)])
         if number % 5 == 0:
@@ -131,7 +131,7 @@ def _payments(world: World) -> Iterator[Row]:
             order.payment, order.id, "refunded" if index % 77 == 0 else "captured", record([order.total, "EUR"]), f"tok_{rng.getrandbits(64):016x}",
             maybe(rng, f"192.0.2.{rng.randrange(256)}"), maybe(rng, f"08:00:2b:01:02:{rng.randrange(256):02x}"),
             maybe(rng, {"approved": True, "trace": text(rng, heavy(rng, 4, 200)), "risk": rng.random()}, 0.95),
-            blob(rng, heavy(rng, 300, 100_000)) if rng.random() < 0.4 else None,
+            blob(rng, world.heavy(rng, 300, 100_000)) if rng.random() < 0.4 else None,
             float(order.total) * 0.029, f"{rng.randrange(3000)} ms", f"[{begin.isoformat()},{(begin + timedelta(days=7)).isoformat()})", begin,
         )
 
