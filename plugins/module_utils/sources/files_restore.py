@@ -28,6 +28,10 @@ _NAMED = 20
 #: A job writes pieces of this many bytes of a large file.
 _SPAN_PIECES = 16
 _JOBS = 64
+#: Entries kept for the end instead of reading the tree again.
+_LATE = 100_000
+#: Entries whose content one job hashes.
+_BATCH = 512
 
 
 def whole_entries(tree: TreeReader) -> Iterator[tuple[Entry, list[list[int]]]]:
@@ -56,22 +60,31 @@ class FilesRestore:
         self._target = target
         self._lock = threading.Lock()
         self._directories: set[str] = set()
-        self._uid, self._gids = os.geteuid(), {os.getegid(), *os.getgroups()}
+        self._uid, self._gid = os.geteuid(), os.getegid()
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        #: Hard links and directories, which come last; None when there are too many to keep.
+        self._late: list[Entry] | None = []
         self._jobs: deque[Future[None]] = deque()
+        #: Small files that share a chunk, with the chunk on its way.
+        self._groups: deque[tuple[Future[bytes], list[tuple[Entry, list[int]]]]] = deque()
 
     def run(self) -> None:
         """Write everything and flush it to the disk; the target directory exists and is empty."""
         with ThreadPoolExecutor(self._context.workers, thread_name_prefix="restore") as threads:
             try:
                 self._contents(threads)
+                self._write_groups(0)
                 while self._jobs:
                     self._jobs.popleft().result()
             except BaseException:
-                for job in self._jobs:
+                for job in [*self._jobs, *(chunk for chunk, _group in self._groups)]:
                     job.cancel()
                 raise
-        self._links()
-        self._finish_directories()
+        for kind, finish in (("hardlink", self._link), ("dir", self._finish_directory)):
+            for entry in self._late if self._late is not None else (entry for entry, _pieces in whole_entries(self._reader)):
+                if entry["type"] == kind:
+                    finish(entry)
         durable.sync_tree(self._target, "stage")
 
     def _full(self, path: str) -> str:
@@ -92,6 +105,10 @@ class FilesRestore:
                     large.end(self._jobs)
                     large = None
                 check_path(path, self._directories)
+            if kind in ("dir", "hardlink") and self._late is not None:
+                self._late.append(entry)
+                if len(self._late) > _LATE:
+                    self._late = None
             if kind == "dir":
                 self._directories.add(path)
                 if path:
@@ -103,7 +120,7 @@ class FilesRestore:
                 self._span(threads, large, pieces)
             elif kind == "file" and len(pieces) == 1 and pieces[0][0] == 0 and pieces[0][3] == entry["size"] and not entry.get("ranges"):
                 if group and group[-1][1][1] != pieces[0][1]:
-                    self._submit(threads, self._write_group, group)
+                    self._fetch_group(threads, group)
                     group = []
                 group.append((entry, pieces[0]))
             elif kind == "file":
@@ -114,7 +131,7 @@ class FilesRestore:
         if large is not None:
             large.end(self._jobs)
         if group:
-            self._submit(threads, self._write_group, group)
+            self._fetch_group(threads, group)
 
     def _span(self, threads: ThreadPoolExecutor, large: _LargeFile, pieces: list[list[int]]) -> None:
         for start in range(0, len(pieces), _SPAN_PIECES):
@@ -122,20 +139,31 @@ class FilesRestore:
             large.begin()
             self._submit(threads, large.write, part)
 
-    def _write_group(self, group: list[tuple[Entry, list[int]]]) -> None:
+    def _fetch_group(self, threads: ThreadPoolExecutor, group: list[tuple[Entry, list[int]]]) -> None:
+        self._groups.append((threads.submit(self._reader.chunk, group[0][1][1]), group))
+        self._write_groups(2 * self._context.workers)
+
+    def _write_groups(self, ahead: int) -> None:
+        """Create the files of the oldest groups, in this thread alone: two that create in one directory fight for its lock."""
+        while len(self._groups) > ahead:
+            chunk, group = self._groups.popleft()
+            self._write_group(memoryview(chunk.result()), group)
+
+    def _write_group(self, data: memoryview, group: list[tuple[Entry, list[int]]]) -> None:
         """Write small files that share one chunk."""
-        data = memoryview(self._reader.chunk(group[0][1][1]))
         for entry, (_at, _number, offset, length) in group:
             if offset < 0 or length < 0 or offset + length > len(data):
                 raise DamageError("tree refers beyond the end of a chunk", repr(entry["path"]), "choose another snapshot")
             full = self._full(entry["path"])
             faults.point("stage.write.before")
-            descriptor = os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            # the staged tree is closed to others (0700), so a file may have its own mode from the beginning
+            created = entry["mode"] & 0o777 & ~self._umask
+            descriptor = os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, created)
             try:
                 view = data[offset:offset + length]
                 while view:
                     view = view[os.write(descriptor, view):]
-                self.apply(entry, descriptor)
+                self.apply(entry, descriptor, created)
             finally:
                 os.close(descriptor)
             faults.point("stage.write.after")
@@ -153,26 +181,23 @@ class FilesRestore:
             raise DamageError(f"tree holds an unknown kind of entry {kind!r}", repr(entry["path"]), "choose another snapshot")
         self.apply(entry, full)
 
-    def _links(self) -> None:
-        for entry, _pieces in whole_entries(self._reader):
-            if entry["type"] == "hardlink":
-                check_path(entry["link"], self._directories)
-                os.link(self._full(entry["link"]), self._full(entry["path"]), follow_symlinks=False)
+    def _link(self, entry: Entry) -> None:
+        check_path(entry["link"], self._directories)
+        os.link(self._full(entry["link"]), self._full(entry["path"]), follow_symlinks=False)
 
-    def _finish_directories(self) -> None:
-        for entry, _pieces in whole_entries(self._reader):
-            if entry["type"] == "dir":
-                self.apply(entry, self._full(entry["path"]))
+    def _finish_directory(self, entry: Entry) -> None:
+        self.apply(entry, self._full(entry["path"]))
 
-    def apply(self, entry: Entry, target: int | str) -> None:
-        """Owner, mode, xattrs, times, in the order in which the kernel keeps them."""
+    def apply(self, entry: Entry, target: int | str, created: int = -1) -> None:
+        """Owner, mode, xattrs, times, in the order in which the kernel keeps them. ``created``: the mode it has already."""
         path = entry["path"]
         follow = isinstance(target, int)
         options: dict[str, Any] = {} if follow else {"follow_symlinks": False}
         try:
-            if entry["uid"] != self._uid or entry["gid"] not in self._gids or self._uid == 0 or entry["gid"] != os.getegid():
+            if entry["uid"] != self._uid or entry["gid"] != self._gid:
                 os.chown(target, entry["uid"], entry["gid"], **options)
-            if entry["type"] != "symlink":
+                created = -1  # a change of owner takes set-user-id away
+            if entry["type"] != "symlink" and entry["mode"] != created:
                 os.chmod(target, entry["mode"])
             for name, value in entry.get("xattrs", {}).items():
                 os.setxattr(target, name, base64.b64decode(value), **options)
@@ -240,39 +265,43 @@ class _LargeFile:
 # -- comparing
 
 
-def _file_hash(key: bytes, full: str, size: int) -> list[bytes]:
-    hashes = []
+def _hash_file(key: bytes, full: str) -> str:
+    """A file's content digest, block by block."""
+    hashes: list[bytes] = []
     descriptor = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        offset = 0
-        while offset < size or offset == 0:
-            data = os.pread(descriptor, BLOCK, offset)
+        while True:
+            data = os.read(descriptor, BLOCK)
+            if hashes and not data:
+                break
             hashes.append(keyed_hash(key, data))
-            offset += BLOCK
             if len(data) < BLOCK:
                 break
     finally:
         os.close(descriptor)
-    return hashes
+    return content_hash(key, hashes)
+
+
+def _hash_batch(context: Context, batch: list[tuple[Entry, str]]) -> list[Entry]:
+    """Settle the content digests of a batch; "" where an entry is no file to be read."""
+    for entry, full in batch:
+        if full:
+            entry["hash"] = _hash_file(context.digest_key, full)
+    context.progress.add(sum(entry["size"] for entry, full in batch if full), len(batch))
+    return [entry for entry, _full in batch]
 
 
 def actual_entries(context: Context, top: str) -> Iterator[Entry]:
-    """The entries of a live tree with content hashes, in order, hashed by many threads with bounded look-ahead."""
+    """The entries of a live tree with content digests, in order, hashed by many threads with bounded look-ahead."""
     links = HardLinks()
-    pending: deque[tuple[Entry, Future[list[bytes]] | None]] = deque()
-
-    def settle() -> Entry:
-        entry, future = pending.popleft()
-        if future is not None:
-            entry["hash"] = content_hash(context.digest_key, future.result())
-            context.progress.add(entry["size"], 1)
-        return entry
-
+    pending: deque[Future[list[Entry]]] = deque()
+    batch: list[tuple[Entry, str]] = []
+    size = 0
     with ThreadPoolExecutor(context.workers, thread_name_prefix="digest") as threads:
         try:
             for full, path, status in walk(top):
                 entry = describe(full, path, status)
-                future = None
+                read = ""
                 if entry["type"] == "socket":
                     continue
                 if entry["type"] == "file":
@@ -280,16 +309,20 @@ def actual_entries(context: Context, top: str) -> Iterator[Entry]:
                     if first is not None:
                         entry.update(type="hardlink", link=first)
                     else:
-                        future = threads.submit(_file_hash, context.digest_key, full, status.st_size)
-                pending.append((entry, future))
-                if len(pending) > 512:
-                    yield settle()
+                        read = full
+                        size += status.st_size
+                batch.append((entry, read))
+                if size >= BLOCK or len(batch) >= _BATCH:
+                    pending.append(threads.submit(_hash_batch, context, batch))
+                    batch, size = [], 0
+                if len(pending) > 4 * context.workers:
+                    yield from pending.popleft().result()
+            pending.append(threads.submit(_hash_batch, context, batch))
             while pending:
-                yield settle()
+                yield from pending.popleft().result()
         finally:
-            for _entry, future in pending:
-                if future is not None:
-                    future.cancel()
+            for future in pending:
+                future.cancel()
 
 
 def compare_tree(context: Context, tree: TreeReader, top: str) -> Comparison:
