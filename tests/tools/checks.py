@@ -148,6 +148,8 @@ def run_command(argv: list[str], check: Check, log: Path, live: bool, deadline: 
             raise
         finally:
             watchdog.cancel()
+            if process.stdout is not None:
+                process.stdout.close()
     return (124, f"stopped after {check.limit} s") if timed_out.is_set() else (code, "")
 
 
