@@ -78,8 +78,10 @@ class FilesRestore:
                 while self._jobs:
                     self._jobs.popleft().result()
             except BaseException:
-                for job in [*self._jobs, *(chunk for chunk, _group in self._groups)]:
+                for job in self._jobs:
                     job.cancel()
+                for chunk, _group in self._groups:
+                    chunk.cancel()
                 raise
         for kind, finish in (("hardlink", self._link), ("dir", self._finish_directory)):
             for entry in self._late if self._late is not None else (entry for entry, _pieces in whole_entries(self._reader)):
