@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import evidence, gates, words
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.actions import RunActionBase, run_directory
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.actions import Leash, RunActionBase, run_directory
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 _TOUCHED = {
@@ -64,9 +64,11 @@ class ActionModule(RunActionBase):
         begin, shown = time.monotonic(), None
         since = {item["service"]: begin for item in wanted}
         waited: dict[str, float] = {}
+        leash = Leash()
         pause = min(max(args["poll"], 0.02), 5.0)
         picked = set(run.picked())
         while True:
+            leash.check()
             states = {name: (run.state(name) if name in picked else None) for name in since}
             decision = gates.decide(args["waits"], wanted, states, tuple(args["open_on"]))
             now, pending = time.monotonic(), {item["service"] for item in decision.pending}

@@ -38,7 +38,7 @@ _SPEC: dict[str, dict[str, Any]] = {
     "event": {"type": "str", "choices": ["start", "end"], "default": "start"},
     "outcome": {"type": "str", "choices": ["done", "failed"], "default": "done"},
     "verdict": {"type": "str"},
-    "message": {"type": "str", "default": ""},
+    "text": {"type": "str", "default": ""},
     "remedy": {"type": "str", "default": ""},
     "degraded_by": {"type": "list", "elements": "str"},
     "subject": {"type": "str"},
@@ -108,13 +108,13 @@ class ActionModule(RunActionBase):
         self._keep(run, args)
         if args.get("degraded_by"):
             run.degraded(args["service"], args["degraded_by"])
-        state = run.verdict(args["service"], args["verdict"], args["message"], args["remedy"])
+        state = run.verdict(args["service"], args["verdict"], args["text"], args["remedy"])
         return {key: state.get(key) for key in ("verdict", "message", "remedy", "root")}
 
     def _note(self, run: RunDirectory, args: dict[str, Any]) -> dict[str, Any]:
         self._keep(run, args)
-        if args["message"]:
-            run.journal().append("note", args["service"], args.get("phase") or "", {"message": words.one_line(args["message"])})
+        if args["text"]:
+            run.journal().append("note", args["service"], args.get("phase") or "", {"message": words.one_line(args["text"])})
         return {}
 
     def _keep(self, run: RunDirectory, args: dict[str, Any]) -> None:
@@ -130,7 +130,7 @@ class ActionModule(RunActionBase):
 
     def _human_wait(self, run: RunDirectory, args: dict[str, Any]) -> dict[str, Any]:
         run.mark(args.get("service") or "", "plan", "human_start" if args["event"] == "start" else "human_end")
-        run.journal().append(f"human_wait_{args['event']}", args.get("service") or "", data={"message": words.one_line(args["message"])})
+        run.journal().append(f"human_wait_{args['event']}", args.get("service") or "", data={"message": words.one_line(args["text"])})
         return {}
 
     def _finish(self, run: RunDirectory, args: dict[str, Any]) -> dict[str, Any]:

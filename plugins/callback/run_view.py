@@ -10,7 +10,7 @@ type: aggregate
 short_description: Shows a run live and ends it with a time-line
 version_added: 0.1.0
 author:
-  - Lifeboat contributors
+  - Lifeboat contributors (@lifeboat-recovery)
 description:
   - Shows one line per service when something changed, with its phase, bytes, rate, time and what it waits for, and ends with a
     time-line of measured times. Lines are appended and never rewritten, so a log reads like the screen.

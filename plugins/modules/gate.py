@@ -12,7 +12,7 @@ module: gate
 short_description: Wait until the services that a service depends on are ready
 version_added: 0.1.0
 author:
-  - Lifeboat contributors
+  - Lifeboat contributors (@lifeboat-recovery)
 description:
   - Blocks until the gate of a service opens, or fails and names the service that is the root of the trouble.
   - Reads the run directory on the controller only; nothing runs on the host of the service.

@@ -12,7 +12,7 @@ module: run_state
 short_description: Begin a run, note where its services stand, and finish it
 version_added: 0.1.0
 author:
-  - Lifeboat contributors
+  - Lifeboat contributors (@lifeboat-recovery)
 description:
   - Keeps the run directory on the controller. There are C(plan.json), the state of every service, the journal, the times,
     and at the end C(run.json) and C(report.html).
@@ -24,7 +24,7 @@ options:
         Former runs of the same verb and ecosystem that have no end, and whose controller process is gone, are sealed as interrupted.
       - V(phase) starts or ends a phase of a service; starting one ends the one before.
       - V(verdict) gives a service its verdict. The first verdict stands; a later one changes nothing and the first is returned.
-      - V(note) keeps what a module answered, and O(message) in the journal.
+      - V(note) keeps what a module answered, and O(text) in the journal.
       - V(human_wait) starts or ends a time in which the run waits for people; it is shown apart.
       - V(finish) seals the run, gives every picked service without a verdict the verdict V(failed), and decides.
         With O(service) the task fails when that service did not succeed, without it when the run did not.
@@ -108,7 +108,7 @@ options:
       - The verdict, for V(verdict). A word that is not in the closed list counts as V(failed).
       - V(verified) and V(restored) become V(degraded) when the gate let the service pass with a soft requirement down.
     type: str
-  message:
+  text:
     description:
       - Why, in one line. The default for V(failed) is what the last failed module of the service said.
     type: str
@@ -230,7 +230,7 @@ def main() -> None:
         "event": {"type": "str", "choices": ["start", "end"], "default": "start"},
         "outcome": {"type": "str", "choices": ["done", "failed"], "default": "done"},
         "verdict": {"type": "str"},
-        "message": {"type": "str", "default": ""},
+        "text": {"type": "str", "default": ""},
         "remedy": {"type": "str", "default": ""},
         "degraded_by": {"type": "list", "elements": "str"},
         "subject": {"type": "str"},

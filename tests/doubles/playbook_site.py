@@ -59,12 +59,15 @@ class Site:
     def environment(self) -> dict[str, str]:
         config = self.folder / "ansible.cfg"
         config.write_text(
-            "[defaults]\ninternal_poll_interval = 0.05\nretry_files_enabled = false\nlocalhost_warning = false\ndisplay_ok_hosts = false\ndisplay_skipped_hosts = false\n"
+            "[defaults]\ninternal_poll_interval = 0.05\nretry_files_enabled = false\nlocalhost_warning = false\n"
+            "display_ok_hosts = false\ndisplay_skipped_hosts = false\n"
             f"collections_path = {ROOT / '.dev'}\nlocal_tmp = {self.folder / 'tmp'}\nremote_tmp = {self.folder / 'tmp'}\n"
             + ("callbacks_enabled = lifeboat.recovery.run_view\n" if self.view else "")
         )
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "LIFEBOAT_"))}
-        return {**kept, "ANSIBLE_CONFIG": str(config), "HOME": str(self.folder), "ANSIBLE_HOME": str(self.folder / ".ansible"), "NO_COLOR": "1"}
+        return {
+            **kept, "ANSIBLE_CONFIG": str(config), "HOME": str(self.folder), "ANSIBLE_HOME": str(self.folder / ".ansible"), "NO_COLOR": "1",
+        }
 
     def inventory(self, graph: dict[str, list[str]], remote: tuple[str, ...] = ()) -> Path:
         # the order of the inventory is not the order of the run
@@ -85,8 +88,8 @@ class Site:
         ]
 
     def play(
-        self, playbook: str = "run.yml", graph: Optional[dict[str, list[str]]] = None, forks: int = 12, remote: tuple[str, ...] = (), more: tuple[str, ...] = (),
-        **variables: Any,
+        self, playbook: str = "run.yml", graph: Optional[dict[str, list[str]]] = None, forks: int = 12, remote: tuple[str, ...] = (),
+        more: tuple[str, ...] = (), **variables: Any,
     ) -> Outcome:
         graph = GRAPH if graph is None else graph
         command = self.command(playbook, self.inventory(graph, remote), forks, {"fake_plan": plan_of(graph), "fake_remote": list(remote), **variables}, *more)

@@ -14,14 +14,22 @@ from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory im
 
 RUN = "20300131T120000Z-restore-0a1b2c"
 BEGAN = 1896091200.0  # 2030-01-31T12:00:00Z
+_ORDER = ("preflight", "stage", "stop", "cutover", "start", "health", "invariants", "protect")
+
+
+def _seconds(*values: float) -> dict[str, float]:
+    """Seconds of each phase; 0 for one that the service does not go through."""
+    return {phase: value for phase, value in zip(_ORDER, values) if value}
+
+
 #: service -> (requirements, source, bytes, seconds of each phase)
 SHOP: dict[str, tuple[list[str], str, int, dict[str, float]]] = {
-    "identity": ([], "db", 310 << 20, {"preflight": 0.9, "stage": 6.1, "stop": 0.7, "cutover": 0.6, "start": 1.2, "health": 0.8, "invariants": 0.4, "protect": 0.5}),
-    "inventory": ([], "db", 920 << 20, {"preflight": 1.0, "stage": 11.4, "stop": 0.6, "cutover": 0.7, "start": 1.1, "health": 0.5, "invariants": 0.9, "protect": 0.5}),
-    "orders": (["identity", "inventory"], "db", 3 << 30, {"preflight": 1.1, "stage": 19.8, "stop": 0.9, "cutover": 1.4, "start": 2.3, "health": 1.7, "invariants": 1.6, "protect": 0.8}),
-    "payments": (["orders"], "db", 1 << 30, {"preflight": 1.0, "stage": 9.7, "stop": 0.8, "cutover": 0.8, "start": 1.5, "health": 0.9, "invariants": 0.7, "protect": 0.4}),
-    "sessions": (["identity"], "cache", 64 << 20, {"preflight": 0.8, "stage": 1.4, "stop": 0.3, "cutover": 0.2, "start": 0.4, "health": 0.3, "invariants": 0.2, "protect": 0.2}),
-    "gateway": (["orders", "payments", "~sessions"], "", 0, {"preflight": 0.5, "stop": 0.4, "start": 0.9, "health": 1.1, "invariants": 0.3}),
+    "identity": ([], "db", 310 << 20, _seconds(0.9, 6.1, 0.7, 0.6, 1.2, 0.8, 0.4, 0.5)),
+    "inventory": ([], "db", 920 << 20, _seconds(1.0, 11.4, 0.6, 0.7, 1.1, 0.5, 0.9, 0.5)),
+    "orders": (["identity", "inventory"], "db", 3 << 30, _seconds(1.1, 19.8, 0.9, 1.4, 2.3, 1.7, 1.6, 0.8)),
+    "payments": (["orders"], "db", 1 << 30, _seconds(1.0, 9.7, 0.8, 0.8, 1.5, 0.9, 0.7, 0.4)),
+    "sessions": (["identity"], "cache", 64 << 20, _seconds(0.8, 1.4, 0.3, 0.2, 0.4, 0.3, 0.2, 0.2)),
+    "gateway": (["orders", "payments", "~sessions"], "", 0, _seconds(0.5, 0, 0.4, 0, 0.9, 1.1, 0.3, 0)),
 }
 
 
@@ -33,7 +41,8 @@ def plan() -> dict[str, Any]:
             name: {
                 "requires": [{"service": one.lstrip("~"), "kind": "soft" if one[0] == "~" else "hard", "picked": True} for one in needs],
                 "waits_for": [{"service": one.lstrip("~"), "kind": "soft" if one[0] == "~" else "hard"} for one in needs],
-                "sources": [source] if source else [], "bytes": size, "rto": 90, "resolution": {"point": "20300131T060000Z-backup-ffee00", "time": "2030-01-31T06:00:00Z"},
+                "sources": [source] if source else [], "bytes": size, "rto": 90,
+                "resolution": {"point": "20300131T060000Z-backup-ffee00", "time": "2030-01-31T06:00:00Z"},
             } for name, (needs, source, size, _phases) in SHOP.items()
         },
     }
@@ -67,14 +76,19 @@ def ledger(service: str, source: str, upto: str) -> list[dict[str, Any]]:
     return found
 
 
-def make(folder: str, fail: str = "", text: str = "GET http://127.0.0.1:8081/health answered 503", check: str = "every payment has its order") -> RunDirectory:
+def make(
+    folder: str, fail: str = "", text: str = "GET http://127.0.0.1:8081/health answered 503", check: str = "every payment has its order",
+) -> RunDirectory:
     """Write the run. ``fail``: the service whose health fails. ``text`` and ``check`` may be as hostile as you like."""
     run = RunDirectory(os.path.join(folder, RUN))
     run.make()
     document = {
         **plan(), "schema": "lifeboat.plan/1", "picked": list(SHOP), "check": False, "ecosystem": "shop", "resumes": [],
         "incident_started": {"time": "2030-01-31T11:59:30Z", "source": "lifeboat_incident_started"}, "invocation": {"catalog": "shop.catalog.yml"},
-        "run": {"id": RUN, "verb": "restore", "controller": "ops1", "user": "anna", "pid": 4711, "pid_started": "1", "boot": "b", "started": words.iso(BEGAN), "resumes": None},
+        "run": {
+            "id": RUN, "verb": "restore", "controller": "ops1", "user": "anna", "pid": 4711, "pid_started": "1", "boot": "b",
+            "started": words.iso(BEGAN), "resumes": None,
+        },
     }
     files.replace_json(run.file("plan.json"), document)
     run.journal().append("begun", data={"picked": list(SHOP)})
@@ -132,14 +146,17 @@ def make(folder: str, fail: str = "", text: str = "GET http://127.0.0.1:8081/hea
         mark(run, name, "verdict", "verdict", now, outcome=verdict)
         ended[name] = now
         state.update(
-            phase="health" if name == fail else "gate" if verdict == "blocked" else "protect", verdict=verdict, message=words.one_line(message), remedy=remedy,
-            root=root, failed_phase="health" if name == fail else "gate" if verdict == "blocked" else None, done=["stage", "stop", *(["start"] if verdict == "verified" else [])],
+            phase="health" if name == fail else "gate" if verdict == "blocked" else "protect",
+            verdict=verdict, message=words.one_line(message), remedy=remedy, root=root,
+            failed_phase="health" if name == fail else "gate" if verdict == "blocked" else None,
+            done=["stage", "stop", *(["start"] if verdict == "verified" else [])],
         )
         files.replace_json(run.file("state", name + ".json"), state)
         run.journal().append("verdict", name, "", {"verdict": verdict})
         if source:
             run.collect(name, ledger(name, source, "stage.verified" if verdict == "blocked" else "restore.live"))
-            run.keep(name, "staged", {"changed": True, "noop": False, "sources": {source: {"state": "staged", "bytes": size, "type": "redis" if source == "cache" else "postgresql_database"}}})
+            kind = "redis" if source == "cache" else "postgresql_database"
+            run.keep(name, "staged", {"changed": True, "noop": False, "sources": {source: {"state": "staged", "bytes": size, "type": kind}}})
         if verdict == "verified" or name == fail:
             run.keep(name, "checks", {"results": [
                 {"kind": "health", "name": f"http 127.0.0.1/{name}", "ok": name != fail, "detail": "" if name != fail else text, "seconds": 0.012},

@@ -20,10 +20,11 @@ import threading
 import time
 from typing import Any, Callable, Iterator, Optional
 
+from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError, SourceError
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import lines, presence, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
@@ -33,7 +34,9 @@ display = Display()
 JOB_TIMEOUT = 86400
 #: Seconds between lines when the live view does not run.
 _LINE_EVERY = 2.0
-_CUT = "--8<--lifeboat--"
+_CUT = "==lifeboat-cut=="
+#: Seconds during which a host may be out of reach while its job runs on.
+_PATIENCE = 60.0
 #: Facts of an answer that run.json and the report are made of; the rest (diff, invocation, ledger) is not kept.
 _NOT_KEPT = ("ledger", "invocation", "diff", "exception", "deprecations")
 
@@ -42,6 +45,18 @@ def run_directory(run: Any, path: Any = None) -> Optional[RunDirectory]:
     """The run directory a task belongs to: its ``run_dir``, else ``directory`` of its ``run``; None when it belongs to none."""
     found = path or (run.get("directory") if isinstance(run, dict) else None)
     return RunDirectory(str(found)) if found else None
+
+
+class Leash:
+    """Ties a waiting worker to its ansible-playbook: were that killed, the worker would wait for ever and answer nobody."""
+
+    def __init__(self) -> None:
+        self._parent = os.getppid()
+
+    def check(self) -> None:
+        """End this worker, with its clean-up, when ansible-playbook is gone."""
+        if os.getppid() != self._parent:
+            raise SystemExit("ansible-playbook is gone")
 
 
 class RunActionBase(ActionBase):  # type: ignore[misc]
@@ -156,9 +171,22 @@ class LongModule(RunActionBase):
             return dict(job)
         results, pause = str(job["results_file"]), 0.2
         try:
-            removed = False
+            removed, leash = False, Leash()
+            deadline, reached = time.monotonic() + timeout + _PATIENCE, time.monotonic()
             while True:
-                counters, finished = self._look(script, results)
+                leash.check()
+                try:
+                    counters, finished = self._look(script, results)
+                    reached = time.monotonic()
+                except AnsibleConnectionFailure:
+                    if time.monotonic() - reached > _PATIENCE:
+                        raise
+                    counters, finished = None, False
+                if time.monotonic() > deadline:
+                    raise SourceError(
+                        f"the job did not end within {timeout} s", f"{self.MODULE} of {service}",
+                        "look with the status playbook; the time is lifeboat_job_timeout",
+                    )
                 if tell(counters) and not removed:
                     # the engine works, so the module was read: its file holds the arguments and is not left lying about
                     self._forget(folder, "")
@@ -181,7 +209,9 @@ class LongModule(RunActionBase):
         """(progress counters or None, whether the job ended), with one command."""
         command = script + (f"; echo; echo {_CUT}; head -c 120 {shlex.quote(results)}" if results else "")
         found = self._low_level_execute_command(command)
-        text, _cut, head = str(found.get("stdout") or "").partition(_CUT)
+        text, cut, head = str(found.get("stdout") or "").partition(_CUT)
+        if results and not cut:
+            raise AnsibleConnectionFailure(f"the host did not answer: {words.one_line(found.get('stderr') or found.get('msg') or '', 200)}")
         counters = None
         with contextlib.suppress(ValueError, RecursionError):
             counters = json.loads(text)

@@ -122,5 +122,3 @@ def opening(run: RunDirectory) -> str:
     """The line that begins the view."""
     owner = run.run
     return f"{owner.get('verb')} {owner.get('id')}: {len(run.picked())} services; run directory {run.path}"
-
-

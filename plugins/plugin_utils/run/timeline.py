@@ -24,11 +24,11 @@ _NAMES = {"island": "waits", "gate": "waits", "protect": "re-protect", "start": 
 _WEIGHT = {".": 0.25, "C": 3.0}
 
 
-def bar(phases: list[dict[str, Any]], total: float, width: int) -> str:
+def strip(phases: list[dict[str, Any]], total: float, width: int) -> str:
     """One service's bar of ``width`` characters over ``total`` seconds: per cell the phase that filled most of it."""
     if total <= 0 or width < 1:
         return " " * max(0, width)
-    share: list[dict[str, float]] = [{} for _ in range(width)]
+    share: list[dict[str, float]] = [{} for _cell in range(width)]
     for phase in phases:
         letter = LETTERS.get(phase["name"], "?")
         begin = min(max(0.0, phase["offset"]) / total * width, width - 1e-9)
@@ -74,7 +74,7 @@ def render(document: dict[str, Any], width: int = 100) -> str:
         used += [phase["name"] for phase in item["phases"] if phase["name"] not in used]
         verdict = str(item["verdict"] or "running")
         lines.append(
-            f"{_cut(words.one_line(name), name_width):<{name_width}} |{bar(item['phases'], total, room)}| {verdict:<12}{words.duration(item['seconds']):>8}"
+            f"{_cut(words.one_line(name), name_width):<{name_width}} |{strip(item['phases'], total, room)}| {verdict:<12}{words.duration(item['seconds']):>8}"
         )
     scale = axis(total, room).split("\n")
     lines += [" " * (name_width + 2) + text for text in scale]

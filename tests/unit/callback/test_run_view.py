@@ -33,7 +33,10 @@ def view(run: RunDirectory) -> lines.View:
 
 
 def counters(done: int, total: int = 0, **more: Any) -> dict[str, Any]:
-    return {"service": "orders", "phase": "stage", "detail": "", "bytes_done": done, "bytes_total": total, "items_done": 0, "started": 50.0, "updated": 54.0, **more}
+    return {
+        "service": "orders", "phase": "stage", "detail": "", "bytes_done": done, "bytes_total": total, "items_done": 0, "started": 50.0, "updated": 54.0,
+        **more,
+    }
 
 
 def test_a_phase_is_told_once(run: RunDirectory, view: lines.View) -> None:
@@ -107,13 +110,16 @@ def callback(monkeypatch: pytest.MonkeyPatch) -> Iterator[run_view.CallbackModul
 
 def result(run: RunDirectory, **answer: Any) -> Any:
     host = SimpleNamespace(get_name=lambda: "orders")
-    return SimpleNamespace(result={"run_dir": run.path, "plan_file": run.file("plan.json"), **answer}, host=host, task=SimpleNamespace(ignore_unreachable=False))
+    told = {"run_dir": run.path, "plan_file": run.file("plan.json"), **answer}
+    return SimpleNamespace(result=told, host=host, task=SimpleNamespace(ignore_unreachable=False))
 
 
 STATS = SimpleNamespace(failures={}, dark={})
 
 
-@pytest.mark.parametrize(("verdicts", "code"), [(("verified", "verified"), 0), (("verified", "degraded"), 2), (("verified", "blocked"), 3), (("verified", ""), 3)])
+@pytest.mark.parametrize(("verdicts", "code"), [
+    (("verified", "verified"), 0), (("verified", "degraded"), 2), (("verified", "blocked"), 3), (("verified", ""), 3),
+])
 def test_the_process_gets_the_exit_code_of_the_run(callback: Any, run: RunDirectory, verdicts: tuple[str, str], code: int) -> None:
     callback.v2_runner_on_ok(result(run))
     for name, verdict in zip(("orders", "payments"), verdicts):

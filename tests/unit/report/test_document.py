@@ -109,13 +109,17 @@ def test_an_altered_ledger_entry_is_a_problem_of_the_service() -> None:
     assert evidence.chain_state(cut)["whole"]
 
 
-@pytest.mark.parametrize("junk", [None, 5, "x", [], {}, [None], {"sources": 5}, {"results": 5}, {"results": [5]}, {"findings": 5}, {"sources": [5], "warnings": 7}])
+@pytest.mark.parametrize("junk", [
+    None, 5, "x", [], {}, [None], {"sources": 5}, {"results": 5}, {"results": [5]}, {"findings": 5}, {"sources": [5], "warnings": 7},
+])
 def test_whatever_a_module_answers_can_be_read(junk: Any) -> None:
     kept = {"staged": junk, "checks": junk, "live": junk}
     assert isinstance(evidence.sources(kept, []), dict) and isinstance(evidence.checks(kept), list) and isinstance(evidence.findings(kept), list)
     assert evidence.touched({}, kept, [{"event": None, "data": 5}], set(), "r") in ("untouched",)
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.004, "0.00 s"), (9.99, "9.99 s"), (9.999, "10.0 s"), (59.96, "60.0 s"), (245.2, "4m05s"), (7400, "2h03m"), (None, "-")])
+@pytest.mark.parametrize(("value", "text"), [
+    (0.004, "0.00 s"), (9.99, "9.99 s"), (9.999, "10.0 s"), (59.96, "60.0 s"), (245.2, "4m05s"), (7400, "2h03m"), (None, "-"),
+])
 def test_durations_for_people(value: Any, text: str) -> None:
     assert words.duration(value) == text

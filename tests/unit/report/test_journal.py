@@ -94,7 +94,7 @@ def test_nothing_is_appended_to_an_altered_journal_whose_end_is_torn_too(path: s
 
 def test_many_processes_make_one_chain(path: str) -> None:
     context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=fill, args=(path, 10)) for _ in range(6)]
+    workers = [context.Process(target=fill, args=(path, 10)) for _n in range(6)]
     for worker in workers:
         worker.start()
     for worker in workers:

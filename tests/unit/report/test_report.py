@@ -74,7 +74,8 @@ def test_hostile_text_is_shown_and_not_obeyed(hostile: str) -> None:
 def test_the_page_tells_everything(tmp_path: Path) -> None:
     page = Page(Path(run_sample.render(str(tmp_path), fail="orders")).read_text())
     for expected in (
-        "Not every service reached its goal", "Root cause and what to do", "blocks payments, gateway", "lifeboat.recovery.rollback", "Time-line", "Verdicts", "Proof",
+        "Not every service reached its goal", "Root cause and what to do", "blocks payments, gateway", "lifeboat.recovery.rollback",
+        "Time-line", "Verdicts", "Proof",
         "orders.db-000007-1a2b3c4d", "chain intact", "Seconds per phase", "every payment has its order", "stopped; data not touched", "RTO",
     ):
         assert expected in page.text, expected

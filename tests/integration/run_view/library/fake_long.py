@@ -2,6 +2,7 @@
 # Copyright (c) Lifeboat contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: E402
 
 from __future__ import annotations
 
