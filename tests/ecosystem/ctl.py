@@ -156,13 +156,13 @@ def _stop(options: argparse.Namespace) -> None:
         print(f"{name}: {'stopped' if did else 'was not running'}")
 
 
-def _stop_named(home: Home, names: list[str]) -> dict[str, bool]:
+def _stop_named(home: Home, names: list[str], keep: bool = True) -> dict[str, bool]:
     from shop import apps, stores
 
     named_stores, named_services = _split(names)
     with ThreadPoolExecutor(len(NAMES)) as pool:
         stopped = dict(zip(named_services, pool.map(lambda service: apps.stop(home, service), named_services)))
-        stopped.update(zip(named_stores, pool.map(lambda store: stores.stop(home, store), named_stores)))
+        stopped.update(zip(named_stores, pool.map(lambda store: stores.stop(home, store, keep), named_stores)))
     return stopped
 
 
@@ -233,7 +233,7 @@ def _down(options: argparse.Namespace) -> None:
             raise ShopError(f"not the home of a shop, not deleted: {options.home}; delete it by hand")
         return
     home = Home(options.home)
-    stopped = _stop_named(home, [])
+    stopped = _stop_named(home, [], keep=not options.purge)
     if options.purge:
         shutil.rmtree(home.path)
     print(f"stopped {sum(stopped.values())}, nothing of {home.path} runs" + (", deleted" if options.purge else ""))

@@ -47,7 +47,10 @@ def drive(home: Home, seconds: float, seed: int, threads: int) -> dict[str, Any]
 
 def _latency(times: list[float]) -> dict[str, Any]:
     ordered = sorted(times)
-    at = lambda share: round(1000 * ordered[min(int(len(ordered) * share), len(ordered) - 1)], 1)  # noqa: E731
+
+    def at(share: float) -> float:
+        return round(1000 * ordered[min(int(len(ordered) * share), len(ordered) - 1)], 1)
+
     return {"count": len(ordered), "p50_ms": at(0.5), "p95_ms": at(0.95), "max_ms": at(1)}
 
 

@@ -89,15 +89,15 @@ def _forget_unreaped(data: Path) -> None:
             lock.unlink()
 
 
-def stop(home: Home, store: str) -> bool:
-    """Stop a store cleanly and wait for its end; False if it was not running."""
+def stop(home: Home, store: str, keep: bool = True) -> bool:
+    """Stop a store and wait for its end; False if it was not running. keep: cleanly, with all it holds written."""
     with processes.locked(home, store):
         process = processes.find(home, store)
         if process is None:
             processes.forget(home, store)
             return False
-        # Fast shutdown for PostgreSQL, shutdown with save for Redis.
-        polite = signal.SIGINT if store in CLUSTERS else signal.SIGTERM
+        # Fast shutdown for PostgreSQL, shutdown with save for Redis; immediate shutdown where nothing is to be kept.
+        polite = signal.SIGTERM if store not in CLUSTERS else signal.SIGINT if keep else signal.SIGQUIT
         if not processes.end(process, polite, STOP_SECONDS) and not processes.end(process, signal.SIGKILL, 10):
             raise ShopError(f"{store} does not end: pid {process.pid}; see {home.log(store)}")
         processes.forget(home, store)

@@ -26,6 +26,13 @@ def shop() -> Iterator[Shop]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def lasting() -> Iterator[Shop]:
+    """For tests that leave everything running as it was."""
+    with Shop() as running:
+        yield running
+
+
 def test_the_life_of_a_shop(shop: Shop) -> None:
     loaded = json.loads(shop.do("load", "--size", "10MB", "--seed", "7"))
     assert 7e6 < loaded["bytes"] < 15e6
@@ -74,29 +81,29 @@ def test_the_life_of_a_shop(shop: Shop) -> None:
     assert shop.run("status").returncode == 3
 
 
-def test_commands_may_be_repeated(shop: Shop) -> None:
-    pids = shop.pids()
+def test_commands_may_be_repeated(lasting: Shop) -> None:
+    pids = lasting.pids()
     assert set(pids) == {*SERVICES, *STORES}
-    assert "started" not in shop.do("start")
-    assert shop.pids() == pids
-    assert shop.do("stop", "orders", "redis").count("stopped") == 2
-    assert shop.do("stop", "orders").strip() == "orders: was not running"
-    assert shop.run("status", "orders").returncode == 3 and shop.run("status", "identity", "pg-orders").returncode == 0
-    assert shop.get("gateway", "/health") == (503, {"service": "gateway", "status": "failing", "reason": "orders does not answer: ConnectionRefusedError"})
-    shop.do("start", "orders", "redis")
-    assert shop.get("gateway", "/health")[0] == 200
-    assert {name: pid for name, pid in shop.pids().items() if name not in ("orders", "redis")} == {
+    assert "started" not in lasting.do("start")
+    assert lasting.pids() == pids
+    assert lasting.do("stop", "orders", "redis").count("stopped") == 2
+    assert lasting.do("stop", "orders").strip() == "orders: was not running"
+    assert lasting.run("status", "orders").returncode == 3 and lasting.run("status", "identity", "pg-orders").returncode == 0
+    assert lasting.get("gateway", "/health") == (503, {"service": "gateway", "status": "failing", "reason": "orders does not answer: ConnectionRefusedError"})
+    lasting.do("start", "orders", "redis")
+    assert lasting.get("gateway", "/health")[0] == 200
+    assert {name: pid for name, pid in lasting.pids().items() if name not in ("orders", "redis")} == {
         name: pid for name, pid in pids.items() if name not in ("orders", "redis")
     }
     # A pid that now belongs to somebody else is neither the store nor touched.
-    (shop.home / "run" / "gateway.pid").write_text(json.dumps({"pid": os.getpid(), "started": 1}), encoding="ascii")
-    assert shop.run("status", "gateway").returncode == 3
-    refused = shop.run("start", "gateway")
+    (lasting.home / "run" / "gateway.pid").write_text(json.dumps({"pid": os.getpid(), "started": 1}), encoding="ascii")
+    assert lasting.run("status", "gateway").returncode == 3
+    refused = lasting.run("start", "gateway")
     assert refused.returncode == 1 and "port of gateway is in use" in refused.stderr
-    (shop.home / "run" / "gateway.pid").write_text(json.dumps({"pid": pids["gateway"], "started": _started(pids["gateway"])}), encoding="ascii")
-    assert shop.run("setup").returncode == 1
+    (lasting.home / "run" / "gateway.pid").write_text(json.dumps({"pid": pids["gateway"], "started": _started(pids["gateway"])}), encoding="ascii")
+    assert lasting.run("setup").returncode == 1
     for store in STORES:
-        result = shop.run("provision", store)
+        result = lasting.run("provision", store)
         assert result.returncode == 1 and "has a data directory already" in result.stderr
 
 
@@ -116,17 +123,17 @@ def test_a_provisioned_server_is_empty_and_otherwise_the_same(shop: Shop) -> Non
     assert after["databases"]["orders"] == {"absent": "there is no such database"}
 
 
-def test_processes_run_as_an_ordinary_user_and_secrets_are_closed(shop: Shop) -> None:
-    wanted = os.geteuid() or pwd.getpwnam(shop.variables["user"]).pw_uid
+def test_processes_run_as_an_ordinary_user_and_secrets_are_closed(lasting: Shop) -> None:
+    wanted = os.geteuid() or pwd.getpwnam(lasting.variables["user"]).pw_uid
     assert wanted != 0
-    assert {name: os.stat(f"/proc/{pid}").st_uid for name, pid in shop.pids().items()} == dict.fromkeys(shop.pids(), wanted)
+    assert {name: os.stat(f"/proc/{pid}").st_uid for name, pid in lasting.pids().items()} == dict.fromkeys(lasting.pids(), wanted)
     for name in ("credentials.yml", "pgpass", "conf/postgres.password", "conf/postgres.verifier", "conf/redis.password", "conf/redis.conf"):
-        assert (shop.home / name).stat().st_mode & 0o077 == 0, name
-    secrets = [line.split(": ", 1)[1].strip('"\n') for line in (shop.home / "credentials.yml").read_text(encoding="utf-8").splitlines()]
-    for path in ("variables.yml", *[f"log/{name}" for name in os.listdir(shop.home / "log")]):
-        text = (shop.home / path).read_text(encoding="utf-8", errors="replace")
+        assert (lasting.home / name).stat().st_mode & 0o077 == 0, name
+    secrets = [line.split(": ", 1)[1].strip('"\n') for line in (lasting.home / "credentials.yml").read_text(encoding="utf-8").splitlines()]
+    for path in ("variables.yml", *[f"log/{name}" for name in os.listdir(lasting.home / "log")]):
+        text = (lasting.home / path).read_text(encoding="utf-8", errors="replace")
         assert not any(secret in text for secret in secrets), path
-    for pid in shop.pids().values():
+    for pid in lasting.pids().values():
         line = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
         assert not any(secret in line for secret in secrets)
 

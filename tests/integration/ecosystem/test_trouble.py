@@ -12,6 +12,7 @@ import subprocess
 import sys
 from typing import Any, Iterator
 
+import psycopg2
 import pytest
 
 from ansible_collections.lifeboat.recovery.tests.lab.shop import CTL, LIMIT, Shop
@@ -21,6 +22,14 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 @pytest.fixture
 def shop() -> Iterator[Shop]:
+    with Shop() as running:
+        running.do("load", "--size", "2MB")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def lasting() -> Iterator[Shop]:
+    """For tests that leave all services running."""
     with Shop() as running:
         running.do("load", "--size", "2MB")
         yield running
@@ -62,11 +71,11 @@ def test_audits_notice_what_is_wrong(shop: Shop) -> None:
     assert shop.get("inventory", "/audit")[1]["ok"] is False
 
 
-def test_refusals_of_a_service_are_no_failures(shop: Shop) -> None:
-    assert shop.get("orders", "/orders/1")[0] == 404
-    assert shop.get("sessions", f"/sessions/{'0' * 32}")[0] == 401
-    assert shop.get("gateway", "/nowhere")[0] == 404
-    assert shop.get("gateway", "/health")[0] == 200
+def test_refusals_of_a_service_are_no_failures(lasting: Shop) -> None:
+    assert lasting.get("orders", "/orders/1")[0] == 404
+    assert lasting.get("sessions", f"/sessions/{'0' * 32}")[0] == 401
+    assert lasting.get("gateway", "/nowhere")[0] == 404
+    assert lasting.get("gateway", "/health")[0] == 200
 
 
 _NEVER_REAPS = f"""
@@ -88,9 +97,10 @@ def test_a_killed_store_starts_again_where_nobody_clears_away_the_dead(shop: Sho
     assert shop.left_running() == []
 
 
-def test_the_driver_reports_a_shop_that_is_down_and_ends_in_time(shop: Shop) -> None:
-    shop.do("stop", "orders")
-    result = shop.run("drive", "--seconds", "1")
+def test_the_driver_reports_a_shop_that_is_down_and_ends_in_time(lasting: Shop) -> None:
+    lasting.do("stop", "orders")
+    result = lasting.run("drive", "--seconds", "1")
     told = json.loads(result.stdout)
     assert result.returncode == 1 and told["errors"] > 0 and any("orders" in error for error in told["first_errors"])
-    assert shop.run("drive", "--seconds", "1", "--allow-errors").returncode == 0
+    assert lasting.run("drive", "--seconds", "1", "--allow-errors").returncode == 0
+    lasting.do("start", "orders")

@@ -28,7 +28,7 @@ def test_few_customers_have_most_orders() -> None:
     counts = sorted(collections.Counter(SMALL.order(index).user for index in range(SMALL.orders)).values(), reverse=True)
     assert sum(counts[: len(counts) // 10]) > SMALL.orders * 0.3
     rng = random.Random(1)
-    assert {world.skewed(rng, count) for count in (1, 2, 3) for _ in range(200)} == {0, 1, 2}
+    assert {world.skewed(rng, count) for count in (1, 2, 3) for _n in range(200)} == {0, 1, 2}
 
 
 def test_every_payment_has_its_order_and_the_ledger_is_in_balance() -> None:

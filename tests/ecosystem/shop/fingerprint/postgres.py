@@ -15,7 +15,7 @@ import subprocess
 from typing import Any, Iterator
 
 from .. import stores
-from ..layout import CLUSTERS, HOST, SUPERUSER, Home
+from ..layout import CLUSTERS, HOST, SUPERUSER, Home, ShopError
 
 _TITLE = re.compile(rb"-- (?:Data for )?Name: (?P<name>.*); Type: (?P<type>[A-Z ]+); Schema: (?P<schema>[^;]*)(?:; Owner: .*)?$")
 _COPY = re.compile(rb"COPY (?P<table>.+) \(.*\) FROM stdin;$")
@@ -127,4 +127,4 @@ def _output(home: Home, argv: list[str]) -> Iterator[bytes]:
             yield line.rstrip(b"\n")
         words = tool.stderr.read().decode("utf-8", "replace").split("\n")
         if tool.wait(60):
-            raise stores.ShopError(f"{argv[0]} failed: {argv[-1]}: {' '.join(words)[:300]}")
+            raise ShopError(f"{argv[0]} failed: {argv[-1]}: {' '.join(words)[:300]}")

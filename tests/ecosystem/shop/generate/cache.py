@@ -48,15 +48,15 @@ def _types(client: Any, world: World, now: int) -> int:
     pipe = client.pipeline(transaction=False)
     scale = max(1, world.sessions // 200)
     for index in range(scale * 10):
-        cart = {f"p{skewed(rng, world.products)}": rng.randrange(1, 9) for _ in range(min(int(rng.paretovariate(1)), 400))}
+        cart = {f"p{skewed(rng, world.products)}": rng.randrange(1, 9) for _n in range(min(int(rng.paretovariate(1)), 400))}
         pipe.hset(f"cart:{index}", mapping=cart)
-        pipe.rpush(f"recent:{index}", *[text(rng, 2) for _ in range(min(int(rng.paretovariate(0.9)), 600))])
+        pipe.rpush(f"recent:{index}", *[text(rng, 2) for _n in range(min(int(rng.paretovariate(0.9)), 600))])
         pipe.set(f"page:{index}", blob(rng, heavy(rng, 200, 60_000)))
         if index % 3 == 0:
             pipe.pexpireat(f"page:{index}", now * 1000 + 10_800_000 + rng.randrange(10**9))
     pipe.zadd("popular", {f"p{product}": 1e6 / (product + 1) for product in range(min(world.products, 5000))})
     pipe.zadd("corners:z", {"inf": "inf", "-inf": "-inf", "tiny": 5e-324, "third": 1 / 3, b"\x00\xff": -0.0, "": 1})
-    pipe.sadd("tags", *[text(rng, 1) for _ in range(400)])
+    pipe.sadd("tags", *[text(rng, 1) for _n in range(400)])
     pipe.sadd("numbers", *range(-50, 50))
     pipe.sadd("numbers:large", *range(2**40, 2**40 + 600))
     pipe.set(b"\x00binary\xff\nkey", bytes(range(256)))

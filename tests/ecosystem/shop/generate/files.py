@@ -64,10 +64,10 @@ class InvoiceWriter:
         corner = self._root / "archive" / "odd"
         self._directory("archive/odd")
         for number, name in enumerate(ODD_NAMES):
-            path = os.path.join(os.fsencode(corner), name)
-            with open(path, "wb") as file:
+            odd = os.path.join(os.fsencode(corner), name)
+            with open(odd, "wb") as file:
                 file.write(b"odd %d\n" % number * number)
-            os.utime(path, ns=(10**18 + number, 1_700_000_000_123_456_789 + number))
+            os.utime(odd, ns=(10**18 + number, 1_700_000_000_123_456_789 + number))
         self._deep()
         self._links(corner)
         self._sparse(corner)

@@ -38,7 +38,7 @@ def _users(world: World) -> Iterator[Row]:
         profile = {"language": rng.choice(["de", "en", "ar", "he", "zh"]), "about": text(rng, heavy(rng, 6, 300)), "n": rng.choice([None, 0, -1.5e-7, 10**20])}
         yield (
             world.user_id(index), f"User.{index}@Example-{index % 7}.org", name(rng), maybe(rng, text(rng, 1)),
-            rng.choice(["active"] * 8 + ["locked", "closed"]), rng.randbytes(16), rng.randbytes(64), profile, [text(rng, 1) for _ in range(rng.randrange(4))],
+            rng.choice(["active"] * 8 + ["locked", "closed"]), rng.randbytes(16), rng.randbytes(64), profile, [text(rng, 1) for _n in range(rng.randrange(4))],
             record([text(rng, 3), maybe(rng, "K\u00f6ln"), "50667", "DE"]) if rng.random() < 0.7 else None,
             blob(rng, world.heavy(rng, 1500, 200_000)) if rng.random() < 0.1 else None,
             maybe(rng, f"10.{rng.randrange(256)}.{rng.randrange(256)}.7/24"), maybe(rng, f"19{rng.randrange(40, 100)}-02-28"),
@@ -97,7 +97,8 @@ def _products(world: World) -> Iterator[Row]:
         attributes = hstore({"colour": rng.choice(["red", "blue", "\u9752"]), "size": None, 'odd "key"': text(rng, 1)})
         yield (
             product, f"S-{product:07d}", text(rng, 3), maybe(rng, text(rng, heavy(rng, 40, 3000)), 0.9), 1 + skewed(rng, 40),
-            world.price(product), attributes, maybe(rng, {"ar": text(rng, 2), "nested": {"list": [1, None, "\u20ac"]}}), [rng.randrange(500) for _ in range(3)],
+            world.price(product), attributes, maybe(rng, {"ar": text(rng, 2), "nested": {"list": [1, None, "\u20ac"]}}),
+            [rng.randrange(500) for _n in range(3)],
             round(rng.random() * 50, 3),
         )
 

@@ -47,7 +47,7 @@ def _orders(world: World) -> Iterator[Row]:
         yield (
             order.id, order.user, order.reservation, order.state, order.payment, order.total, rng.choice(["EUR"] * 9 + ["USD"]),
             maybe(rng, text(rng, heavy(rng, 5, 400)), 0.4), maybe(rng, text(rng, 12), 0.1), maybe(rng, f"SAVE{rng.randrange(100)}", 0.15),
-            maybe(rng, {"channel": rng.choice(["web", "app", "till"]), "utm": text(rng, 2), "steps": [rng.randrange(9) for _ in range(5)]}, 0.9),
+            maybe(rng, {"channel": rng.choice(["web", "app", "till"]), "utm": text(rng, 2), "steps": [rng.randrange(9) for _n in range(5)]}, 0.9),
             order.at, maybe(rng, order.at + timedelta(hours=2)),
         )
 

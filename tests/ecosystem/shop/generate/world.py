@@ -98,7 +98,7 @@ class World:
         """Order number ``index``: few customers and products have most of them."""
         rng = self.rng("ordr", index)
         count = min(1 + int(rng.paretovariate(1.3)), 12) if index % 500 else min(60, self.products)
-        products = sorted({skewed(rng, self.products) + 1 for _ in range(count)})
+        products = sorted({skewed(rng, self.products) + 1 for _n in range(count)})
         lines = [(product, min(int(rng.paretovariate(1.5)), 50), self.price(product)) for product in products]
         dice = rng.random()
         state = "cancelled" if dice < 0.05 else "new" if dice < 0.15 else "paid" if dice < 0.3 else "shipped"

@@ -59,7 +59,8 @@ class BaseService:
         self.home = home
         self.name = name
         self.credentials = credentials
-        self.routes = [getattr(self, item).route + (getattr(self, item),) for item in dir(type(self)) if hasattr(getattr(type(self), item), "route")]
+        marked = [getattr(self, item) for item in dir(type(self)) if hasattr(getattr(type(self), item), "route")]
+        self.routes: list[tuple[str, re.Pattern[str], Callable[..., Answer]]] = [(*function.route, function) for function in marked]
 
     def check_store(self) -> None:
         """Raise when the service's own store cannot be worked with."""

@@ -42,7 +42,7 @@ class Service(BaseService):
         import redis
         import redis.asyncio  # noqa: F401 - loaded now, see base
 
-        self._redis = redis.Redis(
+        self._redis: Any = redis.Redis(
             host=HOST, port=home.port("redis"), password=str(credentials["redis"]), socket_timeout=3, socket_connect_timeout=2, decode_responses=True
         )
         self._open = self._redis.register_script(_OPEN)
