@@ -96,9 +96,11 @@ def begin(
     former_ids = list(resumes or [])
     if not check:
         for former in unfinished(root, ecosystem, verb):
-            living = former.alive()
+            living, shared = former.alive(), set(former.picked()) & set(picked)
+            if living and shared and former.run.get("pid") == (pid or os.getpid()):
+                living = False  # an earlier part of this very playbook that failed before its end; nothing of it runs any more
             if living:
-                if set(former.picked()) & set(picked):
+                if shared:
                     raise ConflictError(
                         f"run {former.run.get('id')} of {former.run.get('user')} works on these services since {former.run.get('started')}",
                         former.path, f"wait for it, or stop process {former.run.get('pid')}",

@@ -22,6 +22,7 @@ PLAN: dict[str, Any] = {"order": ["a", "b"], "services": {"a": {}, "b": {"requir
 
 
 def begin(root: Path, **more: Any) -> RunDirectory:
+    more.setdefault("pid", os.getppid())
     return lifecycle.begin("restore", "shop", dict(PLAN), ["a", "b"], root=str(root), **more)
 
 
@@ -159,8 +160,16 @@ def test_a_killed_run_is_sealed_by_the_next_which_resumes_it(tmp_path: Path) -> 
 def test_a_living_run_on_the_same_services_is_refused(tmp_path: Path) -> None:
     begin(tmp_path)
     with pytest.raises(ConflictError, match="works on these services"):
-        begin(tmp_path)
+        begin(tmp_path, pid=os.getpid())
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_unfinished_part_of_the_same_playbook_is_sealed(tmp_path: Path) -> None:
+    former = begin(tmp_path, pid=os.getpid())
+    run = begin(tmp_path, pid=os.getpid())
+    assert former.sealed() and run.plan["resumes"] == [former.run["id"]]
+    lifecycle.begin("restore", "shop", dict(PLAN), ["c"], root=str(tmp_path), pid=os.getpid())  # other services: both go on
+    assert not run.sealed()
 
 
 def test_a_run_of_another_controller_is_left_alone_and_named(tmp_path: Path) -> None:
