@@ -7,7 +7,8 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: host_command
-author: Lifeboat contributors
+author:
+  - Lifeboat contributors (@lifeboat-recovery)
 version_added: 0.1.0
 short_description: Build the host command C(lifeboat) and return its path on the controller
 description:
@@ -50,7 +51,7 @@ from ansible_collections.lifeboat.recovery.plugins import module_utils  # noqa: 
 
 #: The name of the engine inside the archive; its modules import each other relatively.
 PACKAGE = "lifeboat"
-_MAIN = f"import sys\n\nfrom {PACKAGE}.cli.main import main\n\nsys.exit(main(sys.argv[1:]))\n"
+_MAIN = f"import sys\n\nfrom {PACKAGE}.cli.main import main\n\nraise SystemExit(main(sys.argv[1:]))\n"
 #: The oldest time a zip archive can hold: no real time, so that equal content gives equal bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 

@@ -12,7 +12,7 @@ module: plan
 short_description: Decide what a run is about and whether it may begin
 version_added: 0.1.0
 author:
-  - Lifeboat contributors
+  - Lifeboat contributors (@lifeboat-recovery)
 description:
   - The steps in which the playbooks of this collection come to their plan. Runs on the controller and changes nothing of the ecosystem.
   - A refusal tells everything that is wrong at once, each with its remedy.

@@ -26,7 +26,7 @@ options:
       - The outcome to record. Nothing is recorded in check mode. Recording a verdict does not count as a change of the service.
     type: str
     choices: [verified, restored, degraded, captured, committed, rolled_back, blocked, interrupted, skipped, failed]
-  message:
+  text:
     description:
       - Why, in one line.
     type: str
@@ -151,7 +151,7 @@ def main():
                 "type": "str",
                 "choices": ["verified", "restored", "degraded", "captured", "committed", "rolled_back", "blocked", "interrupted", "skipped", "failed"],
             },
-            message={"type": "str", "default": ""},
+            text={"type": "str", "default": ""},
             ledger_run={"type": "str", "default": ""},
             points={"type": "bool", "default": False},
         ),
@@ -165,7 +165,7 @@ def work(spec, run, params, check):
 
     told = {}
     if params["verdict"]:
-        told = operations.conclude(spec, run, params["verdict"], params["message"], check)
+        told = operations.conclude(spec, run, params["verdict"], params["text"], check)
     if params["points"]:
         listed = operations.snapshots(spec)
         told.update(points=listed["points"], warnings=listed["warnings"])

@@ -12,7 +12,7 @@ module: show
 short_description: Print what hosts answered as a table
 version_added: 0.1.0
 author:
-  - Lifeboat contributors
+  - Lifeboat contributors (@lifeboat-recovery)
 description:
   - Prints the tables of the playbooks C(status) and C(points). Runs on the controller and changes nothing.
 options:

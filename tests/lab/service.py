@@ -20,7 +20,9 @@ controller_pid = os.getpid()
 
 def run_record(run_id: str, verb: str = "backup") -> dict[str, Any]:
     """What the modules pass as ``run``."""
-    return {"id": run_id, "verb": verb, "controller": platform.node(), "pid": controller_pid, "user": "test", "started": "2026-01-01T00:00:00Z", "resumes": None}
+    return {
+        "id": run_id, "verb": verb, "controller": platform.node(), "pid": controller_pid, "user": "test", "started": "2026-01-01T00:00:00Z", "resumes": None,
+    }
 
 
 class FilesService:

@@ -28,16 +28,16 @@ def main(argv: list[str]) -> int:
         sys.stdout.flush()
         return status
     except LifeboatError as error:
-        print(f"lifeboat: {error}", file=sys.stderr)
+        sys.stderr.write(f"lifeboat: {error}\n")
         return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read our output is gone; so may the rest of it
         return 1
     except OSError as error:
-        print(f"lifeboat: the operating system refused ({error.strerror or error}): {error.filename or ''}", file=sys.stderr)
+        sys.stderr.write(f"lifeboat: the operating system refused ({error.strerror or error}): {error.filename or ''}\n")
         return 1
     except KeyboardInterrupt:
-        print("lifeboat: interrupted; 'lifeboat status' says what is live, the same command goes on from here", file=sys.stderr)
+        sys.stderr.write("lifeboat: interrupted; 'lifeboat status' says what is live, the same command goes on from here\n")
         return 130
 
 
@@ -119,7 +119,7 @@ def points(options: argparse.Namespace) -> int:
             ])
     answer(options, told, text.table(["SERVICE", "POINT", "AGE", "STATE", "SIZE", "SKEW", "PROOF"], rows))
     for warning in warnings:
-        print(f"lifeboat: warning: {warning}", file=sys.stderr)
+        sys.stderr.write(f"lifeboat: warning: {warning}\n")
     return 3 if warnings else 0
 
 

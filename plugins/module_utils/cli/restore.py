@@ -20,7 +20,8 @@ from .shared import answer, load
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 def restore(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from typing import Any
 
 from ..errors import ConfigError
@@ -52,4 +53,4 @@ def chosen(options: argparse.Namespace) -> list[Spec]:
 
 def answer(options: argparse.Namespace, value: Any, shown: str) -> None:
     """Print the JSON or the text."""
-    print(json.dumps(value, indent=2, sort_keys=True) if options.json else shown)
+    sys.stdout.write((json.dumps(value, indent=2, sort_keys=True) if options.json else shown) + "\n")

@@ -66,7 +66,8 @@ def go_live(spec: Spec, target: str, run: dict[str, Any], force: bool = False, p
         told: dict[str, Any] = {"changed": False, "data_current": False, "warnings": []}
         if restore is None:
             staged, _point, told = stage_service(job, target, force)
-            assert staged is not None
+            if staged is None:
+                raise AssertionError("staged")
             restore = staged
         changed = cut_service(job, restore)
         told["data_current"] = all(source.stage == "current" for source in restore.sources.values())

@@ -89,7 +89,8 @@ class PrivateServer:
             wait_until(self._loaded, self._timeout, SourceError(
                 f"a private server did not load the dump within {self._timeout:.0f} s", self._where, "raise the source's timeout if it is only large",
             ))
-            assert self._link is not None
+            if self._link is None:
+                raise AssertionError("self._link")
             return self._link
         except BaseException:
             self.__exit__()
@@ -100,7 +101,8 @@ class PrivateServer:
             self._link.close()
             self._link = None
         if self._keeper is not None:
-            assert self._keeper.stdin is not None
+            if self._keeper.stdin is None:
+                raise AssertionError("self._keeper.stdin")
             self._keeper.stdin.close()
             try:
                 self._keeper.wait(60)
@@ -110,7 +112,8 @@ class PrivateServer:
             self._keeper = None
 
     def _loaded(self) -> bool:
-        assert self._keeper is not None
+        if self._keeper is None:
+            raise AssertionError("self._keeper")
         if self._keeper.poll() is not None:
             raise SourceError(f"a private server refused to load the dump{self._last_words()}", self._where, "the dump is damaged or of a newer Redis")
         redis = need("redis")

@@ -80,7 +80,7 @@ class Stage:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
         try:
             durable.write_all(descriptor, header, path, "stage")
-            for piece in reader.stream([(number, offset, length) for number, offset, length in entry["extents"]]):
+            for piece in reader.stream(list(entry["extents"])):
                 durable.write_all(descriptor, piece, path, "stage")
                 self.context.progress.add(len(piece))
             durable.write_all(descriptor, footer, path, "stage")
@@ -90,7 +90,8 @@ class Stage:
         durable.fsync_dir(self.staged, "stage")
 
     def _build_append_files(self) -> None:
-        assert self.append is not None
+        if self.append is None:
+            raise AssertionError("self.append")
         self.context.progress.say("building append-only files")
         with self._server(self.staged, None, self.append, self.dump) as link:
             # The server starts with a rewrite of everything into the base file.

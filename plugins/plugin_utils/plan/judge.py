@@ -38,7 +38,7 @@ def services_of(error: TargetErrors, services: Services, picked: Sequence[str]) 
     for owner, members in units(services, picked):
         for one in error.errors:
             if one.where == owner:
-                found.update({member: one for member in members})
+                found.update(dict.fromkeys(members, one))
     return found
 
 

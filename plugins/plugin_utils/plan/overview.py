@@ -86,9 +86,10 @@ def points(answers: Mapping[str, Mapping[str, Any]], inventory: str = "", newest
         own = candidates(answer.get("points") or [], now)
         for point in own[:newest]:
             lost = point.get("lost_seconds")
+            lacks = ", ".join(point.get("missing") or ["?"])
             rows.append([
                 service, point["id"], age(point["time"]), words.duration(point.get("age_seconds")), "" if not lost else f"{words.duration(lost)} more",
-                size(point.get("bytes")), "proven" if point.get("proven") else "", "" if point.get("complete") else "torn: lacks " + ", ".join(point.get("missing") or ["?"]),
+                size(point.get("bytes")), "proven" if point.get("proven") else "", "" if point.get("complete") else f"torn: lacks {lacks}",
             ])
         if len(own) > newest:
             notes.append(f"{service}: {len(own) - newest} older points not shown (lifeboat_newest)")

@@ -32,7 +32,7 @@ def pin(services: Services, picked: Sequence[str], points: Mapping[str, Sequence
     result = {service: list(own) for service, own in points.items()}
     warnings: list[str] = []
     resumed: list[str] = []
-    for owner, members in units(services, picked):
+    for _owner, members in units(services, picked):
         found = [unfinished(answers.get(member) or {}, asked) for member in members]
         begun = [restore for restore in found if restore is not None]
         kept = {str(restore["point"]) for restore in begun}
@@ -43,7 +43,7 @@ def pin(services: Services, picked: Sequence[str], points: Mapping[str, Sequence
             continue  # it is gone from the repository: the target is resolved anew, and the host gives the old copy up
         for member in members:
             result[member] = [candidate for candidate in points[member] if candidate["id"] == point]
-            if result[member][-1] != (points[member] or [None])[-1]:
+            if result[member][-1:] != list(points[member])[-1:]:
                 warnings.append(f"{member} goes on with point {point} of the unfinished run, although newer points exist")
         resumed += [str(run) for restore in begun for run in (restore.get("runs") or [])[-1:]]
     return result, warnings, sorted(set(resumed))

@@ -113,7 +113,7 @@ class Server:
         self._send("POST", "/double/state", state, "")
 
     def seen(self) -> list[tuple[str, str, int]]:
-        return [(method, path, status) for method, path, status in self._send("GET", "/double/requests", None, "")[1]["result"]]
+        return [tuple(request) for request in self._send("GET", "/double/requests", None, "")[1]["result"]]
 
     def unsupported(self) -> list[str]:
         return list(self._send("GET", "/double/unsupported", None, "")[1]["result"])

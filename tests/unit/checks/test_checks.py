@@ -156,7 +156,7 @@ def test_a_command_that_hangs_is_killed_with_its_children(tmp_path):
     result = only(health=[{"command": ["sh", "-c", f"sleep 600 & echo $! > {marker}; wait"], "timeout": 1}])
     assert "did not end within 1 s" in result["detail"]
     child = int(marker.read_text())
-    for _ in range(200):
+    for _n in range(200):
         try:
             with open(f"/proc/{child}/stat", encoding="ascii") as handle:
                 if handle.read().rpartition(")")[2].split()[0] == "Z":

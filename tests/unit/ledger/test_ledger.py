@@ -143,9 +143,9 @@ def test_too_large_an_entry_is_refused(tmp_path):
 
 def test_threads_and_processes_append_side_by_side(tmp_path):
     book = fresh(tmp_path)
-    threads = [threading.Thread(target=lambda: [book.append(RUN, "", "thread") for _ in range(20)]) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: [book.append(RUN, "", "thread") for _n in range(20)]) for _n in range(3)]
     fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=_append_many, args=(str(tmp_path / "orders"),)) for _ in range(3)]
+    processes = [fork.Process(target=_append_many, args=(str(tmp_path / "orders"),)) for _n in range(3)]
     for one in processes + threads:
         one.start()
     for one in processes + threads:
@@ -156,7 +156,7 @@ def test_threads_and_processes_append_side_by_side(tmp_path):
 
 def _append_many(directory):
     book = Ledger(directory, "orders")
-    for _ in range(20):
+    for _n in range(20):
         book.append(RUN, "", "process")
 
 
@@ -164,7 +164,7 @@ def test_segments_go_on_with_the_chain(tmp_path, monkeypatch):
     monkeypatch.setattr(ledger, "SEGMENT_BYTES", 500)
     monkeypatch.setattr(ledger, "SEGMENTS", 2)
     book = fresh(tmp_path)
-    for _ in range(12):
+    for _n in range(12):
         book.rotate()
         book.append(RUN, "stage", "stage.intent", {"x": "y" * 100})
     names = sorted(name for name in os.listdir(tmp_path / "orders") if name.startswith("ledger-"))
@@ -193,7 +193,7 @@ def synced_when_acknowledged(tmp_path, monkeypatch):
     """Replays the log of operations as a power loss right after append() would leave it: are all bytes synced?"""
     unsynced = []
     monkeypatch.setattr(durable, "observe", lambda operation, path, extra: unsynced.append(path) if operation == "write" else unsynced.clear())
-    for _ in range(3):
+    for _n in range(3):
         fresh(tmp_path).append(RUN, "", "event")
         if unsynced:
             return False

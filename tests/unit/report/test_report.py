@@ -102,11 +102,11 @@ def test_bars_show_what_filled_them() -> None:
     phases = [
         {"name": "stage", "offset": 0.0, "seconds": 5.0}, {"name": "gate", "offset": 5.0, "seconds": 4.0}, {"name": "cutover", "offset": 9.0, "seconds": 1.0},
     ]
-    assert timeline.bar(phases, 10.0, 10) == "sssss....C"
-    assert timeline.bar(phases, 20.0, 10) == "ss" + timeline.bar(phases, 20.0, 10)[2:] and timeline.bar(phases, 20.0, 10)[5:] == "     "
-    assert timeline.bar([], 10.0, 5) == "     " and timeline.bar(phases, 0.0, 5) == "     "
+    assert timeline.strip(phases, 10.0, 10) == "sssss....C"
+    assert timeline.strip(phases, 20.0, 10) == "ss" + timeline.strip(phases, 20.0, 10)[2:] and timeline.strip(phases, 20.0, 10)[5:] == "     "
+    assert timeline.strip([], 10.0, 5) == "     " and timeline.strip(phases, 0.0, 5) == "     "
     # a cutover of a hundredth of a cell still shows: it is what an operator looks for
-    assert "C" in timeline.bar([{"name": "gate", "offset": 0.0, "seconds": 9.9}, {"name": "cutover", "offset": 9.9, "seconds": 0.1}], 10.0, 10)
+    assert "C" in timeline.strip([{"name": "gate", "offset": 0.0, "seconds": 9.9}, {"name": "cutover", "offset": 9.9, "seconds": 0.1}], 10.0, 10)
 
 
 @pytest.mark.parametrize("total", [0.0, 0.003, 1.0, 7.0, 59.0, 61.0, 600.0, 86400.0, 1e7])

@@ -25,7 +25,6 @@ def docs(tmp_path: pathlib.Path) -> FilesService:
     return service
 
 
-
 def test_second_capture_of_an_unchanged_tree_stores_no_chunk(docs: FilesService) -> None:
     first = docs.capture("p1")["snapshots"][0]
     packs = [path for path in docs.objects() if path.suffix == ".pack"]
