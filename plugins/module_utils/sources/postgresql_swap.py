@@ -5,7 +5,8 @@
 """Swap databases by renaming them, both renames in one transaction.
 
 What has happened is read from the server and never remembered: which of the four names exist, and which database
-carries the mark of this stage (a setting ``lifeboat.stage`` of the database, which follows it through renames).
+carries the mark of this stage (a setting ``lifeboat.stage`` of the database, which follows it through renames). The
+live database must be as it was captured, so the swap hands the mark over to the displaced one in the same transaction.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from . import postgresql_catalog as catalog
 from .postgresql_client import Client, columns, quote
 from .server import wait_until
 
+_MARK = catalog.setting_name(catalog.MARK + "stage")
 #: Bytes of a database name.
 _NAME_LIMIT = 63
 #: Seconds to wait for sessions to end once they were told to.
@@ -98,12 +100,12 @@ class Swap:
         connection = self._connect()
         try:
             found = self._found(connection)
-            if not self._mine(found, self.live):
+            if not self._swapped(found):
                 if not self._mine(found, self.staged):
                     raise ConflictError("the staged database is not there or was not finished", f"{self.client.place}: {self.staged}", "stage again")
                 if self.displaced in found:
                     raise ConflictError("the name for the displaced database is taken", f"{self.client.place}: {self.displaced}", "see who made it, drop it")
-                self._swap_in(connection, self.live in found)
+                self._swap_in(connection, self.live in found, int(found[self.staged]["oid"]))
             found = self._found(connection)
             if self.displaced in found:
                 self.client.rows(connection, f"ALTER DATABASE {quote(self.displaced)} ALLOW_CONNECTIONS false")
@@ -111,9 +113,13 @@ class Swap:
         finally:
             connection.close()
 
-    def _swap_in(self, connection: Any, displaces: bool) -> None:
+    def _swap_in(self, connection: Any, displaces: bool, oid: int) -> None:
         limit = int(self.record.get("limit", -1))
         statements = [f"ALTER DATABASE {quote(self.staged)} RENAME TO {quote(self.live)}", f"ALTER DATABASE {quote(self.live)} CONNECTION LIMIT {limit}"]
+        if displaces:
+            statements.append(self._mark(self.displaced, oid))
+        if displaces or not self.record.get("live"):
+            statements.append(f"ALTER DATABASE {quote(self.live)} RESET {_MARK}")
         if displaces:
             self.client.rows(connection, f"ALTER DATABASE {quote(self.live)} ALLOW_CONNECTIONS false")
         try:
@@ -121,7 +127,7 @@ class Swap:
             first = [f"ALTER DATABASE {quote(self.live)} RENAME TO {quote(self.displaced)}"] if displaces else []
             self._transaction(connection, first, "restore.cutover.displaced", statements)
         except (SourceError, OSError):
-            if displaces and self.allowed and self.live in self._found(connection) and not self._mine(self._found(connection), self.live):
+            if displaces and self.allowed and self.live in self._found(connection) and not self._swapped(self._found(connection)):
                 self.client.rows(connection, f"ALTER DATABASE {quote(self.live)} ALLOW_CONNECTIONS true")
             raise
         faults.point("restore.cutover.swapped")
@@ -144,9 +150,9 @@ class Swap:
     def _swap_back(self, connection: Any, found: dict[str, dict[str, Any]]) -> None:
         allow = f"ALTER DATABASE {quote(self.live)} ALLOW_CONNECTIONS {'true' if self.allowed else 'false'}"
         first, second, busy = [], [], []
-        if self._mine(found, self.live):
+        if self._swapped(found):
             self.client.rows(connection, f"ALTER DATABASE {quote(self.live)} ALLOW_CONNECTIONS false")
-            first, busy = [f"ALTER DATABASE {quote(self.live)} RENAME TO {quote(self.aside)}"], [self.live]
+            first, busy = [f"ALTER DATABASE {quote(self.live)} RENAME TO {quote(self.aside)}", self._mark(self.aside)], [self.live]
         elif self._mine(found, self.staged):  # the swap was intended and never happened
             first, busy = [f"ALTER DATABASE {quote(self.staged)} RENAME TO {quote(self.aside)}"], [self.staged]
             if self.live in found:
@@ -157,7 +163,7 @@ class Swap:
                 f"somebody replaced it since; rename it away, or rename {self.displaced} by hand",
             )
         if self.displaced in found:
-            second = [f"ALTER DATABASE {quote(self.displaced)} RENAME TO {quote(self.live)}", allow]
+            second = [f"ALTER DATABASE {quote(self.displaced)} RENAME TO {quote(self.live)}", f"ALTER DATABASE {quote(self.live)} RESET {_MARK}", allow]
             busy.append(self.displaced)
         if busy:
             end_sessions(self.client, connection, busy)
@@ -177,7 +183,7 @@ class Swap:
             for name in (self.displaced, self.aside):
                 drop_database(self.client, connection, name)
             if self._mine(found, self.live):
-                self.client.rows(connection, f"ALTER DATABASE {quote(self.live)} RESET {catalog.setting_name(catalog.MARK + 'stage')}")
+                self.client.rows(connection, f"ALTER DATABASE {quote(self.live)} RESET {_MARK}")
             return {"freed": freed}
         finally:
             connection.close()
@@ -189,7 +195,7 @@ class Swap:
             found = self._found(connection)
             drop_database(self.client, connection, self.staged)
             live = found.get(self.live)
-            if live is not None and not self._mine(found, self.live) and self.allowed and not live["connections"] and self.displaced not in found:
+            if live is not None and not self._swapped(found) and self.allowed and not live["connections"] and self.displaced not in found:
                 self.client.rows(connection, f"ALTER DATABASE {quote(self.live)} ALLOW_CONNECTIONS true")
         finally:
             connection.close()
@@ -201,7 +207,22 @@ class Swap:
         return catalog.databases(self.client, connection, [self.live, self.staged, self.displaced, self.aside])
 
     def _mine(self, found: dict[str, dict[str, Any]], name: str) -> bool:
-        return name in found and found[name]["stage"] == self.stage
+        return name in found and str(found[name]["stage"]).partition("/")[0] == self.stage
+
+    def _swapped(self, found: dict[str, dict[str, Any]]) -> bool:
+        """The restored database is the live one. Without a displaced one to carry the mark there was no live one before."""
+        if self._mine(found, self.live):
+            return True
+        if self.live not in found or self.staged in found or self.aside in found:
+            return False
+        if self._mine(found, self.displaced):
+            return str(found[self.displaced]["stage"]).partition("/")[2] == str(found[self.live]["oid"])
+        return not self.record.get("live")
+
+    def _mark(self, name: str, successor: int = 0) -> str:
+        """Mark a database as part of this stage; a displaced one names the oid of the one that took its place."""
+        value = f"{self.stage}/{successor}" if successor else self.stage
+        return f"ALTER DATABASE {quote(name)} SET {_MARK} = {catalog.literal(value)}"
 
     def _transaction(self, connection: Any, first: list[str], between: str, second: list[str]) -> None:
         psycopg2 = need("psycopg2")
