@@ -104,6 +104,8 @@ class _Section:
     def close(self, objects: dict[str, Any]) -> None:
         """Note it. A title may come again, for overloaded functions say, so each has a list."""
         if self._title:
+            if self._title.startswith("DATABASE PROPERTIES "):
+                self._lines.sort()  # settings come in the order in which they were made, which means nothing
             text = b"\n".join(self._lines).decode("utf-8", "backslashreplace")
             objects.setdefault(self._title, []).append(text if self._size <= _READABLE else self._digest.hexdigest())
 
