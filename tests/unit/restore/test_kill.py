@@ -102,7 +102,7 @@ def wrecked(world):
 
 
 def restored(world):
-    assert in_child(lambda: world.restore()) == "done"
+    assert in_child(world.restore) == "done"
 
 
 def whole(world):
@@ -192,7 +192,7 @@ def test_a_command_killed_again_and_again_gets_there(pristine):
     world = renew(pristine)
     outcome = ""
     for number in range(1, 40):
-        outcome = in_child(lambda: world.restore(), f"ledger.fsync.after:{number % 8 + 1}")
+        outcome = in_child(world.restore, f"ledger.fsync.after:{number % 8 + 1}")
         if outcome == "done":
             break
     assert outcome == "done"
