@@ -65,7 +65,7 @@ _DARK = """--bg:#12171e;--ink:#e4e9ef;--dim:#9aa6b3;--line:#2b343f;--soft:#1a212
 --good-bg:#173726;--bad-bg:#45201d;--mid-bg:#40310f;--wait:#232c36;--wait-line:#52606e"""
 _PRINT = """@page{margin:14mm}
 @media print{body{max-width:none;padding:0;font-size:11px}table{font-size:10.5px}h2{break-after:avoid}.service,tr,svg{break-inside:avoid}
-.scroll{overflow:visible}.timeline{min-width:0}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
+.scroll{overflow:visible}.timeline,.proof{min-width:0}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
 """
 
 
