@@ -143,6 +143,7 @@ def _wanted(given: list[Any]) -> list[dict[str, str]]:
             found.append({"service": item["service"], "kind": str(item.get("kind") or "hard")})
         else:
             raise ConfigError(
-                "a service to wait for must be a name, or a mapping with service and kind (hard or soft)", words.one_line(item, 80), "see ansible-doc lifeboat.recovery.gate"
+                "a service to wait for must be a name, or a mapping with service and kind (hard or soft)", words.one_line(item, 80),
+                "see ansible-doc lifeboat.recovery.gate",
             )
     return found

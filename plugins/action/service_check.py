@@ -22,5 +22,10 @@ class ActionModule(LongModule):
     def subject_of(self, args: dict[str, Any], check: bool) -> str:
         return "checks"
 
+    def then(self, answer: dict[str, Any]) -> tuple[str, float]:
+        judged = answer.get("judged")
+        both = {str(item.get("kind")) for item in answer.get("results") or [] if isinstance(item, dict)}
+        return ("invariants", float(judged)) if isinstance(judged, (int, float)) and {"invariant"} < both else ("", 0.0)
+
     def long(self, args: dict[str, Any]) -> bool:
         return False

@@ -85,6 +85,10 @@ class LongModule(RunActionBase):
         """Under which subject the answer is kept for the report."""
         raise NotImplementedError
 
+    def then(self, answer: dict[str, Any]) -> tuple[str, float]:
+        """A second phase that the same call did, and its seconds as measured on the host; ("", 0) when there was none."""
+        return "", 0.0
+
     def long(self, args: dict[str, Any]) -> bool:
         """Whether the call may take long enough to show its progress."""
         return True
@@ -128,7 +132,10 @@ class LongModule(RunActionBase):
         if failed:
             run.trouble(service, answer)
         if phase:
-            run.phase(service, phase, "end", "failed" if failed else "done")
+            after, seconds = self.then(answer)
+            if after:
+                run.split(service, after, seconds)
+            run.phase(service, after or phase, "end", "failed" if failed else "done")
 
     # -- progress ------------------------------------------------------------------------------------------------------
 

@@ -136,13 +136,15 @@ class RunDirectory:
         return self.state(service) or self.enter(service)
 
     def phase(self, service: str, name: str, event: str = "start", outcome: str = "") -> dict[str, Any]:
-        """Start or end a phase. Starting one ends the one that was open; ending marks it done unless ``outcome`` says failed."""
+        """Start or end a phase. Starting one ends another that was open, and does nothing to itself; ending marks it done unless ``outcome`` says failed."""
         if name not in words.PHASES:
             raise ConfigError("there is no such phase", words.one_line(name, 40), "use one of " + ", ".join(words.PHASES))
         state = self._known(service)
         now = time.time()
         if event == "start":
-            if state.get("open") and state.get("phase") != name:
+            if state.get("open") and state.get("phase") == name:
+                return state  # a role began it, and the module in it begins it too
+            if state.get("open"):
                 self.mark(service, str(state["phase"]), "end", outcome="done")
                 state["done"] = _with(state.get("done"), str(state["phase"]))
             self.mark(service, name, "start")
@@ -153,6 +155,16 @@ class RunDirectory:
                 state["done"] = _with(state.get("done"), name)
             state.update(open=False, since=words.iso(now), waiting=[])
         return self._save(service, state, durable=False)
+
+    def split(self, service: str, name: str, seconds: float) -> None:
+        """One call did two phases: the open one ended ``seconds`` ago, as the host measured it, and ``name`` began then."""
+        state = self._known(service)
+        if not state.get("open"):
+            return
+        self.mark(service, str(state["phase"]), "end", ago=seconds, outcome="done")
+        self.mark(service, name, "start", ago=seconds)
+        state.update(done=_with(state.get("done"), str(state["phase"])), phase=name)
+        self._save(service, state, durable=False)
 
     def waiting(self, service: str, on: list[dict[str, Any]]) -> None:
         """Say what a service waits for now: [{service, kind}]."""
@@ -216,10 +228,11 @@ class RunDirectory:
 
     # -- times ---------------------------------------------------------------------------------------------------------
 
-    def mark(self, service: str, phase: str, event: str, **more: Any) -> None:
-        """Note a moment: wall clock for people, monotonic clock for durations."""
+    def mark(self, service: str, phase: str, event: str, ago: float = 0.0, **more: Any) -> None:
+        """Note a moment, ``ago`` seconds before now: wall clock for people, monotonic clock for durations."""
         files.append_line(self.file("timings.jsonl"), files.canonical({
-            "service": service, "phase": phase, "event": event, "time": time.time(), "mono": time.monotonic(), "boot": boot_id(), **more,
+            "service": service, "phase": phase, "event": event, "time": time.time() - ago, "mono": time.monotonic() - ago,
+            "boot": boot_id(), **more,
         }))
 
     def timings(self) -> list[dict[str, Any]]:

@@ -139,8 +139,8 @@ def _proof(document: dict[str, Any]) -> str:
             lines = []
             for check in checks:
                 mark = '<span class="yes">ok</span>' if check["ok"] else '<span class="no">failed</span>'
-                detail = f' <span class="dim">{text(check["detail"])}</span>' if check["detail"] else ""
-                seconds = f' <span class="dim">{text(words.duration(check["seconds"]))}</span>' if check["seconds"] is not None else ""
+                detail = f' <span class="dim">{"= " if check["ok"] else ": "}{text(check["detail"])}</span>' if check["detail"] else ""
+                seconds = f' <span class="dim">({text(words.duration(check["seconds"]))})</span>' if check["seconds"] is not None else ""
                 lines.append(f"<li>{mark} <em>{text(check['kind'])}</em> {text(check['name'])}{detail}{seconds}</li>")
             body += f'<ul class="checks">{"".join(lines)}</ul>'
         ledger = item["ledger"]

@@ -164,3 +164,27 @@ def test_an_interruption_tells_how_to_go_on_and_the_next_run_resumes(site: Site,
     sealed = json.loads(Path(former / "run.json").read_text())
     assert sealed["outcome"] == "interrupted" and {item["verdict"] for item in sealed["services"].values()} == {"interrupted"}
     check_schema(sealed)
+
+
+def children(pid: int) -> list[int]:
+    return [int(one) for path in Path(f"/proc/{pid}/task").glob("*/children") for one in path.read_text().split()]
+
+
+def test_workers_do_not_outlive_a_killed_playbook(site: Site) -> None:
+    graph: dict[str, list[str]] = {"s1": [], "s2": ["s1"]}
+    hold = site.folder / "go-on"
+    process = site.start("run.yml", graph, fake_hold=str(hold))
+    deadline = time.monotonic() + 60
+    while not list(site.runs.glob("*/state/s2.json")) or not json.loads(next(site.runs.glob("*/state/s2.json")).read_text())["waiting"]:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    workers = children(process.pid)
+    assert workers
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    hold.touch()  # the one that works may end; the one at the gate has nobody to answer to
+    while any(os.path.exists(f"/proc/{pid}") for pid in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    outcome = site.play(graph=graph, fake_hold=str(hold))
+    assert outcome.code == 0 and len(outcome.document["run"]["resumes"]) == 1

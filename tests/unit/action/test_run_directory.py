@@ -86,6 +86,27 @@ def test_phases_end_each_other_and_the_verdict_ends_the_last(tmp_path: Path) -> 
         run.phase("a", "lunch")
 
 
+def test_starting_an_open_phase_again_goes_on_with_it(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+    run.phase("a", "protect")
+    run.phase("a", "protect")
+    run.verdict("a", "verified")
+    run.verdict("b", "verified")
+    assert [phase["name"] for phase in lifecycle.finish(run)["services"]["a"]["phases"]] == ["protect"]
+
+
+def test_one_call_may_be_two_phases(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+    run.phase("a", "health")
+    run.split("a", "invariants", 0.0)
+    run.phase("a", "invariants", "end")
+    run.split("b", "invariants", 1.0)  # nothing is open there
+    assert (run.state("a") or {})["done"] == ["health", "invariants"] and (run.state("b") or {})["done"] == []
+    run.verdict("a", "verified")
+    run.verdict("b", "verified")
+    assert [phase["name"] for phase in lifecycle.finish(run)["services"]["a"]["phases"]] == ["health", "invariants"]
+
+
 def test_the_first_verdict_stands_and_unknown_is_failed(tmp_path: Path) -> None:
     run = begin(tmp_path)
     run.verdict("a", "blocked", "by db", root={"service": "db", "verdict": "failed"})
