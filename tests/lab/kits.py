@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Callable
 
 from . import postgres, postgres_content, processes
-from .redis import RedisServer
+from .redis_server import RedisServer
 
 
 class Kit(ABC):

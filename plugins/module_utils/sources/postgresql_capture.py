@@ -45,14 +45,13 @@ class Capture:
         connection, tables = self._snapshot()
         try:
             snapshot = str(client.rows(connection, "SELECT pg_export_snapshot()")[0][0])
-            found = catalog.properties(client, connection, client.database)
+            found, sealed = self._outside(context.config.get("cluster") == "own")
             facts = {
                 **{key: found[key] for key in ("encoding", "collate", "ctype", "provider", "locale", "limit", "bytes")},
                 **catalog.summary(client, connection), "database": client.database, "version": version_of(connection),
             }
-            sealed = [("roles", roles.encode(roles.needed(client, connection, client.database)))]
-            if context.config.get("cluster") == "own":
-                sealed.append(("settings", roles.encode({"settings": roles.cluster_settings(client, connection)})))
+            if client.local:
+                facts["data_directory"] = str(client.rows(connection, "SHOW data_directory")[0][0])
             program = client.tool("pg_dump", facts["version"])
             facts["tool"] = tool_version(program)
             # The text of a dump and the rows of the digest pass by: what is expected is a guess good enough for a bar.
@@ -80,6 +79,18 @@ class Capture:
             writer.entry(entry)
         facts.update(tables=len(content.tables), rows=content.rows, sequences=len(content.sequences), large_objects=content.large_objects["count"])
         return Captured(content.digest(context.digest_key), "content", facts)
+
+    def _outside(self, own: bool) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
+        """What belongs to the cluster: the database's properties; roles and settings, to be sealed."""
+        client = self.client
+        connection = client.connect(client.maintenance())
+        try:
+            sealed = [("roles", roles.encode(roles.needed(client, connection, client.database)))]
+            if own:
+                sealed.append(("settings", roles.encode({"settings": roles.cluster_settings(client, connection)})))
+            return catalog.properties(client, connection, client.database), sealed
+        finally:
+            connection.close()
 
     def _snapshot(self) -> tuple[Any, list[catalog.Table]]:
         """A read-only transaction whose snapshot was taken after all tables were locked against DDL and TRUNCATE."""

@@ -49,7 +49,11 @@ def databases(client: Client, connection: Any, names: Sequence[str]) -> dict[str
 
 
 def properties(client: Client, connection: Any, database: str) -> dict[str, Any]:
-    """What CREATE and ALTER DATABASE need to make the same database again: plain JSON, no secrets."""
+    """What CREATE and ALTER DATABASE need to make the same database again: plain JSON, no secrets.
+
+    connection: to the maintenance database. Names in shared catalogs are bytes without an encoding, so they are read and
+    written through the same database, never through one that may have another encoding.
+    """
     version = version_of(connection)
     provider = "d.datlocprovider::text" if version >= 150000 else "'c'"
     locale = "d.datlocale" if version >= 170000 else "d.daticulocale" if version >= 150000 else "NULL"
@@ -68,8 +72,8 @@ def properties(client: Client, connection: Any, database: str) -> dict[str, Any]
         WHERE d.oid = %s AND d.datacl IS NOT NULL ORDER BY 1, 2, 3""", (oid,))
     default_acl = client.rows(connection, "SELECT datacl IS NULL FROM pg_database WHERE oid = %s", (oid,))[0][0]
     settings = client.rows(connection, """
-        SELECT coalesce(r.rolname, ''), s.item FROM pg_db_role_setting c CROSS JOIN LATERAL unnest(c.setconfig) s(item)
-        LEFT JOIN pg_roles r ON r.oid = c.setrole WHERE c.setdatabase = %s ORDER BY 1, 2""", (oid,))
+        SELECT coalesce(r.rolname, ''), s.item FROM pg_db_role_setting c CROSS JOIN LATERAL unnest(c.setconfig) WITH ORDINALITY s(item, place)
+        LEFT JOIN pg_roles r ON r.oid = c.setrole WHERE c.setdatabase = %s ORDER BY 1, s.place""", (oid,))
     return {
         "oid": oid, "owner": owner, "encoding": encoding, "collate": collate, "ctype": ctype, "provider": provider, "locale": locale,
         "icu_rules": rules, "limit": limit, "template": template, "comment": comment, "tablespace": tablespace, "bytes": size,

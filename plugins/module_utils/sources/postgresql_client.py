@@ -142,7 +142,7 @@ class Client:
 
     def error(self, error: Any) -> SourceError:
         """A psycopg2 error in one line, without the details that may quote rows."""
-        message = getattr(error.diag, "message_primary", None) or str(error).strip().split("\n")[0] or type(error).__name__
+        message = getattr(error.diag, "message_primary", None) or str(error).strip().split("\n", maxsplit=1)[0] or type(error).__name__
         remedy = {
             "55P03": "a schema change or an exclusive lock is in the way: run again when it is done",
             "42501": f"connect as a superuser: {self.user!r} lacks the permission",

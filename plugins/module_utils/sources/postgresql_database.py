@@ -38,7 +38,9 @@ class PostgresqlDatabase(Source):
             "type": "str", "default": "shared", "choices": ["shared", "own"],
             "help": "own: the cluster serves this database only, so settings made by ALTER SYSTEM are captured and those missing are set again.",
         },
-        "data_directory": {"type": "path", "help": "The server's data directory on the source's host: tells a lost server from a stopped one."},
+        "data_directory": {
+            "type": "path", "help": "The server's data directory on the source's host: tells a lost server from a stopped one; default: as it was at capture.",
+        },
         "timeout": {"type": "int", "default": 3600, "help": "Seconds without progress after which pg_dump or psql is given up."},
     }
 
@@ -50,7 +52,7 @@ class PostgresqlDatabase(Source):
 
     def preflight_restore(self, context: Context, manifest: dict[str, Any]) -> list[Finding]:
         client = _client(context)
-        return preflight.restore(client, _server(context, client), context.config.get("data_directory"), manifest)
+        return preflight.restore(client, _server(context, client), _data_directory(context, manifest), manifest)
 
     def plan_stage(self, context: Context, manifest: dict[str, Any], stage_id: str) -> dict[str, Any]:
         client = _client(context)
@@ -67,7 +69,7 @@ class PostgresqlDatabase(Source):
         return {
             "stage_id": stage_id, "server": f"{client.address}:{client.port}", "database": client.database, "limit": manifest["facts"]["limit"],
             "staged": side_name(client.database, "lb", stage_id), "displaced": side_name(client.database, "was", stage_id),
-            "set_aside": side_name(client.database, "undone", stage_id), "live": live,
+            "set_aside": side_name(client.database, "undone", stage_id), "live": live, "data_directory": _data_directory(context, manifest),
         }
 
     def prepare(self, context: Context, record: dict[str, Any]) -> bool:
@@ -78,14 +80,14 @@ class PostgresqlDatabase(Source):
         with server.lock():
             if client.reachable():
                 return False  # another service of the same cluster was faster
-            if preflight.bring_up_plan(client, server, context.config.get("data_directory")) == "provision":
+            if preflight.bring_up_plan(client, server, record.get("data_directory")) == "start":
+                server.start()
+            elif context.config.get("data_directory") or not _started(server):
                 if server.running():
                     server.stop()  # a server whose data directory was deleted under it
                 server.provision()
                 if not client.reachable() and server.can_start and not server.running():
                     server.start()
-            else:
-                server.start()
             client.wait_answer(ANSWER_TIMEOUT)
         return True
 
@@ -144,8 +146,24 @@ def _server(context: Context, client: Client) -> Server:
     return Server(context.config, f"{context.service}.{context.source}", f"postgresql:{client.port}")
 
 
+def _started(server: Server) -> bool:
+    """A directory that is only known from the capture may be elsewhere now: the server itself is asked first."""
+    try:
+        if server.can_start:
+            server.start()
+            return True
+    except SourceError:
+        pass  # it has nothing to start from
+    return False
+
+
 def _timeout(context: Context) -> float:
     return float(context.config.get("timeout") or 3600)
+
+
+def _data_directory(context: Context, manifest: dict[str, Any]) -> str | None:
+    directory = context.config.get("data_directory") or manifest["facts"].get("data_directory")
+    return None if directory is None else str(directory)
 
 
 def _notes(context: Context, record: dict[str, Any]) -> str:

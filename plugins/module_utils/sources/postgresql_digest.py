@@ -181,7 +181,11 @@ def measure(
     program = client.tool("psql", server)
     listed = catalog.tables(client, connection) if found_tables is None else found_tables
     content = Content(major=server // 10000)
-    content.properties = catalog.comparable(catalog.properties(client, connection, database))
+    outside = client.connect(client.maintenance())
+    try:
+        content.properties = catalog.comparable(catalog.properties(client, outside, database))
+    finally:
+        outside.close()
     content.sequences = catalog.sequence_values(client, connection, catalog.sequences(client, connection))
     page = int(client.rows(connection, "SELECT current_setting('block_size')::int / 4")[0][0])
     rows_key = subkey(key, "postgresql rows")

@@ -39,7 +39,8 @@ class _Process:
         self._listener.start()
 
     def _listen(self) -> None:
-        assert self.child.stderr is not None
+        if self.child.stderr is None:
+            raise AssertionError("self.child.stderr")
         with io.BufferedReader(self.child.stderr) as stream:  # type: ignore[type-var]
             for line in iter(lambda: stream.readline(4096), b""):
                 self._words.append(line.decode("utf-8", "replace").strip())
@@ -98,7 +99,8 @@ class DumpStream(io.RawIOBase):
         self._process = _Process(argv, environment, where, timeout, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         self._seen = seen
         self._selector = selectors.DefaultSelector()
-        assert self._process.child.stdout is not None
+        if self._process.child.stdout is None:
+            raise AssertionError("self._process.child.stdout")
         self._descriptor = self._process.child.stdout.fileno()
         self._selector.register(self._descriptor, selectors.EVENT_READ)
         self._pieces = self._clean()
@@ -187,7 +189,8 @@ def feed(argv: list[str], environment: dict[str, str], where: str, timeout: floa
     """
     process = _Process(argv, environment, where, timeout, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     try:
-        assert process.child.stdin is not None
+        if process.child.stdin is None:
+            raise AssertionError("process.child.stdin")
         descriptor = process.child.stdin.fileno()
         os.set_blocking(descriptor, False)
         with selectors.DefaultSelector() as selector:

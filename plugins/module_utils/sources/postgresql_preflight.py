@@ -94,7 +94,10 @@ def _server(findings: Findings, client: Client, connection: Any) -> int:
 
 
 def restore(client: Client, server: Server, data_directory: str | None, manifest: dict[str, Any]) -> list[Finding]:
-    """Findings before a restore of this snapshot. A server that is down is an error only if it cannot be brought up."""
+    """Findings before a restore of this snapshot. A server that is down is an error only if it cannot be brought up.
+
+    data_directory: as the catalog says or, when it does not, as it was at capture.
+    """
     findings = Findings()
     facts = manifest["facts"]
     try:

@@ -50,7 +50,7 @@ def needed(client: Client, connection: Any, database: str) -> dict[str, Any]:
     rows = client.rows(connection, f"""
         SELECT r.rolname, {', '.join('r.' + name for name in _ATTRIBUTES)}, r.rolconnlimit, r.rolpassword, r.rolvaliduntil::text,
                shobj_description(r.oid, 'pg_authid'),
-               coalesce((SELECT array_agg(s ORDER BY s) FROM pg_db_role_setting c, unnest(c.setconfig) s WHERE c.setrole = r.oid AND c.setdatabase = 0), '{{}}')
+               coalesce((SELECT c.setconfig FROM pg_db_role_setting c WHERE c.setrole = r.oid AND c.setdatabase = 0), '{{}}')
         FROM pg_authid r WHERE r.oid = ANY(%s::bigint[]::oid[]) ORDER BY r.rolname COLLATE "C" """, (oids,))
     options = "m.inherit_option, m.set_option" if version_of(connection) >= 160000 else "NULL, NULL"
     memberships = client.rows(connection, f"""
@@ -92,7 +92,8 @@ def apply(client: Client, wanted: dict[str, Any]) -> list[str]:
     for role in wanted["roles"]:
         have = present.get(role["name"])
         if have is not None:
-            parts = [key for key in ("attributes", "limit", "password", "valid_until", "settings") if have[key] != role[key]]
+            parts = [key for key in ("attributes", "limit", "password", "valid_until") if have[key] != role[key]]
+            parts += ["settings"] if sorted(have["settings"]) != sorted(role["settings"]) else []
             if parts:
                 differences.append(f"role {role['name']} is there and was left as it is; it differs in {', '.join(parts)}")
     return differences
@@ -101,7 +102,7 @@ def apply(client: Client, wanted: dict[str, Any]) -> list[str]:
 def _present(client: Client, connection: Any, names: list[str]) -> list[dict[str, Any]]:
     rows = client.rows(connection, f"""
         SELECT r.rolname, {', '.join('r.' + name for name in _ATTRIBUTES)}, r.rolconnlimit, r.rolpassword, r.rolvaliduntil::text,
-               coalesce((SELECT array_agg(s ORDER BY s) FROM pg_db_role_setting c, unnest(c.setconfig) s WHERE c.setrole = r.oid AND c.setdatabase = 0), '{{}}')
+               coalesce((SELECT c.setconfig FROM pg_db_role_setting c WHERE c.setrole = r.oid AND c.setdatabase = 0), '{{}}')
         FROM pg_authid r WHERE r.rolname = ANY(%s::name[])""", (names,))
     keys = list(_ATTRIBUTES)
     return [{
@@ -171,8 +172,8 @@ def apply_cluster_settings(client: Client, wanted: list[list[str]]) -> tuple[lis
             if name in have:
                 if have[name] != value:
                     differences.append(f"cluster setting {name} is there and was left as it is; it differs from the captured one")
-            elif name not in known and "." not in name:
-                differences.append(f"cluster setting {name} does not exist in this version of the server")
+            elif name not in known:
+                differences.append(f"cluster setting {name} does not exist on this server: its version differs or its library is not loaded yet")
             else:
                 client.rows(connection, f"ALTER SYSTEM SET {setting_name(name)} = {setting_value(name, value)}")
         client.rows(connection, "SELECT pg_reload_conf()")

@@ -68,7 +68,8 @@ class RowSession:
         self._codec = codec
         self._process = _Process(argv, environment, client.place, timeout, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         stdout = self._process.child.stdout
-        assert stdout is not None
+        if stdout is None:
+            raise AssertionError("stdout")
         self._output = stdout.fileno()
         try:
             fcntl.fcntl(self._output, _F_SETPIPE_SZ, _PIECE)
@@ -127,7 +128,8 @@ class RowSession:
 
     def _send(self, text: str) -> None:
         stdin = self._process.child.stdin
-        assert stdin is not None
+        if stdin is None:
+            raise AssertionError("stdin")
         try:
             data = memoryview(text.encode(self._codec))
             while data:

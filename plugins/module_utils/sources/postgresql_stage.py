@@ -50,8 +50,8 @@ class Stage:
         client, record = self.client, self.record
         connection = client.connect(client.maintenance())
         try:
-            found = catalog.databases(client, connection, [client.database, self.staged])
-            if any(item["stage"] == record["stage_id"] for item in found.values()):
+            found = catalog.databases(client, connection, [client.database, self.staged, str(record["displaced"]), str(record["set_aside"])])
+            if any(str(item["stage"]).partition("/")[0] == record["stage_id"] for item in found.values()):
                 return []  # built before, perhaps swapped in already
             drop_database(client, connection, self.staged)
             warnings = self._build(connection, reader)
@@ -102,7 +102,7 @@ class Stage:
         progress.expect(int(entry["size"]))
         program = client.tool("psql", server)
         argv = [program, "-X", "-q", "-v", "ON_ERROR_STOP=1", "--no-password"]
-        pieces = psql_text(reader.stream([(number, offset, length) for number, offset, length in entry["extents"]]), knows_restrict(tool_version(program)))
+        pieces = psql_text(reader.stream(list(entry["extents"])), knows_restrict(tool_version(program)))
         feed(argv, client.environment(self.staged, LOADING), f"{client.place}, database {self.staged}", self.timeout, pieces, progress.add)
 
     def _finish(self, sequences: list[tuple[tuple[str, str], tuple[int, bool]]]) -> None:
@@ -128,7 +128,7 @@ class Stage:
     def _json(self, reader: Reader, entry: Entry) -> dict[str, Any]:
         if int(entry["size"]) > _JSON_LIMIT:
             raise DamageError(f"the {entry['type']} are larger than {_JSON_LIMIT >> 20} MiB", self.context.source, "choose another point")
-        data = b"".join(reader.stream([(number, offset, length) for number, offset, length in entry["extents"]]))
+        data = b"".join(reader.stream(list(entry["extents"])))
         try:
             return roles.decode(data)
         except ValueError as error:

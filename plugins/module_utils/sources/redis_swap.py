@@ -84,6 +84,7 @@ class Swap:
             if self._phase(self.aside) != "done":
                 self._swap_back()
             _remove(self.displaced, "displaced")
+            _remove(self.staged, "stage")
             if self._held(None):
                 self._start()  # without data it was down or absent before the restore, and stays so
         return {"displaced": bool(self._held(None)), "set_aside": self.aside, "bytes_set_aside": _size(self.aside)}
@@ -116,6 +117,7 @@ class Swap:
         freed = _size(self.displaced) + _size(self.aside)
         _remove(self.displaced, "displaced")
         _remove(self.aside, "displaced")
+        _remove(self.staged, "stage")  # a swap that was killed in its last step leaves it empty
         return {"freed": freed}
 
     def discard(self) -> None:

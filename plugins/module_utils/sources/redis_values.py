@@ -14,18 +14,19 @@ from .redis_client import Link
 
 #: Elements of one collection per round trip.
 _PIECE = 1000
-#: Bytes of one string per round trip.
+#: Bytes of a string asked for with those of other keys, and then alone; the second is a multiple of the first.
+_STRING_FIRST = 64 << 10
 _STRING_PIECE = 8 << 20
 #: Estimated bytes of keys whose first pieces are asked for together.
 _GROUP_BYTES = 16 << 20
 #: What is asked first about a key of each type (the key comes behind the verb).
-_FIRST: dict[str, list[tuple[str | int, ...]]] = {
-    "string": [("STRLEN",), ("GETRANGE", 0, _STRING_PIECE - 1)],
-    "list": [("LRANGE", 0, _PIECE - 1)],
-    "zset": [("ZRANGE", 0, _PIECE - 1, "WITHSCORES")],
-    "set": [("SSCAN", 0, "COUNT", _PIECE), ("SCARD",)],
-    "hash": [("HSCAN", 0, "COUNT", _PIECE), ("HLEN",)],
-    "stream": [],
+_FIRST: dict[str, tuple[str | int, ...]] = {
+    "string": ("GETRANGE", 0, _STRING_FIRST - 1),
+    "list": ("LRANGE", 0, _PIECE - 1),
+    "zset": ("ZRANGE", 0, _PIECE - 1, "WITHSCORES"),
+    "set": ("SSCAN", 0, "COUNT", _PIECE),
+    "hash": ("HSCAN", 0, "COUNT", _PIECE),
+    "stream": (),
 }
 _MODULUS = 1 << 256
 
@@ -66,15 +67,15 @@ class Values:
         """
         if not names:
             return
-        about = self._link.many([
-            command for name in names for command in (("TYPE", name), ("PEXPIRETIME", name), ("MEMORY", "USAGE", name, "SAMPLES", 1))
-        ])
+        about = self._link.many([command for name in names for command in (("TYPE", name), ("PEXPIRETIME", name))])
+        here = [(name, kind.decode(), int(expiry)) for name, kind, expiry in zip(names, about[::2], about[1::2]) if kind != b"none" and int(expiry) != -2]
+        simple = [key for key in here if key[1] in ("string", "stream")]
+        yield from self._group(database, simple)
+        others = [key for key in here if key[1] not in ("string", "stream")]
         group: list[tuple[bytes, str, int]] = []
         size = 0
-        for name, kind, expiry, usage in zip(names, about[::3], about[1::3], about[2::3]):
-            if kind == b"none" or int(expiry) == -2:
-                continue
-            group.append((name, kind.decode(), int(expiry)))
+        for key, usage in zip(others, self._link.many([("MEMORY", "USAGE", name, "SAMPLES", 1) for name, _kind, _expiry in others]) if others else []):
+            group.append(key)
             size += int(usage or 0)
             if size > _GROUP_BYTES:
                 yield from self._group(database, group)
@@ -87,21 +88,22 @@ class Values:
         for name, kind, _expiry in group:
             if kind not in _FIRST:
                 raise SourceError(f"keys of type {kind!r} cannot be compared", self._link.place, "data of modules is not supported: keep it elsewhere")
-            commands += [(str(verb), name, *words) for verb, *words in _FIRST[kind]]
+            first = _FIRST[kind]
+            if first:
+                commands.append((str(first[0]), name, *first[1:]))
         replies = iter(self._link.many(commands)) if commands else iter(())
         for name, kind, expiry in group:
-            first = [next(replies) for _command in _FIRST[kind]]
             extra: list[tuple[bytes, int]] = []
             if kind == "string":
-                content = self._string(name, first)
+                content = self._string(name, next(replies))
             elif kind == "list":
-                content = self._ordered(name, first[0], "LRANGE", ())
+                content = self._ordered(name, next(replies), "LRANGE", ())
             elif kind == "zset":
-                content = self._ordered(name, first[0], "ZRANGE", ("WITHSCORES",))
+                content = self._ordered(name, next(replies), "ZRANGE", ("WITHSCORES",))
             elif kind == "set":
-                content = self._set(name, first)
+                content = self._set(name, next(replies))
             elif kind == "hash":
-                content, extra = self._fields(database, name, first)
+                content, extra = self._fields(database, name, next(replies))
             else:
                 content = self._stream(name)
             if not content:
@@ -119,17 +121,16 @@ class Values:
     def _number(self, data: bytes) -> int:
         return int.from_bytes(self._hash(data), "little")
 
-    def _string(self, name: bytes, first: list[Any]) -> bytes:
-        length, part = first
-        if part is None or (length == 0 and not part):
+    def _string(self, name: bytes, part: bytes) -> bytes:
+        if not part:
             # An empty string is a value; a key that expired a moment ago reads the same and is told apart here.
             return self._hash(b"") if self._link.call("EXISTS", name) else b""
         digest, start = self._new(), len(part)
         digest.update(part)
-        while start < int(length):
+        while start % _STRING_FIRST == 0:
             part = self._link.call("GETRANGE", name, start, start + _STRING_PIECE - 1)
             if not part:
-                return b""
+                break
             digest.update(part)
             start += len(part)
         return digest.digest()
@@ -146,23 +147,23 @@ class Values:
             part = self._link.call(verb, name, start, start + _PIECE - 1, *words)
 
     def _set(self, name: bytes, first: list[Any]) -> bytes:
-        (cursor, part), wanted = first
-        total, count = 0, 0
+        cursor, part = first
+        total, count, whole = 0, 0, cursor == b"0"
         while True:
             total += sum(self._number(member) for member in part)
             count += len(part)
             if cursor == b"0":
                 break
             cursor, part = self._link.call("SSCAN", name, cursor, "COUNT", _PIECE)
-        if count != wanted:
+        if not whole and count != self._link.call("SCARD", name):
             members = self._link.call("SMEMBERS", name)  # a table that was being resized gave members twice
             total = sum(self._number(member) for member in members)
         return b"%x" % (total % _MODULUS)
 
     def _fields(self, database: int, name: bytes, first: list[Any]) -> tuple[bytes, list[tuple[bytes, int]]]:
-        (cursor, part), wanted = first
+        cursor, part = first
         found: list[bytes] = []
-        total, count = 0, 0
+        total, count, whole = 0, 0, cursor == b"0"
         extra: list[tuple[bytes, int]] = []
         while True:
             if self._field_expiry:
@@ -173,7 +174,7 @@ class Values:
             if cursor == b"0":
                 break
             cursor, part = self._link.call("HSCAN", name, cursor, "COUNT", _PIECE)
-        if count != wanted:
+        if not whole and count != self._link.call("HLEN", name):
             found = self._link.call("HGETALL", name)
             total = 0 if self._field_expiry else sum(self._number(frame(field, value)) for field, value in zip(found[::2], found[1::2]))
         if self._field_expiry:

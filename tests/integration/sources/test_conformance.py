@@ -5,10 +5,6 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, Iterator
@@ -16,79 +12,28 @@ from typing import Any, Iterator
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import DamageError
-from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
-from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import registry
-from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.contract import Context
-from ansible_collections.lifeboat.recovery.tests.doubles.memory_store import IndexOnly, MemoryReader, MemoryStore, MemoryWriter
+from ansible_collections.lifeboat.recovery.tests.doubles.memory_store import MemoryReader
+from ansible_collections.lifeboat.recovery.tests.lab.bench import STAGE_ID, Bench
 from ansible_collections.lifeboat.recovery.tests.lab.kits import KITS, Kit
 
-STAGE_ID = "20261122_171500_abcdef12"
-_STEP = Path(__file__).with_name("step.py")
 
-
-class Bench:
-    """A kit, its source and a double of the repository."""
-
-    def __init__(self, kit: Kit, work: Path) -> None:
-        self.kit = kit
-        self.source = registry.get(kit.type)()
-        options = {name: option.get("default") for name, option in self.source.options.items()}
-        self.config = {**options, **kit.config}
-        self.work = work
-        self.key = bytes(range(32))
-        self.store = MemoryStore()
-
-    @property
-    def context(self) -> Context:
-        work = self.work / "work"
-        work.mkdir(mode=0o700, exist_ok=True)
-        return Context("shop", "data", self.config, str(work), Progress("shop", "test"), self.key, 2)
-
-    def capture(self, previous: MemoryReader | None = None) -> tuple[MemoryReader, MemoryWriter]:
-        assert [finding for finding in self.source.preflight_capture(self.context) if finding.level == "error"] == []
-        writer = MemoryWriter(self.store, previous)
-        return writer.finish(self.source.capture(self.context, writer)), writer
-
-    def live_equals(self, reader: MemoryReader) -> bool:
-        comparison = self.source.verify_live(self.context, IndexOnly(reader), reader.manifest)
-        assert comparison.equal == (not comparison.differences)
-        return comparison.equal
-
-    def stage(self, reader: MemoryReader, stage_id: str = STAGE_ID) -> dict[str, Any]:
-        findings = self.source.preflight_restore(self.context, reader.manifest)
-        assert [finding.as_dict() for finding in findings if finding.level == "error"] == []
-        record = self.source.plan_stage(self.context, reader.manifest, stage_id)
-        self.source.prepare(self.context, record)
-        self.source.stage(self.context, reader, record)
-        return record
-
-    def step(self, verb: str, reader: MemoryReader, record: dict[str, Any], fault: str = "", trace: Path | None = None) -> int:
-        """Run one method in a process of its own, perhaps with a fault; its exit code (-9: killed)."""
-        bundle = self.work / "bundle"
-        with open(bundle, "wb") as handle:
-            state = {"chunks": self.store.chunks, "ids": reader._ids, "lines": reader._lines, "manifest": reader.manifest}
-            pickle.dump({"type": self.kit.type, "config": self.config, "work": self.context.work_dir, "key": self.key, "record": record, **state}, handle)
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        for name, value in (("LIFEBOAT_FAULT", fault), ("LIFEBOAT_FAULT_TRACE", str(trace) if trace else "")):
-            environment.pop(name, None)
-            if value:
-                environment[name] = value
-        done = subprocess.run([sys.executable, str(_STEP), str(bundle), verb], env=environment, capture_output=True, timeout=120, check=False)
-        assert done.returncode in (0, -9), done.stderr.decode()
-        return done.returncode
+class KitBench(Bench):
+    kit: Kit
 
 
 @pytest.fixture(params=sorted(KITS))
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KitBench]:
     kit = KITS[request.param]()
     try:
         kit.fill()
-        yield Bench(kit, tmp_path)
+        made = KitBench(kit.config, tmp_path)
+        made.kit = kit
+        yield made
     finally:
         kit.destroy()
 
 
-def test_unchanged_second_capture_stores_nothing(bench: Bench) -> None:
+def test_unchanged_second_capture_stores_nothing(bench: KitBench) -> None:
     first, writer = bench.capture()
     assert writer.new_chunks > 0
     second, again = bench.capture(first)
@@ -99,7 +44,7 @@ def test_unchanged_second_capture_stores_nothing(bench: Bench) -> None:
     assert full.manifest["digest"] == first.manifest["digest"]
 
 
-def test_capture_digest_is_keyed_and_tells_nothing_in_clear(bench: Bench) -> None:
+def test_capture_digest_is_keyed_and_tells_nothing_in_clear(bench: KitBench) -> None:
     first, _writer = bench.capture()
     bench.key = bytes(reversed(bench.key))
     other, _writer = bench.capture()
@@ -109,7 +54,7 @@ def test_capture_digest_is_keyed_and_tells_nothing_in_clear(bench: Bench) -> Non
         assert secret not in text
 
 
-def test_incremental_capture_follows_changes(bench: Bench) -> None:
+def test_incremental_capture_follows_changes(bench: KitBench) -> None:
     first, _writer = bench.capture()
     assert bench.live_equals(first)
     bench.kit.change()
@@ -120,7 +65,7 @@ def test_incremental_capture_follows_changes(bench: Bench) -> None:
     assert bench.live_equals(second)
 
 
-def test_restore_rollback_and_commit(bench: Bench) -> None:
+def test_restore_rollback_and_commit(bench: KitBench) -> None:
     good = bench.kit.fingerprint()
     reader, _writer = bench.capture()
     bench.kit.damage()
@@ -145,7 +90,7 @@ def test_restore_rollback_and_commit(bench: Bench) -> None:
     assert bench.kit.fingerprint() == bad
 
 
-def test_commit_keeps_the_restored_data(bench: Bench) -> None:
+def test_commit_keeps_the_restored_data(bench: KitBench) -> None:
     good = bench.kit.fingerprint()
     reader, _writer = bench.capture()
     bench.kit.damage()
@@ -160,7 +105,7 @@ def test_commit_keeps_the_restored_data(bench: Bench) -> None:
     assert bench.kit.fingerprint() == good
 
 
-def test_restore_over_nothing(bench: Bench) -> None:
+def test_restore_over_nothing(bench: KitBench) -> None:
     good = bench.kit.fingerprint()
     reader, _writer = bench.capture()
     bench.kit.lose()
@@ -177,7 +122,7 @@ def test_restore_over_nothing(bench: Bench) -> None:
     assert bench.kit.leftovers() == []
 
 
-def test_damaged_staged_copy_is_found(bench: Bench) -> None:
+def test_damaged_staged_copy_is_found(bench: KitBench) -> None:
     reader, _writer = bench.capture()
     record = bench.stage(reader)
     bench.kit.damage_staged(record)
@@ -186,7 +131,7 @@ def test_damaged_staged_copy_is_found(bench: Bench) -> None:
     assert comparison.differences
 
 
-def test_damaged_chunk_stops_staging_and_leaves_live_alone(bench: Bench) -> None:
+def test_damaged_chunk_stops_staging_and_leaves_live_alone(bench: KitBench) -> None:
     reader, _writer = bench.capture()
     before = bench.kit.fingerprint()
     for identity, data in list(bench.store.chunks.items()):
@@ -200,7 +145,7 @@ def test_damaged_chunk_stops_staging_and_leaves_live_alone(bench: Bench) -> None
     assert bench.kit.fingerprint() == before
 
 
-def test_discard_and_repeated_stage(bench: Bench) -> None:
+def test_discard_and_repeated_stage(bench: KitBench) -> None:
     reader, _writer = bench.capture()
     before = bench.kit.fingerprint()
     record = bench.stage(reader)
@@ -219,7 +164,7 @@ def _faults(trace: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("watched", ["stage", "cutover", "rollback", "commit"])
-def test_killed_at_every_point_and_repeated(bench: Bench, watched: str, tmp_path: Path) -> None:
+def test_killed_at_every_point_and_repeated(bench: KitBench, watched: str, tmp_path: Path) -> None:
     good = bench.kit.fingerprint()
     reader, _writer = bench.capture()
     bench.kit.damage()
@@ -261,8 +206,8 @@ def test_killed_at_every_point_and_repeated(bench: Bench, watched: str, tmp_path
         assert restore(number, fault), f"{fault} was not hit"
 
 
-def test_killed_at_an_unknown_moment_of_staging(bench: Bench) -> None:
-    """kill -9 while the staged copy grows; the next call completes it or throws it away."""
+def test_staging_that_was_torn_is_done_again(bench: KitBench) -> None:
+    """An end nobody foresaw while the staged copy grows; the next call completes it or throws it away."""
     reader, _writer = bench.capture()
     record = bench.source.plan_stage(bench.context, reader.manifest, STAGE_ID)
     before = bench.kit.fingerprint()

@@ -124,5 +124,4 @@ def main(verb: str, home: str, port: str) -> int:
 
 
 if __name__ == "__main__":
-    # This file's own directory must not stand for the library of the same name.
     sys.exit(main(*sys.argv[1:]))

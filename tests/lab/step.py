@@ -11,19 +11,21 @@ import sys
 from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import registry
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.contract import Context
-from ansible_collections.lifeboat.recovery.tests.doubles.memory_store import MemoryReader, MemoryStore
+from ansible_collections.lifeboat.recovery.tests.doubles.memory_store import MemoryReader, MemoryStore, MemoryWriter
 
 
 def main(bundle: str, verb: str) -> None:
-    """verb: stage, cutover, rollback, commit or discard."""
+    """verb: a method of the source."""
     with open(bundle, "rb") as handle:
         state = pickle.load(handle)
     store = MemoryStore()
     store.chunks = state["chunks"]
-    source = registry.get(state["type"])()
+    source = registry.get(state["config"]["type"])()
     context = Context("shop", "data", state["config"], state["work"], Progress("shop", verb), state["key"], 2)
-    if verb == "stage":
-        source.stage(context, MemoryReader(store, state["ids"], state["lines"], state["manifest"]), state["record"])
+    if verb in ("stage", "verify_staged"):
+        getattr(source, verb)(context, MemoryReader(store, state["ids"], state["lines"], state["manifest"]), state["record"])
+    elif verb == "capture":
+        source.capture(context, MemoryWriter(store))
     else:
         getattr(source, verb)(context, state["record"])
 
