@@ -115,14 +115,18 @@ def _flock_taken(path: str) -> bool:
 
 
 def _is_here(who: dict[str, Any]) -> bool:
-    """Is the controller of a lease or run on this machine? After a reboot it is, and its process is gone."""
-    return bool(who.get("controller") == platform.node())
+    """Is the controller of a lease or run a process of this machine?
+
+    Another boot is taken for another machine: host names are not unique, and a rebooted controller loses its
+    lease by not renewing it.
+    """
+    return bool(who.get("controller") == platform.node() and who.get("boot") in ("", None, boot_id()))
 
 
 def _controller_alive(lease: dict[str, Any]) -> tuple[bool, str]:
     if _is_here(lease):
         started = process_started(int(lease.get("pid") or 0))
-        if started and lease.get("boot") in ("", None, boot_id()) and lease.get("pid_started") in ("", None, started):
+        if started and lease.get("pid_started") in ("", None, started):
             return True, "its controller process lives"
         return False, "its controller process is gone"
     age = _age(str(lease.get("renewed", "")))

@@ -6,8 +6,8 @@
 
 The package is module_utils itself under any name: copied to ``<directory>/lifeboat`` it runs as
 ``PYTHONPATH=<directory> python3 -m lifeboat.cli``. It knows the services that have a file
-``<config>/services/<service>.json`` (default /etc/lifeboat), which holds the specification of one service:
-{"service", "entry", "repository", "keys", "state_dir", "catalog"}. A host holds the right to seal only: what opens snapshots is
+``<config>/services/<service>.json``, which bootstrap writes (default: /etc/lifeboat for root, else ~/.config/lifeboat). It holds the
+specification of one service: {"service", "entry", "repository", "keys", "state_dir", "catalog"}. A host holds the right to seal only: what opens snapshots is
 named when it is called (``--keys``).
 """
 

@@ -14,10 +14,9 @@ from typing import Callable
 from .. import faults, lease
 from ..errors import LifeboatError
 from ..pipeline import operations
+from ..pipeline.host import config_dir
 from . import restore, text
 from .shared import answer, chosen
-
-DEFAULT_CONFIG = "/etc/lifeboat"
 
 
 def main(argv: list[str]) -> int:
@@ -43,7 +42,7 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lifeboat", description="Back up and restore the services of this host, without Ansible.")
-    parser.add_argument("--config", default=os.environ.get("LIFEBOAT_CONFIG", DEFAULT_CONFIG), help="directory that holds services/<service>.json")
+    parser.add_argument("--config", default=os.environ.get("LIFEBOAT_CONFIG") or config_dir(""), help="directory that holds services/<service>.json")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, function: Callable[[argparse.Namespace], int], about: str, service: str = "?") -> argparse.ArgumentParser:

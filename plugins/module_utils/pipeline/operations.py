@@ -136,6 +136,7 @@ def known(spec: Spec, run_id: str = "") -> dict[str, Any]:
     "progress", "ledger_state", "ledger": the entries of ``run_id`` ("last": of the newest run)}.
     """
     ledger = Ledger.for_spec(spec)
+    condition = ledger.verify()
     entries = ledger.entries()
     restores = fold(entries)
     shown = []
@@ -151,7 +152,7 @@ def known(spec: Spec, run_id: str = "") -> dict[str, Any]:
         "changed": False, "lease": lease.read(spec), "unfinished": {"run": begin["run"], "verb": begin["verb"], "since": begin["time"]} if begin else None,
         "restores": shown, "uncommitted": [one["restore"] for one in shown if one["holds"]], "held_bytes": sum(one["held_bytes"] for one in shown),
         "origin": state.read_json(spec.path("origin.json")), "proof": {"point": proof[0], **proof[1]} if proof else None,
-        "progress": _progress(spec), "ledger_state": ledger.verify(), "ledger": [entry for entry in entries if entry["run"] == run_id] if run_id else [],
+        "progress": _progress(spec), "ledger_state": condition, "ledger": [entry for entry in entries if entry["run"] == run_id] if run_id else [],
         "sources": spec.source_names, "host_state": spec.service_dir,
     }
 

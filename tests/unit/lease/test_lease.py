@@ -98,9 +98,14 @@ def test_a_reused_process_id_is_not_the_controller(spec):
     assert lease.read(spec)["alive"] is False
 
 
-def test_a_reboot_ends_all_its_controllers(spec):
-    take(spec, run("a", boot="another boot"))
+def test_a_machine_of_the_same_name_is_not_this_one(spec):
+    """Host names are not unique; another boot id is another machine, or this one before a reboot: its lease runs out."""
+    held = take(spec, run("a", boot="another boot"))
+    assert lease.read(spec)["alive"] is True
+    with open(spec.path("lease.json"), "w", encoding="utf-8") as handle:
+        json.dump({**{key: value for key, value in held.items() if key not in ("alive", "why")}, "renewed": "2020-01-01T00:00:00.000000Z"}, handle)
     assert lease.read(spec)["alive"] is False
+    assert take(spec, run("b"))["run"] == "b"
 
 
 def test_another_controller_counts_while_it_renews(spec):

@@ -298,6 +298,25 @@ def test_another_target_gives_the_unfinished_one_up(world):
     assert len(world.leftovers()) == 2
 
 
+def test_another_target_finishes_a_swap_that_was_begun_and_stacks(world):
+    """Half-swapped sources are never left to guessing: the swap is finished first, and what it displaced stays in its own set."""
+    newer = world.backup("newer")
+    world.write("original")
+    sources = {**world.spec().entry["sources"], "box": {"type": "box", "path": str(world.box), "refuse": "cutover"}}
+    first = new_run()
+    with pytest.raises(SourceError):
+        restore.go_live(world.spec(entry={"sources": sources}), world.point, first)
+    restore.mark_verified(world.spec(), first, "failed")
+    second = new_run()
+    world.restore(target=newer, run=second)
+    assert world.read() == ("newer", "newer")
+    assert operations.known(world.spec())["uncommitted"] == [first["id"], second["id"]]
+    restore.roll_back(world.spec(), new_run("rollback"))
+    assert world.read() == ("captured", "captured")
+    restore.roll_back(world.spec(), new_run("rollback"), first["id"])
+    assert world.read() == ("original", "original")
+
+
 def test_a_failed_run_does_not_pin_latest(world):
     spec = world.spec(entry={"sources": {**world.spec().entry["sources"], "box": {"type": "box", "path": str(world.box), "refuse": "verify"}}})
     run = new_run()
