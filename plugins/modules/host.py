@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host
-short_description: Prepare a host for a service
+short_description: Prepare a host for its services
 version_added: 0.1.0
 description:
   - Checks that the Python libraries and programs are there that the sources of the service need, and names all that are missing at once.
@@ -21,6 +21,12 @@ attributes:
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
     support: none
 options:
+  also:
+    description:
+      - Other services of the same host that are prepared by the same call, each with the options of one service.
+    type: list
+    elements: dict
+    default: []
   config_dir:
     description:
       - Where the specifications go. Empty chooses C(/etc/lifeboat) for root, C(~/.config/lifeboat) otherwise.
@@ -83,7 +89,12 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments
 
 def main():
     module = arguments.quiet(AnsibleModule)(
-        argument_spec=dict(arguments.COMMON, config_dir={"type": "str", "default": ""}, command_path={"type": "str", "default": ""}),
+        argument_spec=dict(
+            arguments.COMMON,
+            also={"type": "list", "elements": "dict", "default": []},
+            config_dir={"type": "str", "default": ""},
+            command_path={"type": "str", "default": ""},
+        ),
         supports_check_mode=True,
     )
     arguments.perform(module, "bootstrap", work)
@@ -92,7 +103,8 @@ def main():
 def work(spec, run, params, check):
     from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import host
 
-    return host.prepare(spec, params["config_dir"], params["command_path"], check)
+    specs = [spec, *(type(spec).from_dict(other) for other in params["also"])]
+    return host.prepare(specs, params["config_dir"], params["command_path"], check)
 
 
 if __name__ == "__main__":

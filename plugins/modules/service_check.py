@@ -26,6 +26,11 @@ options:
     description:
       - Seconds to wait for status and health. Left out, the entry's C(timeouts.health) counts.
     type: float
+  protect:
+    description:
+      - Also check that the next capture of the service would work, after all other checks have passed. Nothing is written.
+    type: bool
+    default: false
   fail:
     description:
       - Fail when a check fails. V(false) only reports it.
@@ -49,7 +54,7 @@ ok:
   type: bool
   returned: always
 results:
-  description: Each check with C(kind) (status, health or invariant), C(name), C(ok), C(detail) and C(seconds).
+  description: Each check with C(kind) (status, health, invariant or protect), C(name), C(ok), C(detail) and C(seconds).
   type: list
   elements: dict
   returned: always
@@ -87,6 +92,7 @@ def main():
             arguments.COMMON,
             phase={"type": "str", "choices": ["status", "health", "invariants", "all"], "default": "all"},
             wait={"type": "float"},
+            protect={"type": "bool", "default": False},
             fail={"type": "bool", "default": True},
         ),
         supports_check_mode=True,
@@ -98,6 +104,10 @@ def work(spec, run, params, check):
     from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations
 
     told = operations.check(spec, params["phase"], params["wait"])
+    if params["protect"]:
+        from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import protection
+
+        told = protection.add_check(spec, told)
     return arguments.refuse_checks(spec, told) if params["fail"] else told
 
 

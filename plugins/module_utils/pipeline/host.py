@@ -35,20 +35,20 @@ def libraries(spec: Spec) -> list[str]:
     return sorted(wanted)
 
 
-def missing(spec: Spec) -> tuple[list[str], list[str]]:
-    """(requirements to install with pip, programs that are not there, each with its package)."""
-    lacking = []
-    for name in libraries(spec):
+def missing(specs: list[Spec]) -> tuple[list[str], list[str]]:
+    """(requirements to install with pip, programs that are not there, each with its package), each once."""
+    lacking = set()
+    for name in {name for spec in specs for name in libraries(spec)}:
         try:
             importlib.import_module(name)
         except ImportError:
-            lacking.append(REQUIREMENTS.get(name, name))
-    programs = []
-    for name, source in sorted((spec.entry.get("sources") or {}).items()):
+            lacking.add(REQUIREMENTS.get(name, name))
+    programs = set()
+    for source in (source for spec in specs for source in (spec.entry.get("sources") or {}).values()):
         wanted, package = _PROGRAMS.get(str(source.get("type")), ((), ""))
-        places = os.pathsep.join(place for place in (str(source.get("bin_dir") or ""), os.environ.get("PATH", os.defpath), "/usr/lib/postgresql") if place)
-        programs += [f"{program} (source {name}; package {package})" for program in wanted if not shutil.which(program, path=places)]
-    return lacking, programs
+        places = os.pathsep.join(place for place in (str(source.get("bin_dir") or ""), os.environ.get("PATH", os.defpath)) if place)
+        programs |= {f"program {program} (package {package})" for program in wanted if not shutil.which(program, path=places)}
+    return sorted(lacking), sorted(programs)
 
 
 def config_dir(configured: str) -> str:
@@ -80,12 +80,12 @@ def specification(spec: Spec) -> dict[str, Any]:
     }
 
 
-def prepare(spec: Spec, configured_config: str, configured_command: str, check: bool) -> dict[str, Any]:
-    """{"changed", "made": [path], "config_dir", "command_path", "python"}.
+def prepare(specs: list[Spec], configured_config: str, configured_command: str, check: bool) -> dict[str, Any]:
+    """Prepare a host for these services: {"changed", "made": [path], "config_dir", "command_path", "python"}.
 
     Raises ConfigError that names everything that is missing; nothing is made then.
     """
-    lacking, programs = missing(spec)
+    lacking, programs = missing(specs)
     if lacking or programs:
         remedy = [f"run: {sys.executable} -m pip install {' '.join(lacking)}"] if lacking else []
         remedy += ["install the packages of these programs, or set bin_dir"] if programs else []
@@ -94,19 +94,20 @@ def prepare(spec: Spec, configured_config: str, configured_command: str, check: 
             f"{platform.node()}, {sys.executable}", "; ".join(remedy),
         )
     directory, command = config_dir(configured_config), command_path(configured_command)
-    file = os.path.join(directory, "services", f"{spec.service}.json")
-    wanted = specification(spec)
-    made = [path for path in (spec.service_dir, os.path.dirname(file), os.path.dirname(command)) if not os.path.isdir(path)]
-    if state.read_json(file) != wanted:
-        made.append(file)
+    files = {spec.service: os.path.join(directory, "services", f"{spec.service}.json") for spec in specs}
+    folders = [os.path.join(directory, "services"), os.path.dirname(command)]
+    private = [spec.service_dir for spec in specs]
+    different = [spec for spec in specs if state.read_json(files[spec.service]) != specification(spec)]
+    made = [path for path in folders + private if not os.path.isdir(path)] + [files[spec.service] for spec in different]
     if not check and made:
-        state.ensure_private(spec.service_dir)
+        for path in private:
+            state.ensure_private(path)
         try:
-            for path in (os.path.dirname(file), os.path.dirname(command)):
+            for path in folders:
                 durable.make_dirs(path, 0o755, "ledger")
         except OSError as error:
             raise StorageError(f"Failed to create a directory ({error.strerror})", str(error.filename), "check owner and permissions") from error
-        if file in made:
+        for spec in different:
             # 0600: the way to the stores and to Vault may stand in it
-            state.write_json(file, wanted, "lease")
+            state.write_json(files[spec.service], specification(spec), "lease")
     return {"changed": bool(made), "made": made, "config_dir": directory, "command_path": command, "python": sys.executable}
