@@ -1,17 +1,14 @@
 # Copyright (c) Lifeboat contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The verbs on a small service of files, as scenes: what stands before, the command, and what must be true after it.
-
-As a program (`scenes.py VERB HOME`) it runs one verb, so that a test can kill it; the test runs it again and checks.
-"""
+"""The verbs on a small service of files, as scenes: what stands before, the command, and what must be true after it."""
 
 from __future__ import annotations
 
 import os
 import pathlib
 import signal
-import sys
+import traceback
 from typing import Callable
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import faults
@@ -30,6 +27,27 @@ def _contents(tree: pathlib.Path) -> dict[str, bytes]:
 
 def _beside(service: FilesService) -> list[pathlib.Path]:
     return sorted(path for path in service.tree.parent.iterdir() if path != service.tree)
+
+
+def run_killed(command: Callable[[], None], fault: str = "", trace: str = "") -> tuple[int, str]:
+    """Run a command in a process of its own under a fault plan: (exit code, negative for a signal; the error it printed)."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(reading)
+            faults.configure(fault, trace)
+            command()
+            code = 0
+        except BaseException:  # the parent reports it; nothing of the parent's clean-up may run here
+            os.write(writing, traceback.format_exc().encode()[-4000:])
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8", errors="replace") as pipe:
+        told = pipe.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), told
 
 
 class Scene:
@@ -140,12 +158,7 @@ class Restage(Restore):
 
     def prepare(self) -> None:
         super().prepare()
-        killed = os.fork()
-        if killed == 0:
-            faults.configure("restore.stage.filled:1")
-            self._restore()
-            os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(killed, 0)[1]) == -signal.SIGKILL
+        assert run_killed(self._restore, "restore.stage.filled:1")[0] == -signal.SIGKILL
 
 
 class Commit(Restore):
@@ -192,6 +205,3 @@ SCENES: dict[str, Callable[[pathlib.Path], Scene]] = {
     scene.verb: scene for scene in (FirstCapture, Capture, Restore, Restage, Commit, Rollback)
 }
 
-
-if __name__ == "__main__":
-    SCENES[sys.argv[1]](pathlib.Path(sys.argv[2])).run()

@@ -6,24 +6,13 @@
 from __future__ import annotations
 
 import collections
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import faults
 from ansible_collections.lifeboat.recovery.tests.drills import scenes
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def run(verb: str, home: pathlib.Path, fault: str = "", trace: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / ".dev"), "LIFEBOAT_FAULT": fault, "LIFEBOAT_FAULT_TRACE": trace}
-    module = "ansible_collections.lifeboat.recovery.tests.drills.scenes"
-    return subprocess.run([sys.executable, "-m", module, verb, str(home)], env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 def trace(verb: str, tmp_path: pathlib.Path) -> collections.Counter[str]:
@@ -32,8 +21,8 @@ def trace(verb: str, tmp_path: pathlib.Path) -> collections.Counter[str]:
     scene = scenes.SCENES[verb](home)
     scene.prepare()
     log = tmp_path / "trace"
-    done = run(verb, home, trace=str(log))
-    assert done.returncode == 0, done.stderr
+    code, told = scenes.run_killed(scene.run, trace=str(log))
+    assert code == 0, told
     scene.check()
     return collections.Counter(log.read_text().split())
 
@@ -46,13 +35,13 @@ def kill_everywhere(verb: str, tmp_path: pathlib.Path) -> list[str]:
             home = tmp_path / f"{point}-{nth}"
             scene = scenes.SCENES[verb](home)
             scene.prepare()
-            killed = run(verb, home, f"{point}:{nth}")
-            if killed.returncode != -signal.SIGKILL:
-                wrong.append(f"{point}:{nth} was not reached: {killed.returncode} {killed.stderr[-500:]}")
+            code, told = scenes.run_killed(scene.run, f"{point}:{nth}")
+            if code != -signal.SIGKILL:
+                wrong.append(f"{point}:{nth} was not reached: {code} {told}")
                 continue
-            again = run(verb, home)
-            if again.returncode != 0:
-                wrong.append(f"{point}:{nth} the same command again failed: {again.stderr[-800:]}")
+            code, told = scenes.run_killed(scene.run)
+            if code != 0:
+                wrong.append(f"{point}:{nth} the same command again failed: {told}")
                 continue
             try:
                 scene.check()
