@@ -105,6 +105,18 @@ def _status(spec: Spec) -> list[_Check]:
     return []  # a task file is the playbook's to run
 
 
+def is_down(spec: Spec) -> bool:
+    """Whether the status command ran and said no. False when there is none, or when it could not be asked: then nobody knows."""
+    from .command import run_argv
+
+    for _kind_of_check, _what, probe in _status(spec):
+        try:
+            return run_argv([str(word) for word in probe["command"]], TIMEOUT)[0] != 0
+        except LifeboatError:
+            return False
+    return False
+
+
 def _name(probe: dict[str, Any]) -> str:
     kind = _kind(probe)
     value = probe[kind]

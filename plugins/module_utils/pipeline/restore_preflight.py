@@ -6,11 +6,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
-from .. import lease
+from .. import checks, lease
 from ..errors import ConflictError, LifeboatError, StorageError, TargetError
 from .inspect import Point
 from .restore_job import Job
@@ -32,6 +35,7 @@ def look(job: Job, target: str, depth: str, force: bool) -> dict[str, Any]:
         findings.append({"level": level, "source": source, **error.as_dict()})
 
     _check_host(job, find)
+    _check_ports(job, find)
     told: dict[str, Any] = {"point": None, "resumes": None, "data_current": False, "changed": True, "findings": findings, "warnings": []}
     if not job.spec.source_names:
         told.update(data_current=True, changed=False)
@@ -74,6 +78,47 @@ def _check_host(job: Job, find: Any) -> None:
         path = os.path.dirname(path)
     if not os.access(path, os.W_OK | os.X_OK):
         find(StorageError("the state directory cannot be written", path, "fix its permissions, or set state_dir in the catalog"))
+
+
+def _check_ports(job: Job, find: Any) -> None:
+    """A service that is down cannot start where somebody else listens: better known before its data is switched.
+
+    A tcp probe names the service's own port. An http probe may go through a proxy that rightly listens, so it is only a warning.
+    """
+    own, asked = [], []
+    for probe in job.spec.entry.get("health") or []:
+        if "tcp" in probe:
+            own.append(str(probe["tcp"]))
+        elif "http" in probe:
+            url = urlsplit(str(probe["http"]))
+            asked.append(url.netloc.rpartition("@")[2] if ":" in url.netloc else f"{url.netloc}:{443 if url.scheme == 'https' else 80}")
+    taken = [place for place in dict.fromkeys([*own, *asked]) if _taken(place)]
+    if not taken or not checks.is_down(job.spec):
+        return
+    for place in taken:
+        remedy = "find it with `ss -ltnp` and end it, or correct the port in the catalog"
+        if place in own:
+            find(ConflictError("port in use: the service is down and something else listens on its port", place, remedy))
+        else:
+            find(ConflictError("something listens where the service is asked for its health, although it is down", place, remedy), None, "warning")
+
+
+def _taken(place: str) -> bool:
+    """Whether somebody listens on an address of this machine; False for an address that is not ours."""
+    host, _colon, port = place.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except (OSError, ValueError):
+        return False  # the health check will say what is wrong with it
+    for family, kind, protocol, _name, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return True
+    return False
 
 
 def _newer(problem: LifeboatError, point: Point) -> bool:
