@@ -174,6 +174,14 @@ def discard(job: Job, restore: Restore, source: SourceState, reason: str) -> Non
     source.stage, source.record = "discarded", {}
 
 
+def _clear_away(job: Job, restore: Restore, source: SourceState) -> None:
+    """A half-built copy is worth nothing, and on a full disk it starves the live data beside it."""
+    try:
+        discard(job, restore, source, "staging failed")
+    except LifeboatError:
+        pass  # the first error is the one to tell; the next try throws the copy away
+
+
 def stage_id(restore_id: str, source: SourceState) -> str:
     """A short name, unique per restore, source and attempt, of letters, digits and _ (it becomes part of database names)."""
     stamp = re.match(r"(\d{8})T(\d{6})", restore_id)
@@ -209,7 +217,11 @@ def _stage_source(job: Job, restore: Restore, source: SourceState, point: Point)
     job.log("stage.provisioned", restore.id, source.name, acted=acted)
     faults.point("restore.stage.provisioned")
     job.progress.say(f"{source.name}: staging")
-    kind.stage(context, reader, source.record)
+    try:
+        kind.stage(context, reader, source.record)
+    except LifeboatError:
+        _clear_away(job, restore, source)
+        raise
     job.log("stage.filled", restore.id, source.name)
     faults.point("restore.stage.filled")
     job.progress.say(f"{source.name}: verifying the staged copy")
