@@ -6,7 +6,8 @@
 
 A point costs one set look-up when no plan is set. The plan is the environment variable
 LIFEBOAT_FAULT, ``name[:nth][:action]``; the action is ``kill`` (default, SIGKILL to this process)
-or ``error`` (OSError EIO) or ``full`` (OSError ENOSPC). Only names in POINTS exist; a call with another name is a bug and raises.
+or ``error`` (OSError EIO) or ``full`` (OSError ENOSPC), both with the words of a real one. Only names in POINTS exist;
+a call with another name is a bug and raises.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def _act(name: str) -> None:
         if _hits[name] != int(nth or 1):
             return
     if action == "error":
-        raise OSError(errno.EIO, "injected fault", name)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
     if action == "full":
-        raise OSError(errno.ENOSPC, "injected fault: no space left", name)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.kill(os.getpid(), signal.SIGKILL)
