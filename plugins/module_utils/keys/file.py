@@ -146,7 +146,8 @@ class FileProvider(KeyProvider):
         return [self._open(context, item) for context, item in wrapped]
 
     def _open(self, context: bytes, item: WrappedKey) -> bytes:
-        where = f"service {self._service}, snapshot {context.decode('utf-8', 'replace')!r}"
+        # the context binds the key to its place and ends with the name of the key object
+        where = f"service {self._service}, data key {context.decode('utf-8', 'replace').rpartition('/')[2]!r}"
         if item.provider != PROVIDER:
             raise KeyAccessError(
                 f"data key is kept by provider {item.provider!r}", where, "set keys.provider in the catalog to that provider",
