@@ -83,11 +83,15 @@ def _causes(found: dict[str, Any]) -> list[str]:
         if item["verdict"] == "blocked" and root and root["service"] != name:
             blocked.setdefault(root["service"], []).append(name)
     lines = []
+    causes = {name for name, item in services.items()
+              if item["verdict"] in ("failed", "interrupted", "degraded", None) or (item["verdict"] == "blocked" and not item["root"])}
+    if not causes:  # what was skipped because of another's failure is no cause
+        causes = {name for name, item in services.items() if item["verdict"] == "skipped"}
     for name, item in services.items():
-        if item["verdict"] in ("failed", "interrupted", "degraded", "skipped", None) or (item["verdict"] == "blocked" and not item["root"]):
+        if name in causes:
             text = item["message"] or "no message"
             lines.append(f"  root cause:  {name} {item['verdict'] or 'without verdict'} in phase {item['phase']}: {text}")
-            if item["remedy"]:
+            if item["remedy"] and not text.endswith(item["remedy"]):
                 lines.append(f"               do: {item['remedy']}")
             if blocked.get(name):
                 lines.append(f"               blocks: {', '.join(blocked.pop(name))}")
