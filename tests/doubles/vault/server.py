@@ -37,6 +37,7 @@ class Double(ThreadingHTTPServer):
     """The server with its core and the tests' controls."""
 
     daemon_threads = True
+
     # a client that gives up on a stalled answer is part of the tests, not news
     def handle_error(self, request: Any, client_address: Any) -> None:
         return

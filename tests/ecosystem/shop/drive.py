@@ -94,7 +94,7 @@ class _Customer:
         self._ask("signup", "POST", "/signup", {"email": email, "name": name(rng), "password": password, "profile": profile})
         token = self._ask("login", "POST", "/login", {"email": email, "password": password})["token"]
         for _order in range(1 + rng.randrange(3)):
-            lines = [[first + skewed(rng, last - first + 1), rng.randrange(1, 4)] for _ in range(rng.randrange(1, 5))] if last else []
+            lines = [[first + skewed(rng, last - first + 1), rng.randrange(1, 4)] for _n in range(rng.randrange(1, 5))] if last else []
             for product, _quantity in lines[:2]:
                 self._ask("browse", "GET", f"/products/{product}")
             order = self._ask("order", "POST", "/orders", {"token": token, "lines": lines, "note": text(rng, 4) if rng.random() < 0.3 else None})

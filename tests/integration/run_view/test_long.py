@@ -130,5 +130,3 @@ def test_state_dir_of_the_user_is_found(site: Site) -> None:
     # empty: as root /var/lib/lifeboat, else below the home directory; given with a tilde: below the home directory
     outcome = play(site, "async", {"state_dir": "~/own state"})
     assert outcome.code == 0 and (Path(site.folder) / "own state" / "services" / "orders").is_dir()
-
-

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import contextlib
-import encodings.idna  # noqa: F401 - loaded before the process gives up the rights it may need to read it
 import hashlib
 import http.client
+import importlib
 import json
 import re
 import sys
@@ -20,6 +20,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable, ClassVar, Iterator
 
 from ..layout import HOST, REQUIRES, Home
+
+# loaded before the process gives up the rights it may need to read it
+importlib.import_module("encodings.idna")
 
 Answer = tuple[int, Any]
 
@@ -153,9 +156,11 @@ class DatabaseService(BaseService):
     def _take(self) -> Any:
         while True:
             with self._guard:
-                connection = self._idle.pop() if self._idle else None
-            if connection is None:
+                spare = self._idle[-1:]
+                del self._idle[-1:]
+            if not spare:
                 return self._driver.connect(**self._dsn)
+            connection = spare[0]
             try:
                 with connection, connection.cursor() as cursor:
                     cursor.execute("SELECT 1")
