@@ -204,4 +204,3 @@ def _progress():  # type: ignore[no-untyped-def]
 SCENES: dict[str, Callable[[pathlib.Path], Scene]] = {
     scene.verb: scene for scene in (FirstCapture, Capture, Restore, Restage, Commit, Rollback)
 }
-

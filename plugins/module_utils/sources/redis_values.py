@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from typing import Any, Iterator, Union
 
 from ..errors import SourceError
@@ -91,19 +92,19 @@ class Values:
             first = _FIRST[kind]
             if first:
                 commands.append((str(first[0]), name, *first[1:]))
-        replies = iter(self._link.many(commands)) if commands else iter(())
+        replies = deque(self._link.many(commands) if commands else ())
         for name, kind, expiry in group:
             extra: list[tuple[bytes, int]] = []
             if kind == "string":
-                content = self._string(name, next(replies))
+                content = self._string(name, replies.popleft())
             elif kind == "list":
-                content = self._ordered(name, next(replies), "LRANGE", ())
+                content = self._ordered(name, replies.popleft(), "LRANGE", ())
             elif kind == "zset":
-                content = self._ordered(name, next(replies), "ZRANGE", ("WITHSCORES",))
+                content = self._ordered(name, replies.popleft(), "ZRANGE", ("WITHSCORES",))
             elif kind == "set":
-                content = self._set(name, next(replies))
+                content = self._set(name, replies.popleft())
             elif kind == "hash":
-                content, extra = self._fields(database, name, next(replies))
+                content, extra = self._fields(database, name, replies.popleft())
             else:
                 content = self._stream(name)
             if not content:

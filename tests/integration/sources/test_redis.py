@@ -113,7 +113,7 @@ def test_any_doubt_leads_to_a_full_look(server: RedisServer, bench: Bench, oddit
         subprocess.run(["cp", "-p", dump, f"{dump}.new"], check=True)
         os.rename(f"{dump}.new", dump)
     else:
-        monkeypatch.setattr(MemoryWriter, "reuse", lambda self, number: (_ for _ in ()).throw(KeyError(number)))
+        monkeypatch.setattr(MemoryWriter, "reuse", lambda self, number: (never for never in ()).throw(KeyError(number)))
     second, writer = bench.capture(first)
     assert _info(server)["rdb_saves"] == saves + 1
     assert second.manifest["digest"] == first.manifest["digest"]
