@@ -57,11 +57,11 @@ class RunDirectory:
             raise ConfigError("this cannot be the name of a service", words.one_line(service, 80), "use letters, digits, _, . and -")
         return self.file(folder, service + ending)
 
-    def make(self) -> None:
-        """Create the directory and its folders; ConfigError when another run lives there."""
+    def make(self, check: bool = False) -> None:
+        """Create the directory and its folders (a check has only a plan, and needs none); ConfigError when another run lives there."""
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
-            for folder in ("state", "services", "progress"):
+            for folder in () if check else ("state", "services", "progress"):
                 os.makedirs(self.file(folder), mode=0o700, exist_ok=True)
         except OSError as error:
             raise StorageError(

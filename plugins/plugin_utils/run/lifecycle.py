@@ -114,7 +114,7 @@ def begin(
             seal_interrupted(former, run)
             if former.run.get("id") not in former_ids:
                 former_ids.append(str(former.run["id"]))
-    target.make()
+    target.make(check)
     started = words.iso(time.time())
     owner = {
         **lease.identity(pid or os.getpid()), "id": run, "verb": verb, "started": started, "resumes": former_ids[-1] if former_ids else None,
