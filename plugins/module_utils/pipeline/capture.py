@@ -79,6 +79,11 @@ def capture_service(spec: Spec, run: dict[str, Any], mode: str = "auto", progres
     warnings += missing_tail(list(chains.values()), marks)
     ledger.append(run, "capture", "capture.begin", {"sources": spec.source_names, "mode": mode, "repository": store.repository.id})
     faults.point("capture.begin")
+    try:
+        _refuse(spec, store, progress)
+    except LifeboatError as error:
+        ledger.append(run, "capture", "capture.failed", error.as_dict())
+        raise
     session = CaptureSession(store, spec.path("cache"), progress)
     warnings += session.damaged
     try:
@@ -95,6 +100,14 @@ def capture_service(spec: Spec, run: dict[str, Any], mode: str = "auto", progres
     faults.point("capture.end")
     return {"changed": True, "snapshots": [summary(manifest) for manifest in published],
             "warnings": [problem.as_dict() for problem in warnings], "ledger": ledger.appended}
+
+
+def _refuse(spec: Spec, store: ServiceStore, progress: Progress) -> None:
+    """Raise what keeps a source from being captured before anything is written into the repository."""
+    for name, (source, config) in spec.sources().items():
+        for finding in source.preflight_capture(spec.context(name, config, progress, store.chunk_key)):
+            if finding.level == "error":
+                raise finding.error
 
 
 def _of_point(chain: Chain | None, point: str) -> StoredManifest | None:
