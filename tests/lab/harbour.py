@@ -109,7 +109,7 @@ class Harbour:
             "owner": "team-harbour", "host": "localhost", "requires": list(requires),
             "sources": {"files": {"type": "files", "path": str(self.data(name))}},
             "runtime": {verb: self.argv(verb, name) for verb in ("start", "stop", "status")},
-            "health": [{"http": f"{where}/health"}],
+            "health": [{"tcp": f"127.0.0.1:{self.ports[name]}"}, {"http": f"{where}/health"}],
             "invariants": [{"name": "every item is there", "http": f"{where}/audit", "json": "missing", "equals": 0}],
             "timeouts": {"start": "10s", "health": "2s"},
         }
