@@ -82,9 +82,9 @@ def make_postgresql(target: Path, size: int) -> None:
             run("pg_ctl", "-D", str(target), "-w", "-t", "60", "-l", str(socket / "log"), "-o", options, "start")
             try:
                 place = ["-h", str(socket), "-U", "bench"]
-                run("pgbench", *place, "-i", "-q", "-I", "dtGvp", "-s", str(max(1, size // 2 // (15 * MIB))), "postgres")
+                run("pgbench", *place, "-i", "-q", "-I", "dtGvp", "-s", str(max(1, size // 4 // (15 * MIB))), "postgres")
                 script = socket / "events.sql"
-                script.write_text(EVENTS % {"rows": max(1000, size // 2 // 600)}, encoding="utf-8")
+                script.write_text(EVENTS % {"rows": max(1000, size * 3 // 4 // 600)}, encoding="utf-8")
                 script.chmod(0o644)
                 run("psql", *place, "-q", "-v", "ON_ERROR_STOP=1", "-f", str(script), "postgres")
                 run("vacuumdb", *place, "-q", "-z", "-a")
