@@ -9,28 +9,29 @@ chunks that do not exist, reads of an entry's chunks before the entry) and count
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from typing import Any, BinaryIO, Iterator
+
+import blake3
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import DamageError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.contract import Captured, Entry, Extent, Reader, TreeReader, Writer
 
 MAX_CHUNK = 4 * 1024 * 1024
-_KEY = b"double of a repository: chunk id"
-
-
-def _chunk_id(data: bytes) -> bytes:
-    return hashlib.blake2b(data, key=_KEY, digest_size=32).digest()
 
 
 class MemoryStore:
-    """All chunks of one service."""
+    """All chunks of one service. key: what a source is given as digest_key; chunk ids are keyed with it, as in a real repository."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: bytes) -> None:
+        self.key = key
         self.chunks: dict[bytes, bytes] = {}
         self.lock = threading.Lock()
+
+    def chunk_id(self, data: bytes) -> bytes:
+        """The keyed BLAKE3 of a chunk."""
+        return bytes(blake3.blake3(data, key=self.key).digest())
 
 
 class MemoryReader(Reader):
@@ -54,7 +55,7 @@ class MemoryReader(Reader):
             data = self._store.chunks[self._ids[number]]
         except KeyError:
             raise DamageError("chunk is missing", f"chunk {number}") from None
-        if _chunk_id(data) != self._ids[number]:
+        if self._store.chunk_id(data) != self._ids[number]:
             raise DamageError("chunk is altered", f"chunk {number}")
         return data
 
@@ -95,7 +96,7 @@ class MemoryWriter(Writer):
     def put(self, data: bytes | memoryview) -> int:
         data = bytes(data)
         assert 0 < len(data) <= MAX_CHUNK, "a chunk holds 1 byte to 4 MiB"
-        identity = _chunk_id(data)
+        identity = self._store.chunk_id(data)
         with self._store.lock:
             if identity not in self._store.chunks:
                 self._store.chunks[identity] = data

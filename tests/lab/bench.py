@@ -30,7 +30,7 @@ class Bench:
         self.config = {**options, **config}
         self.work = work
         self.key = bytes(range(32))
-        self.store = MemoryStore()
+        self.store = MemoryStore(self.key)
 
     @property
     def context(self) -> Context:

@@ -304,8 +304,79 @@ class AppendOnlyRedisKit(RedisKit):
     appendonly = True
 
 
+class FilesKit(Kit):
+    """A tree with links, holes, attributes and names of all sorts."""
+
+    type = "files"
+
+    def __init__(self) -> None:
+        self.home = processes.private_dir("files")
+        self.path = os.path.join(self.home, "tree")
+        os.mkdir(self.path, 0o750)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"type": self.type, "path": self.path}
+
+    def _write(self, name: str | bytes, data: bytes) -> None:
+        with open(os.path.join(os.fsencode(self.path), os.fsencode(name)), "wb") as handle:
+            handle.write(data)
+
+    def fill(self) -> None:
+        os.makedirs(f"{self.path}/a/b/empty")
+        for number in range(20):
+            self._write(f"a/file {number}", bytes([number]) * (number * 5000))
+        self._write(b"odd \xff\n name", b"not UTF-8")
+        os.link(f"{self.path}/a/file 1", f"{self.path}/a/b/hard link")
+        os.symlink("../nowhere", f"{self.path}/a/dangling")
+        with open(f"{self.path}/sparse", "wb") as handle:
+            handle.seek(5_000_000)
+            handle.write(b"end")
+        os.chmod(f"{self.path}/a/file 2", 0o640)
+        os.setxattr(f"{self.path}/a/file 3", "user.note", b"x\x00y")
+        os.utime(f"{self.path}/a/file 4", ns=(1, 1_234_567_890_123_456_789))
+
+    def change(self) -> None:
+        self._write("a/new", b"new content")
+
+    def damage(self) -> None:
+        os.unlink(f"{self.path}/a/file 5")
+        self._write("a/file 6", b"damaged")
+
+    def lose(self) -> None:
+        shutil.rmtree(self.path)
+
+    def damage_staged(self, record: dict[str, Any]) -> None:
+        with open(os.path.join(record["staged"], "a/file 7"), "r+b") as handle:
+            handle.write(b"!")
+
+    def fingerprint(self) -> Any:
+        if not os.path.isdir(self.path):
+            return None
+        found = []
+        for directory, names, files in os.walk(os.fsencode(self.path)):
+            for path in [directory, *(os.path.join(directory, name) for name in names + files)]:
+                status = os.lstat(path)
+                content: Any = os.readlink(path) if os.path.islink(path) else None
+                if os.path.isfile(path) and not os.path.islink(path):
+                    with open(path, "rb") as handle:
+                        content = handle.read()
+                attributes = {} if os.path.islink(path) else {name: os.getxattr(path, name) for name in os.listxattr(path)}
+                time = 0 if os.path.islink(path) else status.st_mtime_ns
+                links = status.st_nlink if os.path.isfile(path) else 0
+                found.append((os.path.relpath(path, os.fsencode(self.path)), status.st_mode, status.st_uid, status.st_gid, time, links, content, attributes))
+        return sorted(set(map(repr, found))), "files"
+
+    def leftovers(self) -> list[str]:
+        return sorted(set(os.listdir(self.home)) - {"tree"})
+
+    def destroy(self) -> None:
+        processes.remove(self.home)
+
+
 #: name -> kit; the conformance suite runs over all of them.
 KITS: dict[str, Callable[[], Kit]] = {
+    "files": FilesKit,
     "postgresql_database": PostgresKit,
     "redis": RedisKit,
     "redis-aof": AppendOnlyRedisKit,

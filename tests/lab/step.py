@@ -18,7 +18,7 @@ def main(bundle: str, verb: str) -> None:
     """verb: a method of the source."""
     with open(bundle, "rb") as handle:
         state = pickle.load(handle)
-    store = MemoryStore()
+    store = MemoryStore(state["key"])
     store.chunks = state["chunks"]
     source = registry.get(state["config"]["type"])()
     context = Context("shop", "data", state["config"], state["work"], Progress("shop", verb), state["key"], 2)

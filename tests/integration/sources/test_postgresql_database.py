@@ -379,9 +379,7 @@ def test_a_dump_with_hidden_commands_is_refused(cluster: Postgres, bench: Bench,
         if b"CREATE TABLE" in data:
             evil = data.replace(b"CREATE TABLE", b"\\! touch " + str(target).encode() + b"\nCREATE TABLE", 1)
             bench.store.chunks[identity] = evil
-            from ansible_collections.lifeboat.recovery.tests.doubles import memory_store
-
-            changed = memory_store._chunk_id(evil)
+            changed = bench.store.chunk_id(evil)
             bench.store.chunks[changed] = evil
             reader._ids = [changed if one == identity else one for one in reader._ids]
             number = reader._ids.index(changed)

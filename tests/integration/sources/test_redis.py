@@ -275,7 +275,7 @@ def _private_servers() -> list[int]:
 @pytest.mark.parametrize("verb", ["capture", "verify_staged"])
 def test_kill_9_leaves_no_private_server_behind(server: RedisServer, bench: Bench, verb: str) -> None:
     with server.client() as client:
-        client.eval("for i = 1, 60000 do redis.call('HSET', 'key:' .. i, 'f', i) end", 0)
+        client.eval("for i = 1, 40000 do redis.call('HSET', 'key:' .. i, 'f', i) end", 0)
     reader, _writer = bench.capture()
     record = bench.stage(reader)
     process = bench.spawn(verb, reader, record)
