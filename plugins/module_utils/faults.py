@@ -22,7 +22,7 @@ _REPLACE = ("write", "fsync", "rename", "dirsync")
 
 #: What the durable layer does for each subject; a kill before and after each operation is worth proving.
 SUBJECTS = {
-    # capture: objects of the repository, and the high-water mark of the host
+    # capture: objects of the repository, and what the host remembers (high-water mark, public keys)
     "repository": _CREATE,
     "key": _CREATE,
     "pack": _CREATE,

@@ -63,6 +63,7 @@ class FilesService:
 
     def fill(self, files: int = 20) -> None:
         """A tree with small, large, sparse, linked and oddly named files."""
+        self.tree.mkdir(parents=True, exist_ok=True)
         for number in range(files):
             folder = self.tree / f"d{number % 3}"
             folder.mkdir(exist_ok=True)

@@ -265,7 +265,7 @@ class VaultProvider(KeyProvider):
         text = json.dumps({str(number): envelope.to_text(public) for number, public in sorted(merged.items())}, indent=1) + "\n"
         try:
             durable.make_dirs(os.path.dirname(path), 0o700, "key")
-            durable.replace_file(path, text.encode("ascii"), "key", 0o644)
+            durable.replace_file(path, text.encode("ascii"), "mark", 0o644)
         except OSError as error:
             raise StorageError(
                 f"cannot keep the public signing keys ({error.strerror})", path, "make room or give write access",
