@@ -157,18 +157,19 @@ def test_discard_and_repeated_stage(bench: KitBench) -> None:
     assert bench.kit.fingerprint() == before
 
 
-def _faults(trace: Path) -> list[str]:
-    """Every point of a trace, first and last hit of each."""
+def _faults(trace: Path, every: bool) -> list[str]:
+    """Every point of a trace: its first hit, and with ``every`` all further ones."""
     counts = Counter(trace.read_text(encoding="utf-8").split() if trace.exists() else [])
-    return [f"{name}:{nth}" for name, count in counts.items() for nth in sorted({1, count})]
+    return [f"{name}:{nth}" for name, count in counts.items() for nth in range(1, (count if every else 1) + 1)]
 
 
 #: (kit, step that is killed); with append-only files only staging differs from a plain Redis.
-KILLS = [(kit, step) for kit in sorted(KITS) for step in ("stage", "cutover", "rollback", "commit") if kit != "redis-aof" or step == "stage"]
+STEPS = [(kit, step) for kit in sorted(KITS) for step in ("stage", "cutover", "rollback", "commit") if kit != "redis-aof" or step == "stage"]
+KILLS = [pytest.param(*case, every, marks=[pytest.mark.soak] if every else []) for every in (False, True) for case in STEPS]
 
 
-@pytest.mark.parametrize(("bench", "watched"), KILLS, indirect=["bench"])
-def test_killed_at_every_point_and_repeated(bench: KitBench, watched: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("bench", "watched", "every"), KILLS, indirect=["bench"])
+def test_killed_at_every_point_and_repeated(bench: KitBench, watched: str, every: bool, tmp_path: Path) -> None:
     good = bench.kit.fingerprint()
     reader, _writer = bench.capture()
     bench.kit.damage()
@@ -208,7 +209,7 @@ def test_killed_at_every_point_and_repeated(bench: KitBench, watched: str, tmp_p
 
     trace = tmp_path / "trace"
     assert not restore(0, trace=trace)
-    for number, fault in enumerate(_faults(trace), 1):
+    for number, fault in enumerate(_faults(trace, every), 1):
         assert restore(number, fault), f"{fault} was not hit"
 
 
