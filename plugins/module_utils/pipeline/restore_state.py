@@ -102,7 +102,7 @@ class Restore:
         """For results and status: JSON."""
         return {
             "restore": self.id, "runs": list(self.runs), "asked": self.asked, "point": self.point.get("id"), "time": self.time,
-            "live": self.live, "verdict": self.verdict or None, "open": self.open,
+            "live": self.live, "verdict": self.verdict or None, "open": self.open, "abandoned": self.abandoned,
             "committed": self.commit == "done", "rolled_back": self.undo == "done",
             "sources": {
                 name: {

@@ -19,13 +19,21 @@ from .restore_live import cut_source, write_origin
 from .restore_stage import discard
 from .restore_state import Restore, SourceState, find, held_bytes
 
+#: Verdicts of a service that runs as the restore wanted it.
+_WELL = ("verified", "restored", "degraded")
+
 
 def pick(job: Job, which: str, verb: str) -> Restore | None:
-    """The restore to act on; None for a service without sources. Raises TargetError when there is none."""
+    """The restore to act on; None for a service without sources, or that the named run found as it should be.
+
+    A named restore that never came to its cutover counts for a rollback: the service was stopped for it. Raises TargetError when there is none.
+    """
     if not job.spec.source_names:
         return None
     restore = find(job.restores(), which, job.spec.service)
-    if restore is None or (which != "last" and not restore.cut and not restore.open):
+    if restore is not None and not restore.cut and restore.current and restore.verdict in _WELL:
+        return None
+    if restore is None or (not restore.cut and (restore.abandoned or (verb == "commit" and not restore.open))):
         raise TargetError(
             f"nothing to {verb}: no restore on record has replaced live data", f"service {job.spec.service}",
             "the status playbook shows what each service holds",

@@ -12,6 +12,8 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import Ta
 
 from ..catalog.graph import Services, reachable, requirements
 
+#: Verdicts of a service that a restore left running.
+_WELL = ("verified", "restored", "degraded")
 #: States of a source whose live data the restore has replaced or begun to replace.
 _CUT = ("live", "swapping", "committed", "rolled_back", "rolling_back")
 
@@ -22,12 +24,17 @@ def restores_of(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [restore for restore in found if any(source.get("state") in _CUT for source in (restore.get("sources") or {}).values())]
 
 
+def _left_behind(restore: Mapping[str, Any]) -> bool:
+    """Whether a restore stopped its service and never got it up again: blocked, failed or interrupted before its cutover."""
+    return not restore.get("abandoned") and restore.get("verdict") not in _WELL
+
+
 def narrow(services: Services, picked: Sequence[str], answers: Mapping[str, Mapping[str, Any]], which: str, verb: str,
            explicit: bool) -> tuple[list[str], str]:
     """(services that the verb is about, the run to name to their hosts). Raises TargetError when there is nothing to do.
 
-    ``last`` without named services is the newest restore that any host remembers, with all who took part. Services without data of their
-    own have no restore on record; they belong to a rollback when they build on one that does.
+    ``last`` without named services is the newest restore that any host remembers, with all who took part; in a rollback also those that it
+    stopped and then blocked. Services without data of their own have no restore on record; they belong to a rollback when they build on one that does.
     """
     if explicit:
         return list(picked), which
@@ -46,6 +53,9 @@ def narrow(services: Services, picked: Sequence[str], answers: Mapping[str, Mapp
         known = sorted({str(name) for service in picked for restore in restores_of(answers.get(service) or {}) for name in restore.get("runs") or []})
         raise TargetError("no host remembers a restore of that run", run, f"known runs: {', '.join(known[-5:]) or 'none'}")
     if verb == "rollback":
+        stopped = [service for service in picked if service not in part and any(
+            run in (restore.get("runs") or []) and _left_behind(restore) for restore in (answers.get(service) or {}).get("restores") or [])]
+        part += stopped
         edges = {service: requirements(services, service) for service in services}
         part += [service for service in picked if not services[service].get("sources") and reachable(edges, [service]).intersection(part)]
     return [service for service in picked if service in part], run
