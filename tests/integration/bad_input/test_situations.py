@@ -56,8 +56,10 @@ def test_private_key(harbour: Harbour, tmp_path: pathlib.Path, case: str) -> Non
     catalog = changed(harbour, keys={**harbour.catalog["keys"], "private_path": str(other)})
     before = harbour.everything()
     outcome = harbour.play("restore", *LAMP, catalog=catalog)
-    what, remedy = ("wrong key", "put the private half of") if case == "wrong" else ("private half of the data key of service lamp is missing", "put data.key back")
-    refused(outcome, what, str(other / "lamp"), remedy)
+    if case == "wrong":
+        refused(outcome, "wrong key", str(other / "lamp"), "put the private half of")
+    else:
+        refused(outcome, "the private half of the data key of service lamp is missing", str(other / "lamp"), "put data.key back")
     assert differences(before, harbour.everything()) == []
 
 
