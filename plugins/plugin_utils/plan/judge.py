@@ -13,6 +13,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import Co
 from ..catalog.graph import Services
 from ..run import files
 from ..run.directory import RunDirectory
+from .order import topological_order
 from .refusals import error_of, left_out
 from .target import TargetErrors, fall_back, units
 
@@ -97,7 +98,9 @@ def judge(services: Services, plan: Mapping[str, Any], answers: Mapping[str, Map
     out = left_out(services, plan["order"], errors, "preflight")
     told["left_out"] = out
     told["stop"] = not partial or len(out) == len(plan["order"])
-    if told["stop"]:
+    if not told["stop"]:
+        told["plan"] = without(services, plan, out, [service for service in errors if (answers.get(service) or {}).get("unreachable")])
+    else:
         blame = next(iter(errors))
         for service in plan["order"]:
             out.setdefault(service, {
@@ -106,6 +109,29 @@ def judge(services: Services, plan: Mapping[str, Any], answers: Mapping[str, Map
             if out[service]["verdict"] == "blocked":
                 out[service].update(verdict="skipped")
     return told
+
+
+def without(services: Services, plan: Mapping[str, Any], out: Mapping[str, Any], gone: Sequence[str]) -> dict[str, Any]:
+    """The plan without those who are left out. They still run on their former data, so whoever they write into is restored
+    while they are stopped, like any dependant outside the pick; a host that does not answer cannot be told to stop.
+    """
+    table = {service: dict(entry) for service, entry in plan["services"].items() if service not in out}
+    dependants = list(plan.get("dependants") or [])
+    for service in out:
+        into = [edge["service"] for edge in plan["services"][service]["waits_for"] if edge["service"] in table]
+        if into and service not in gone:
+            # the last of them in the order is the first to be stopped
+            last = max(into, key=plan["order"].index)
+            dependants.append({"service": service, "chain": [service, last], "action": "stop", "of": last})
+    for entry in table.values():
+        entry["waits_for"] = [edge for edge in entry["waits_for"] if edge["service"] in table]
+        entry["needed_by"] = [other for other in entry.get("needed_by") or [] if other in table]
+    # in the order in which they start
+    dependants.sort(key=lambda dependant: topological_order(services).index(dependant["service"]))
+    return {
+        **plan, "services": table, "order": [service for service in plan["order"] if service not in out], "dependants": dependants,
+        "islands": [[service for service in island if service not in out] for island in plan["islands"]],
+    }
 
 
 def _with(plan: Mapping[str, Any], older: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -126,6 +152,9 @@ def note(run: RunDirectory, found: Mapping[str, Any]) -> None:
         # the run's own parts (who, when, resumes) stay; what was planned is replaced
         files.replace_json(run.file("plan.json"), {**run.plan, **{key: found["plan"][key] for key in ("services", "bytes", "warnings")}}, indent=2)
         return
+    if found["left_out"] and not found["stop"]:
+        kept = ("services", "order", "islands", "dependants")
+        files.replace_json(run.file("plan.json"), {**run.plan, **{key: found["plan"][key] for key in kept}}, indent=2)
     for service, verdict in found["left_out"].items():
         run.phase(service, "preflight")
         run.verdict(service, verdict["verdict"], verdict["message"], verdict["remedy"], verdict["root"])
