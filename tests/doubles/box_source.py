@@ -23,7 +23,7 @@ class Box(Source):
     """``path`` is the live file. Its directory is the server, which ``prepare`` provisions when it is gone."""
 
     type = "box"
-    options = {"path": {"type": "path", "required": True}, "refuse": {"type": "str"}}
+    options = {"path": {"type": "path", "required": True, "help": "the box"}, "refuse": {"type": "str", "help": "a step that fails"}}
 
     def _log(self, context: Any, word: str) -> None:
         with open(context.config["path"] + ".log", "a", encoding="utf-8") as handle:
