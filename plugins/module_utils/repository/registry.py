@@ -2,17 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Internal to the collection: may change in any release.
-"""URL scheme -> backend. A new kind of repository is one file and one line here."""
+"""URL scheme -> backend. A new kind of repository is one file, its import and one line here."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 from ..errors import ConfigError
 from .backend import Backend
 from .directory import DirectoryBackend
 
-_BACKENDS: dict[str, type[DirectoryBackend]] = {
+#: Scheme -> what makes a backend of a URL.
+_BACKENDS: dict[str, Callable[[str], Backend]] = {
     DirectoryBackend.scheme: DirectoryBackend,
 }
 
