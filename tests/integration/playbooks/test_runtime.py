@@ -1,0 +1,71 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role runtime: a stop that is not known to have worked is a failure, a service that is down already is fine."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from ansible_collections.lifeboat.recovery.tests.lab.harbour import ROOT
+
+YES, NO, HANGS, ABSENT = ["/bin/true"], ["/bin/false"], ["/bin/sleep", "20"], ["/nonexistent/program"]
+PLAYBOOK = """
+- hosts: all
+  gather_facts: false
+  ignore_unreachable: true
+  tasks:
+    - name: Try
+      block:
+        - ansible.builtin.include_role: {name: lifeboat.recovery.runtime, tasks_from: "{{ step }}.yml"}
+        - ansible.builtin.debug: {msg: OUTCOME done}
+      rescue:
+        - ansible.builtin.debug: {msg: "OUTCOME failed {{ ansible_failed_result.results | default([]) | map(attribute='msg') | join(' ') }}"}
+"""
+
+
+def play(folder: pathlib.Path, step: str, runtime: dict[str, list[str]], *arguments: str) -> str:
+    """What the role came to, in one line."""
+    (folder / "play.yml").write_text(PLAYBOOK, encoding="utf-8")
+    variables = {
+        "step": step, "lifeboat_service": "orders", "lifeboat_entry": {"runtime": runtime, "timeouts": {"start": 2}},
+        "ansible_python_interpreter": sys.executable,
+    }
+    environment = {
+        "PATH": f"{pathlib.Path(sys.executable).parent}:{os.defpath}", "HOME": str(folder), "LC_ALL": "C.UTF-8",
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".dev"), "ANSIBLE_HOME": str(folder / "ansible"),
+    }
+    done = subprocess.run(
+        [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), "-i", "here,", "play.yml", "-e", json.dumps(variables), *arguments],
+        cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
+    found = [line for line in done.stdout.splitlines() if "OUTCOME" in line]
+    assert len(found) == 1, done.stdout
+    return found[0].partition("OUTCOME ")[2].rstrip('"')
+
+
+@pytest.mark.parametrize(("stop", "status", "outcome"), [
+    (YES, YES, "done"),
+    (NO, NO, "done"),
+    (NO, YES, "failed"),
+    (NO, ABSENT, "failed"),
+    (HANGS, YES, "failed"),
+], ids=["stops", "was down already", "still runs", "nobody knows", "hangs"])
+def test_stop(tmp_path: pathlib.Path, stop: list[str], status: list[str], outcome: str) -> None:
+    assert play(tmp_path, "stop", {"stop": stop, "status": status}, "-c", "local").startswith(outcome)
+
+
+@pytest.mark.parametrize(("start", "outcome"), [(YES, "done"), (NO, "ended with exit status 1"), (HANGS, "Timed out after 2"), (ABSENT, "ended with exit status 2")],
+                         ids=["starts", "fails", "hangs", "is not there"])
+def test_start(tmp_path: pathlib.Path, start: list[str], outcome: str) -> None:
+    assert outcome in play(tmp_path, "start", {"start": start}, "-c", "local")
+
+
+@pytest.mark.parametrize("step", ["start", "stop"])
+def test_a_host_that_does_not_answer_is_a_failure(tmp_path: pathlib.Path, step: str) -> None:
+    assert play(tmp_path, step, {step: YES, "status": NO}, "-e", "ansible_host=127.0.0.1", "-e", "ansible_port=1").startswith("failed")
