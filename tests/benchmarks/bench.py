@@ -28,9 +28,11 @@ import report
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
-#: What more files than these leave behind is deleted after the last round only: for minutes after a mass deletion ext4 looks at each
-#: inode that was freed before it makes a new file, and whoever is next pays for it.
-FEW = 5000
+#: What more files than these leave behind is deleted when all is over: for minutes after a mass deletion ext4 looks at each inode that
+#: was freed before it makes a new file, and whoever is next pays for it.
+FEW = 100
+#: Copies of a tree that one round leaves: two of cp, three restored ones, two repositories that are never larger.
+COPIES = 7
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -155,17 +157,23 @@ def main(argv: list[str]) -> int:
     from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.capture import default_workers
 
     workers = default_workers()
-    places = options.home / "work"
-    shutil.rmtree(places, ignore_errors=True)
-    first = places / "round-1"
+    work = options.home / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    first = work / "data" / "round-1"
     lifeboat = contenders.Lifeboat(first / "lifeboat", workers)
     racers: list[contenders.Contender] = [lifeboat, contenders.Restic(first / "restic", workers), contenders.Copy(first / "cp", workers)]
     result: dict[str, Any] = {"about": about(options, racers, workers), "contenders": [racer.name for racer in racers], "data": {}, "profiles": {}}
     begun = time.monotonic()
     for name in names:
+        places = work / name
+        for racer in racers:
+            racer.home = places / "round-1" / racer.home.name
         tree, facts = data.provide(options.home / "trees", name, sizes[name])
         wanted = fingerprint(tree)
         print(f"bench: {name}: {facts['files']} files, {facts['bytes'] / MIB:.0f} MiB", flush=True)
+        kept = facts["files"] > FEW and shutil.disk_usage(options.home).free > facts["bytes"] * COPIES * (options.rounds + 2)
+        if facts["files"] > FEW and not kept:
+            print("bench: too little space to keep what a round leaves; deleting it slows down who makes files next", flush=True)
         mine: dict[str, Any] = {**facts, "rounds": {phase: [] for phase in report.PHASES}, "stored": {}}
         for number in range(options.rounds):
             # contents are compared once: that every contender really restored what it was given
@@ -174,12 +182,12 @@ def main(argv: list[str]) -> int:
                 mine["rounds"][phase].append(steps[phase])
             told = "  ".join(f"{phase}: " + " ".join(f"{steps[phase][racer.name]['seconds']:.2f}" for racer in racers) for phase in report.PHASES)
             print(f"bench: round {number + 1}  {told}", flush=True)
-            if facts["files"] <= FEW:
+            if not kept:
                 shutil.rmtree(places / f"round-{number + 1}")
         if options.profile:
             result["profiles"].update(profile(tree, lifeboat, options.cache, options.home / "profiles" / name))
-        shutil.rmtree(places)
         result["data"][name] = mine
+    shutil.rmtree(work)
     target = options.json or options.home / "bench.json"
     target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print("\n" + report.table(result) + "\n\n" + report.stored_table(result) + "\n\n" + report.restore_parts(result))
