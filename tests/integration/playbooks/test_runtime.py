@@ -60,9 +60,12 @@ def test_stop(tmp_path: pathlib.Path, stop: list[str], status: list[str], outcom
     assert play(tmp_path, "stop", {"stop": stop, "status": status}, "-c", "local").startswith(outcome)
 
 
-@pytest.mark.parametrize(("start", "outcome"), [(YES, "done"), (NO, "ended with exit status 1"), (HANGS,
-    "Timed out after 2"), (ABSENT, "ended with exit status 2")],
-                         ids=["starts", "fails", "hangs", "is not there"])
+@pytest.mark.parametrize(("start", "outcome"), [
+    (YES, "done"),
+    (NO, "ended with exit status 1"),
+    (HANGS, "Timed out after 2"),
+    (ABSENT, "ended with exit status 2"),
+], ids=["starts", "fails", "hangs", "is not there"])
 def test_start(tmp_path: pathlib.Path, start: list[str], outcome: str) -> None:
     assert outcome in play(tmp_path, "start", {"start": start}, "-c", "local")
 
