@@ -28,6 +28,8 @@ _NAMED = 20
 #: A job writes pieces of this many bytes of a large file.
 _SPAN_PIECES = 16
 _JOBS = 64
+#: Jobs that wrote this many bytes have them written out while the next ones are decoded.
+_WRITEBACK = 1 << 20
 #: Entries kept for the end instead of reading the tree again.
 _LATE = 100_000
 #: Entries whose content one job hashes.
@@ -229,7 +231,9 @@ class _LargeFile:
 
     def write(self, pieces: list[list[int]]) -> None:
         try:
+            size = 0
             for at, number, offset, length in pieces:
+                size += length
                 data = memoryview(self._restore._reader.chunk(number))
                 if offset < 0 or offset + length > len(data) or at < 0 or at + length > self._entry["size"]:
                     raise DamageError("tree refers beyond the end of a chunk or file", repr(self.path), "choose another snapshot")
@@ -240,6 +244,8 @@ class _LargeFile:
                         low += written
                         view = view[written:]
                 self._restore._context.progress.add(length)
+            if size >= _WRITEBACK:
+                durable.begin_writeback(self._descriptor, pieces[0][0], size)
         finally:
             self._done()
 
