@@ -273,13 +273,14 @@ class _LargeFile:
 # -- comparing
 
 
-def _hash_file(key: bytes, full: str) -> str:
-    """A file's content digest, block by block."""
+def _hash_file(key: bytes, full: str, size: int) -> str:
+    """A file's content digest, block by block. ``size``: what lstat said; a small file needs no large buffer, one byte more tells growth."""
     hashes: list[bytes] = []
+    want = min(BLOCK, size + 1)
     descriptor = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         while True:
-            data = os.read(descriptor, BLOCK)
+            data = os.read(descriptor, want)
             if hashes and not data:
                 break
             hashes.append(keyed_hash(key, data))
@@ -294,7 +295,7 @@ def _hash_batch(context: Context, batch: list[tuple[Entry, str]]) -> list[Entry]
     """Settle the content digests of a batch; "" where an entry is no file to be read."""
     for entry, full in batch:
         if full:
-            entry["hash"] = _hash_file(context.digest_key, full)
+            entry["hash"] = _hash_file(context.digest_key, full, entry["size"])
     context.progress.add(sum(entry["size"] for entry, full in batch if full), len(batch))
     return [entry for entry, _full in batch]
 
@@ -348,18 +349,18 @@ def compare_tree(context: Context, tree: TreeReader, top: str) -> Comparison:
     actual = actual_entries(context, top)
     want, have = next(expected, None), next(actual, None)
     while want is not None or have is not None:
-        if want is not None and (have is None or order_key(want["path"]) < order_key(have["path"])):
-            note(f"{want['path']!r} is missing")
-            want = next(expected, None)
-        elif have is not None and (want is None or order_key(want["path"]) > order_key(have["path"])):
-            note(f"{have['path']!r} was not captured")
-            have = next(actual, None)
-        elif want is not None and have is not None:
+        if want is not None and have is not None and want["path"] == have["path"]:
             items += 1
             parts = difference(want, have)
             if parts:
                 note(f"{want['path']!r} differs in {', '.join(parts)}")
             want, have = next(expected, None), next(actual, None)
+        elif want is not None and (have is None or order_key(want["path"]) < order_key(have["path"])):
+            note(f"{want['path']!r} is missing")
+            want = next(expected, None)
+        elif have is not None:
+            note(f"{have['path']!r} was not captured")
+            have = next(actual, None)
     if count > len(differences):
         differences.append(f"and {count - len(differences)} more")
     return Comparison(count == 0, differences, items)
