@@ -65,7 +65,7 @@ def operate(operation: str, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_back(spec: Any, run_id: str) -> dict[str, float]:
-    """Seconds between "filled" and "verified" in the ledger: the staged copy read back and compared."""
+    """Seconds between "filled" and "verified" in the ledger: the staged copy read back and compared while it is flushed."""
     from importlib import import_module
 
     times: dict[str, float] = {}

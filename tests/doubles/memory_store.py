@@ -50,7 +50,7 @@ class MemoryReader(Reader):
     def chunk_id(self, number: int) -> bytes:
         return self._ids[number]
 
-    def chunk(self, number: int) -> bytes:
+    def chunk(self, number: int, read_back: bool = False) -> bytes:
         try:
             data = self._store.chunks[self._ids[number]]
         except KeyError:

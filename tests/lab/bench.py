@@ -66,6 +66,7 @@ class Bench:
         record = self.source.plan_stage(self.context, reader.manifest, stage_id)
         self.source.prepare(self.context, record)
         self.source.stage(self.context, reader, record)
+        self.source.settle(self.context, record)
         return record
 
     def spawn(self, verb: str, reader: MemoryReader, record: dict[str, Any], **variables: str) -> subprocess.Popen[bytes]:

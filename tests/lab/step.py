@@ -24,6 +24,8 @@ def main(bundle: str, verb: str) -> None:
     context = Context("shop", "data", state["config"], state["work"], Progress("shop", verb), state["key"], 2)
     if verb in ("stage", "verify_staged"):
         getattr(source, verb)(context, MemoryReader(store, state["ids"], state["lines"], state["manifest"]), state["record"])
+        if verb == "stage":
+            source.settle(context, state["record"])
     elif verb == "capture":
         source.capture(context, MemoryWriter(store))
     else:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .. import faults, state
@@ -225,7 +226,14 @@ def _stage_source(job: Job, restore: Restore, source: SourceState, point: Point)
     job.log("stage.filled", restore.id, source.name)
     faults.point("restore.stage.filled")
     job.progress.say(f"{source.name}: verifying the staged copy")
-    comparison = kind.verify_staged(context, reader, source.record)
+    with ThreadPoolExecutor(1, thread_name_prefix="settle") as beside:
+        settled = beside.submit(kind.settle, context, source.record)
+        comparison = kind.verify_staged(context, reader, source.record)
+    try:
+        settled.result()
+    except LifeboatError:
+        _clear_away(job, restore, source)
+        raise
     if not comparison.equal:
         differences = "; ".join(comparison.differences[:3])
         discard(job, restore, source, f"the staged copy is not what was captured ({differences})")

@@ -106,8 +106,12 @@ class Reader(TreeReader):
     manifest: dict[str, Any]
 
     @abstractmethod
-    def chunk(self, number: int) -> bytes:
-        """One chunk, decrypted, decompressed and checked against its id; DamageError names snapshot and object."""
+    def chunk(self, number: int, read_back: bool = False) -> bytes:
+        """One chunk, decrypted, decompressed and checked against its id; DamageError names snapshot and object.
+
+        read_back: the caller reads what it makes of the chunk back and compares it with a digest of the same strength
+        before anything relies on it, so that the id need not be computed here too; the seal is checked in any case.
+        """
 
     @abstractmethod
     def stream(self, extents: list[Extent]) -> Iterator[bytes]:
@@ -181,6 +185,9 @@ class Source(ABC):
     @abstractmethod
     def stage(self, context: Context, reader: Reader, record: dict[str, Any]) -> None:
         """Build the copy beside the live data. A half-built copy of an earlier try is completed or thrown away."""
+
+    def settle(self, context: Context, record: dict[str, Any]) -> None:
+        """Make the staged copy durable, where stage() has not done so; runs beside verify_staged()."""
 
     @abstractmethod
     def verify_staged(self, context: Context, reader: Reader, record: dict[str, Any]) -> Comparison:

@@ -61,6 +61,11 @@ def _make_removable(path: str) -> None:
                 os.chmod(child, 0o700)
 
 
+def _unwritten(error: OSError, staged: str) -> SourceError:
+    return SourceError(f"cannot write the staged copy ({error.strerror})", error.filename or staged,
+                       "free space or fix permissions, then run the same command again; live data is as it was")
+
+
 class Files(Source):
     """A directory, staged as a sibling on the same file system and swapped in by two renames."""
 
@@ -140,10 +145,16 @@ class Files(Source):
         try:
             durable.make_dirs(staged, 0o700, "stage")
             FilesRestore(context, reader, staged).run()
+        except OSError as error:
+            raise _unwritten(error, staged) from error
+
+    def settle(self, context: Context, record: dict[str, Any]) -> None:
+        staged = record["staged"]
+        try:
+            durable.sync_tree(staged, "stage")
             durable.fsync_dir(os.path.dirname(staged), "stage")
         except OSError as error:
-            raise SourceError(f"cannot write the staged copy ({error.strerror})", error.filename or staged,
-                              "free space or fix permissions, then run the same command again; live data is as it was") from error
+            raise _unwritten(error, staged) from error
 
     def verify_staged(self, context: Context, reader: Reader, record: dict[str, Any]) -> Comparison:
         return self._compare(context, reader, record["staged"])

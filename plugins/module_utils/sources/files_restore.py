@@ -72,7 +72,7 @@ class FilesRestore:
         self._groups: deque[tuple[Future[bytes], list[tuple[Entry, list[int]]]]] = deque()
 
     def run(self) -> None:
-        """Write everything and flush it to the disk; the target directory exists and is empty."""
+        """Write everything; the target directory exists and is empty, and nothing is durable yet."""
         with ThreadPoolExecutor(self._context.workers, thread_name_prefix="restore") as threads:
             try:
                 self._contents(threads)
@@ -89,7 +89,6 @@ class FilesRestore:
             for entry in self._late if self._late is not None else (entry for entry, _pieces in whole_entries(self._reader)):
                 if entry["type"] == kind:
                     finish(entry)
-        durable.sync_tree(self._target, "stage")
 
     def _full(self, path: str) -> str:
         return f"{self._target}/{path}" if path else self._target
@@ -144,7 +143,7 @@ class FilesRestore:
             self._submit(threads, large.write, part)
 
     def _fetch_group(self, threads: ThreadPoolExecutor, group: list[tuple[Entry, list[int]]]) -> None:
-        self._groups.append((threads.submit(self._reader.chunk, group[0][1][1]), group))
+        self._groups.append((threads.submit(self._reader.chunk, group[0][1][1], True), group))
         self._write_groups(2 * self._context.workers)
 
     def _write_groups(self, ahead: int) -> None:
@@ -234,7 +233,7 @@ class _LargeFile:
             size = 0
             for at, number, offset, length in pieces:
                 size += length
-                data = memoryview(self._restore._reader.chunk(number))
+                data = memoryview(self._restore._reader.chunk(number, read_back=True))
                 if offset < 0 or offset + length > len(data) or at < 0 or at + length > self._entry["size"]:
                     raise DamageError("tree refers beyond the end of a chunk or file", repr(self.path), "choose another snapshot")
                 for low, high in self._parts(at, at + length):

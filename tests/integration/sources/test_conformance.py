@@ -232,7 +232,7 @@ class _Failing(MemoryReader):
         super().__init__(reader._store, reader._ids, reader._lines, reader.manifest)
         self._left = len(reader._ids) // 2
 
-    def chunk(self, number: int) -> bytes:
+    def chunk(self, number: int, read_back: bool = False) -> bytes:
         self._left -= 1
         if self._left < 0:
             raise RuntimeError("torn")
