@@ -107,7 +107,8 @@ def restore_parts(result: dict[str, Any]) -> str:
         parts = [one["Lifeboat"]["detail"].get("seconds", {}) for one in data["rounds"]["restore"] if "Lifeboat" in one]
         if parts and all("read_back" in part for part in parts):
             median = {key: statistics.median(part[key] for part in parts) for key in ("stage", "read_back", "go_live")}
-            lines.append(f"- {name}: staging {median['stage']:.2f} s, of which reading back and flushing {median['read_back']:.2f} s; going live {median['go_live']:.2f} s")
+            back = f"{median['read_back']:.2f} s"
+            lines.append(f"- {name}: staging {median['stage']:.2f} s, of which reading back and flushing {back}; going live {median['go_live']:.2f} s")
     return "\n".join(lines)
 
 

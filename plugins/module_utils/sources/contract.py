@@ -188,6 +188,7 @@ class Source(ABC):
 
     def settle(self, context: Context, record: dict[str, Any]) -> None:
         """Make the staged copy durable, where stage() has not done so; runs beside verify_staged()."""
+        return
 
     @abstractmethod
     def verify_staged(self, context: Context, reader: Reader, record: dict[str, Any]) -> Comparison:
