@@ -10,11 +10,11 @@ The module object is handed in, so tests pass a fake, and this file does not imp
 from __future__ import annotations
 
 import os
-import re
 from typing import Any, Callable
 
 from . import lease, ledger
 from .errors import CheckError, LifeboatError, StorageError
+from .redact import hidden_values
 from .spec import Spec
 
 #: The options of doc fragment lifeboat.recovery.service; both are kept equal by the sanity tests.
@@ -28,21 +28,10 @@ COMMON: dict[str, dict[str, Any]] = {
     "run": {"type": "dict", "default": {}},
 }
 
-_SECRET = re.compile(r"pass(word|wd|phrase)?$|secret|token|access_key|credential|private_key$|^auth$", re.IGNORECASE)
-
 
 def quiet(module_class: Any) -> Any:
     """An AnsibleModule class that does not write its arguments to the target's system log: they may hold a store's password."""
     return type("QuietModule", (module_class,), {"_log_invocation": lambda self: None})
-
-
-def hidden_values(value: Any, secret: bool = False) -> set[str]:
-    """The secrets in nested options, told by the names they stand under; Ansible masks them in everything it shows."""
-    if isinstance(value, dict):
-        return {text for key, item in value.items() for text in hidden_values(item, secret or bool(_SECRET.search(str(key))))}
-    if isinstance(value, (list, tuple)):
-        return {text for item in value for text in hidden_values(item, secret)}
-    return {str(value)} if secret and value not in (None, "", True, False) else set()
 
 
 def run_of(params: dict[str, Any], verb: str) -> dict[str, Any]:

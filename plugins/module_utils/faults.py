@@ -39,6 +39,8 @@ SUBJECTS = {
     # all verbs
     "ledger": ("write", "fsync", "dirsync"),
     "lease": (*_REPLACE, "unlink"),
+    # the ledger's copy in the repository, and how far the host knows it to be there
+    "history": (*_CREATE, "rename"),
 }
 
 #: Points that stand between steps of a state machine and are not file operations.

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import state
+from . import redact, state
 from .errors import ConfigError
 
 if TYPE_CHECKING:
@@ -151,6 +151,14 @@ class Spec:
             raise ConfigError("No such source", f"{name} of service {self.service}", f"known: {', '.join(self.source_names) or 'none'}")
         kind = registry.get(str(entry["type"]))
         return kind(), source_config(self.service, name, entry, kind.options)
+
+    def catalog_document(self) -> dict[str, Any] | None:
+        """The catalog as it may be kept beside data and on hosts: without secrets, and without the place of what opens snapshots."""
+        document = self.catalog.get("document")
+        if not isinstance(document, dict) or not document:
+            return None
+        keys = {key: value for key, value in (document.get("keys") or {}).items() if key != "private_path"}
+        return dict(redact.without_secrets({**document, "keys": keys} if keys else document))
 
     def provider(self) -> KeyProvider:
         """The key provider of this service."""

@@ -15,7 +15,7 @@ from .. import faults, lease
 from ..errors import LifeboatError
 from ..pipeline import operations
 from ..pipeline.host import config_dir
-from . import restore, text
+from . import backup, history, restore, text
 from .shared import answer, chosen
 
 
@@ -81,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--check", action="store_true", help="say what would be done; change nothing")
         one.add_argument("--no-runtime", action="store_true", help="neither stop nor start the service; it is stopped by hand")
         one.add_argument("--confirm", metavar="ECOSYSTEM", default="", help="name of the ecosystem, where the catalog marks production")
+    one = add("backup", backup.backup, "capture the services of this host: one snapshot of each source")
+    one.add_argument("--mode", choices=["auto", "full"], default="auto", help="full reads everything anew (default: auto)")
+    one = add("history", history.history, "what was done to a service, from the repository and this host")
+    one.add_argument("--run", default="", metavar="ID", help="show the entries of this run, 'last' for the newest")
+    one.add_argument("--repository", metavar="URL", default="", help="read this repository alone; needs nothing else of this host")
+    one.add_argument("--keys", metavar="DIR", default="", help="with --repository: directory with the services' public signing keys")
     add("rebuild-index", rebuild_index, "build this host's chunk index anew from the repository")
     add("faults", list_faults, "list the fault points at which the tests kill a run", "")
     return parser

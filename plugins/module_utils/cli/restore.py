@@ -24,6 +24,11 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
+def _warn(warnings: list[Any]) -> None:
+    for warning in warnings:
+        _say("  warning: " + (f"{warning['what']}: {warning['where']}; {warning['remedy']}" if isinstance(warning, dict) else str(warning)))
+
+
 def restore(options: argparse.Namespace) -> int:
     """Preflight, stage, stop, cutover, start, checks, verdict. 3: live, but not verified."""
     spec = load(options, options.service)
@@ -34,8 +39,7 @@ def restore(options: argparse.Namespace) -> int:
     found = machine.preflight(spec, options.target, run, "exists", options.force)
     for finding in found["findings"]:
         _say(f"  {finding['level']}: {finding['what']}: {finding['where']}; {finding['remedy']}")
-    for warning in found["warnings"]:
-        _say(f"  warning: {warning}")
+    _warn(found["warnings"])
     point = (found["point"] or {}).get("id")
     if not found["ok"]:
         _say("nothing was changed")
@@ -61,11 +65,10 @@ def restore(options: argparse.Namespace) -> int:
 
 def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runtime: dict[str, Any]) -> int:
     told = operations.set_state(spec, run, "staged", options.target, "last", {"force": options.force}, False)
-    for warning in told["warnings"]:
-        _say(f"  warning: {warning}")
+    _warn(told["warnings"])
     point = (told["point"] or {}).get("id") or "no data"
     if told["noop"]:
-        machine.mark_verified(spec, run, _verdict(spec))
+        _warn(machine.mark_verified(spec, run, _verdict(spec))["warnings"])
         answer(options, {**told, "verdict": _verdict(spec)}, f"{spec.service}: is {point} already and well; nothing was changed")
         return 0
     _say(f"staged and verified: {point}")
@@ -74,6 +77,7 @@ def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runti
         return 0
     _run(spec, runtime, "stop")
     told = operations.set_state(spec, run, "live", options.target, "last", {"force": options.force}, False)
+    _warn(told["warnings"])
     _say(f"live: {point}")
     if options.until == "cutover":
         answer(options, told, f"{spec.service}: {point} is live; start the service, check it, then: lifeboat commit {spec.service}")
@@ -84,7 +88,7 @@ def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runti
     for result in checked["results"]:
         _say(f"  {'ok  ' if result['ok'] else 'FAIL'} {result['kind']} {result['name']}: {result['detail']} ({result['seconds']} s)")
     verdict = _verdict(spec) if checked["ok"] else "failed"
-    machine.mark_verified(spec, run, verdict)
+    _warn(machine.mark_verified(spec, run, verdict)["warnings"])
     steps = f"undo: lifeboat rollback {spec.service}\nkeep: lifeboat commit {spec.service} (deletes the former data)\nprotect: take a new backup"
     answer(options, {**told, "verdict": verdict, "checks": checked["results"]}, f"{spec.service}: {verdict}, {point} is live\n{steps}")
     return 0 if checked["ok"] else 3
@@ -107,6 +111,7 @@ def rollback(options: argparse.Namespace) -> int:
     machine.predict(spec, run, "rollback", options.run)  # a refusal comes before the service is stopped
     _run(spec, runtime, "stop")
     told = operations.set_state(spec, run, "rolled_back", "", options.run, {}, False)
+    _warn(told["warnings"])
     _run(spec, runtime, "start")
     lines = [f"{spec.service}: {'rolled back' if told['changed'] else 'was rolled back already'}"]
     for name, writes in told["writes"].items():
@@ -126,8 +131,7 @@ def commit(options: argparse.Namespace) -> int:
     if not options.check:
         _confirm(spec, options)
     told = operations.set_state(spec, lease.new_run("commit"), "committed", "", options.run, {}, options.check)
-    for warning in told["warnings"]:
-        _say(f"  warning: {warning}")
+    _warn(told["warnings"])
     word = "would be committed" if options.check else "committed"
     answer(options, told, f"{spec.service}: {word if told['changed'] else 'was committed already'}")
     return 0

@@ -14,7 +14,7 @@ from ..errors import ConfigError, KeyAccessError, LifeboatError
 from ..ledger import Ledger
 from ..progress import Progress
 from ..spec import Spec
-from . import restore
+from . import history, restore
 from .restore_state import fold, held_bytes
 
 
@@ -59,9 +59,10 @@ def capture(spec: Spec, run: dict[str, Any], mode: str) -> dict[str, Any]:
         except Exception as error:
             with contextlib.suppress(LifeboatError):  # with a full disk the run stays unfinished, and the next one says so
                 lease.release(spec, ledger, run, "failed", {"message": str(error)})
+            history.publish(spec, ledger)
             raise
         lease.release(spec, ledger, run, "captured")
-        return told
+        return {**told, "warnings": [*told["warnings"], *history.publish(spec, ledger)]}
 
 
 def preflight_capture(spec: Spec) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ..errors import LifeboatError
 from ..ledger import now
 from ..progress import Progress
 from ..spec import Spec
+from . import history
 from .inspect import Point
 from .restore_job import Job
 from .restore_live import cut_service, write_origin
@@ -71,13 +72,14 @@ def go_live(spec: Spec, target: str, run: dict[str, Any], force: bool = False, p
             restore = staged
         changed = cut_service(job, restore)
         told["data_current"] = all(source.stage == "current" for source in restore.sources.values())
+        told["warnings"] = [*told["warnings"], *history.publish(spec, job.ledger)]
         return _result(job, _find(job, restore.id), None, {**told, "changed": changed or told["changed"], "noop": False})
 
 
 def mark_verified(spec: Spec, run: dict[str, Any], verdict: str, message: str = "") -> dict[str, Any]:
     """Record the verdict of a service in a run, note the proof of its point, and free the lease.
 
-    verdict: one of VERDICTS; what is not in the list is recorded as ``failed``. {"changed", "verdict", "ledger"}.
+    verdict: one of VERDICTS; what is not in the list is recorded as ``failed``. {"changed", "verdict", "warnings", "ledger"}.
     """
     word = verdict if verdict in VERDICTS else "failed"
     job = Job(spec, run, "verdict")
@@ -92,7 +94,7 @@ def mark_verified(spec: Spec, run: dict[str, Any], verdict: str, message: str = 
             if changed:
                 job.log("restore.verdict", restore.id, verdict=word, message=message)
         lease.release(spec, job.ledger, run, word, {"message": message} if message else None)
-        return {"changed": changed, "verdict": word, "ledger": job.ledger.appended}
+        return {"changed": changed, "verdict": word, "warnings": history.publish(spec, job.ledger), "ledger": job.ledger.appended}
 
 
 def roll_back(spec: Spec, run: dict[str, Any], which: str = "last", progress: Progress | None = None) -> dict[str, Any]:
@@ -115,12 +117,14 @@ def _settle(spec: Spec, run: dict[str, Any], which: str, verb: str, progress: Pr
     with lease.hold(spec, job.ledger, run, verb):
         try:
             restore = pick(job, which, "roll back" if verb == "rollback" else verb)
-            told = act(job, restore) if restore else {"changed": False, "warnings": [], "writes": {}, "freed": 0}
+            told: dict[str, Any] = act(job, restore) if restore else {"changed": False, "warnings": [], "writes": {}, "freed": 0}
         except Exception as error:
             with contextlib.suppress(LifeboatError):  # the disk may be full: then the run stays unfinished and the next one says so
                 lease.release(spec, job.ledger, run, "failed", {"message": str(error)})
+            history.publish(spec, job.ledger)
             raise
         lease.release(spec, job.ledger, run, "rolled_back" if verb == "rollback" else "committed")
+        told["warnings"] = [*told["warnings"], *history.publish(spec, job.ledger)]
         return _result(job, _find(job, restore.id) if restore else None, None, told)
 
 

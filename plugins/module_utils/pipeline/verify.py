@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from ..errors import ConfigError, DamageError, LifeboatError
 from ..progress import Progress
-from ..repository import layout
+from ..repository import layout, ledgers
 from ..repository.backend import Backend
 from ..repository.catalogs import read_catalog
 from ..repository.datakeys import read_key
@@ -21,6 +21,7 @@ from ..repository.manifest import StoredManifest
 from ..repository.pack import read_footer
 from ..repository.seal import object_digest
 from ..repository.tree import StoredTree
+from .history import mark_of
 from .inspect import missing_tail, points, read_marks, resolve_target
 
 if TYPE_CHECKING:
@@ -193,6 +194,16 @@ class _Verifier:
         look(layout.catalogs(service), lambda name, _size: read_catalog(backend, self.store.provider, name))
 
 
+    def history(self, spec: Spec) -> None:
+        """The copies of the hosts' ledgers. Nothing is restored from them, so what is wrong there is a warning."""
+        problems: list[DamageError] = []
+        repository = self.store.repository.id
+        for _segment in ledgers.segments(self.store.backend, self.store.provider, repository, self.store.service, problems, mark_of(spec, repository)):
+            self.objects += 1
+        for problem in problems:
+            self.find(problem, [], False)
+
+
 def _stem(name: str) -> str:
     return name.rsplit("/", 1)[1].split(".")[0]
 
@@ -234,6 +245,7 @@ def verify_service(spec: Spec, target: str = "all", depth: str = "decode", progr
                 verifier.decode(manifest, threads)
     chosen = {manifest.id for manifest in wanted}
     verifier.others([manifest for chain in chains for manifest in chain.manifests if manifest.id not in chosen])
+    verifier.history(spec)
     checked.update(snapshots=len(wanted), objects=verifier.objects, bytes=verifier.bytes)
     findings = sorted(verifier.findings, key=lambda f: (f["level"], f["where"], f["what"]))
     return {"ok": not any(f["level"] == "error" for f in findings), "findings": findings, "depth": depth, "mark": marks is not None,

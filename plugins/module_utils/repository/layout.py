@@ -65,6 +65,15 @@ def catalog(service: str, digest: str) -> str:
     return f"{catalogs(service)}{_safe(digest)}.json"
 
 
+def ledgers(service: str, host: str = "") -> str:
+    prefix = service_prefix(service) + "ledgers/"
+    return f"{prefix}{_safe(host)}/" if host else prefix
+
+
+def ledger(service: str, host: str, first: int, last: int) -> str:
+    return f"{ledgers(service, host)}{first:012d}-{last:012d}.json"
+
+
 def snapshots(service: str, source: str = "") -> str:
     prefix = service_prefix(service) + "snapshots/"
     return f"{prefix}{_safe(source)}/" if source else prefix

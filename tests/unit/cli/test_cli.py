@@ -47,15 +47,15 @@ class Host:
     def save(self, **changes):
         (self.top / "etc" / "services" / "orders.json").write_text(json.dumps({**self.document, **changes}))
 
-    def __call__(self, *words, status=0):
-        """stdout; with another exit status stderr."""
+    def __call__(self, *words, status=0, out=False):
+        """stdout; with another exit status stderr, unless ``out``."""
         done = subprocess.run(
             [sys.executable, "-m", "lifeboat.cli", "--config", str(self.top / "etc"), *map(str, words)], text=True, capture_output=True, timeout=120,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(self.top / "lib"), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(self.top)}, cwd="/", check=False,
         )
         assert done.returncode == status, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
-        return done.stdout if status == 0 else done.stderr
+        return done.stdout if status == 0 or out else done.stderr
 
     def runtime(self):
         path = self.top / "runtime"
@@ -184,3 +184,44 @@ def test_rebuild_index(host):
     for found in (host.top / "state" / "services" / "orders" / "cache").iterdir():
         found.write_bytes(b"rotten")
     assert "1 packs indexed" in host("rebuild-index")
+
+
+def test_history_of_this_host_and_of_the_repository_alone(host):
+    host("restore", "orders", "--keys", host.top / "private")
+    rows = host("history", "orders").splitlines()
+    assert "backup" in rows[1] and "captured" in rows[1] and "restore" in rows[2] and "verified" in rows[2], rows
+    run = json.loads(host("history", "--json"))["orders"]["runs"][-1]["run"]
+    assert "cutover.intent" in host("history", "orders", "--run", run) and host("history", "orders", "--run", "last") == host("history", "--run", run)
+    # a new host: no specification, no state, first with the public keys and then with none
+    for name in ("etc", "state"):
+        (host.top / name).rename(host.top / f"gone-{name}")
+    assert host("history", "--repository", f"file://{host.top}/repository", "--keys", host.top / "private").splitlines()[1:] == rows[1:]
+    found = json.loads(host("history", "orders", "--repository", host.top / "repository", "--json"))
+    assert [one["verdict"] for one in found["orders"]["runs"]] == ["captured", "verified"] and not found["orders"]["signed"]
+
+
+def test_history_names_what_is_damaged_and_tells_the_rest(host):
+    host("restore", "orders", "--keys", host.top / "private")
+    path = sorted((host.top / "repository").rglob("ledgers/*/*.json"))[0]
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:-9])
+    assert path.name in host("history", "orders", status=3)
+    told = json.loads(host("history", "orders", "--json", "--repository", host.top / "repository", status=3, out=True))
+    assert [run["verb"] for run in told["orders"]["runs"]] == ["restore"]
+
+
+def test_history_without_a_repository_is_this_hosts_own(host):
+    (host.top / "repository").rename(host.top / "away")
+    assert "no repository there" in host("history", "orders", status=3)
+    assert json.loads(host("history", "orders", "--json", status=3, out=True))["orders"]["runs"][0]["verdict"] == "captured"
+
+
+def test_a_backup_of_the_host_command_stores_the_signed_catalog(host):
+    document = {"ecosystem": "shop", "production": False, "services": {"orders": host.entry}, "keys": {"provider": "file"}}
+    host.save(catalog={"ecosystem": "shop", "document": document})
+    (host.data / "file").write_text("newer")
+    assert "1 snapshots" in host("backup", "orders")
+    (name,) = [path for path in (host.top / "repository" / "services" / "orders" / "catalogs").glob("*.json") if "production" in path.read_text()]
+    outer = json.loads(name.read_text())
+    assert json.loads(outer["catalog"]) == document and outer["signature"]["algorithm"] == "ed25519"
+    assert len(json.loads(host("points", "orders", "--json"))["orders"]["points"]) == 2
