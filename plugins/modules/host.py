@@ -24,6 +24,7 @@ options:
   also:
     description:
       - Other services of the same host that are prepared by the same call, each with the options of one service.
+      - One without C(catalog) is of the same catalog as O(service).
     type: list
     elements: dict
     default: []
@@ -103,7 +104,7 @@ def main():
 def work(spec, run, params, check):
     from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import host
 
-    specs = [spec, *(type(spec).from_dict(other) for other in params["also"])]
+    specs = [spec, *(type(spec).from_dict({"catalog": params["catalog"], **other}) for other in params["also"])]
     return host.prepare(specs, params["config_dir"], params["command_path"], check)
 
 

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from .. import faults, state
+from .. import faults, redact, state
 from ..errors import LifeboatError, SourceError
 from ..ledger import Ledger
 from ..progress import Progress
@@ -119,7 +119,8 @@ def _capture(
     spec: Spec, run: dict[str, Any], mode: str, store: ServiceStore, session: CaptureSession, chains: dict[str, Chain],
     marks: dict[str, dict[str, Any]] | None, progress: Progress, ledger: Ledger,
 ) -> list[StoredManifest]:
-    catalog = store_catalog(store.backend, store.provider, spec.service, spec.catalog.get("document") or {"service": spec.service, "entry": spec.entry})
+    document = spec.catalog_document() or redact.without_secrets({"service": spec.service, "entry": spec.entry})
+    catalog = store_catalog(store.backend, store.provider, spec.service, document)
     sources = spec.sources()
     parents = {name: chains[name].manifests[-1] if mode != "full" and name in chains and chains[name].manifests else None for name in sources}
     writers = {name: session.writer(parents[name]) for name in sources}

@@ -72,11 +72,16 @@ def command_path(configured: str) -> str:
 
 
 def specification(spec: Spec) -> dict[str, Any]:
-    """What the host command reads. A host holds the right to seal only, so what opens snapshots is left out."""
+    """What the host command reads. A host holds the right to seal only, so what opens snapshots is left out.
+
+    The catalog comes along: a snapshot that the host command takes keeps it too, and it asks for a confirmation where it marks production.
+    """
     keys = {key: value for key, value in spec.keys.items() if key != "private_path"}
+    document = spec.catalog_document()
+    production = bool(spec.catalog.get("production") or (document or {}).get("production"))
     return {
         "service": spec.service, "entry": spec.entry, "repository": spec.repository, "keys": keys, "state_dir": spec.state_dir,
-        "catalog": {key: spec.catalog.get(key) for key in ("digest", "ecosystem")},
+        "catalog": {**{key: spec.catalog.get(key) for key in ("digest", "ecosystem")}, "production": production, "document": document},
     }
 
 

@@ -83,3 +83,32 @@ def test_the_host_command_is_the_same_bytes_every_time_and_runs_alone(tmp_path: 
     assert "Traceback" not in done.stderr and "ansible" not in done.stderr, done.stderr
     asked = subprocess.run([str(path), "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert asked.returncode == 0 and "restore" in asked.stdout
+
+
+def test_the_specification_holds_the_catalog_without_secrets_and_says_production(tmp_path: pathlib.Path) -> None:
+    catalog = {
+        "ecosystem": "shop", "production": True, "keys": {"provider": "file", "path": "/k", "private_path": "/hidden"},
+        "services": {"orders": {"sources": {"db": {"password": "canary-1", "password_file": "/etc/pw", "token": ["canary-2"]}},
+                                "health": [{"http": "http://me:canary-3@localhost/health"}]}},
+    }
+    wanted = spec(tmp_path)
+    wanted.catalog["document"] = catalog
+    found = host.specification(wanted)["catalog"]
+    text = json.dumps(found)
+    assert found["production"] is True and found["document"]["services"]["orders"]["sources"]["db"]["password_file"] == "/etc/pw"
+    assert "canary" not in text and "/hidden" not in text
+    assert host.specification(spec(tmp_path))["catalog"] == {"digest": "d", "ecosystem": "shop", "production": False, "document": None}
+
+
+def test_the_host_command_asks_for_a_confirmation_in_production(tmp_path: pathlib.Path) -> None:
+    wanted = spec(tmp_path)
+    wanted.catalog["document"] = {"ecosystem": "shop", "production": True}
+    host.prepare([wanted], str(tmp_path / "etc"), str(tmp_path / "bin" / "lifeboat"), False)
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "lifeboat").symlink_to(ENGINE)
+    for verb in ("restore", "rollback", "commit"):
+        done = subprocess.run(
+            [sys.executable, "-m", "lifeboat.cli", "--config", str(tmp_path / "etc"), verb, "orders"], text=True, capture_output=True, check=False, timeout=60,
+            env={**os.environ, "PYTHONPATH": str(tmp_path / "lib"), "PYTHONDONTWRITEBYTECODE": "1"}, cwd="/",
+        )
+        assert done.returncode == 1 and done.stderr == "lifeboat: the catalog marks this ecosystem as production: shop; add --confirm shop\n", done.stderr
