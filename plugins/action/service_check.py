@@ -22,10 +22,14 @@ class ActionModule(LongModule):
     def subject_of(self, args: dict[str, Any], check: bool) -> str:
         return "checks"
 
-    def then(self, answer: dict[str, Any]) -> tuple[str, float]:
-        judged = answer.get("judged")
-        both = {str(item.get("kind")) for item in answer.get("results") or [] if isinstance(item, dict)}
-        return ("invariants", float(judged)) if isinstance(judged, (int, float)) and {"invariant"} < both else ("", 0.0)
+    def then(self, answer: dict[str, Any]) -> list[tuple[str, float]]:
+        """Invariants behind status and health, and protection behind both, where the call did them."""
+        kinds = {str(item.get("kind")) for item in answer.get("results") or [] if isinstance(item, dict)}
+        found = []
+        for kind, phase, key in (("invariant", "invariants", "judged"), ("protect", "protect", "protected")):
+            if kind in kinds and len(kinds) > 1 and isinstance(answer.get(key), (int, float)):
+                found.append((phase, float(answer[key])))
+        return found
 
     def long(self, args: dict[str, Any]) -> bool:
         return False

@@ -52,25 +52,33 @@ RETURN = r"""
 ok:
   description: Whether all checks passed.
   type: bool
-  returned: always
+  returned: success, and failure outside of a run directory
 results:
   description: Each check with C(kind) (status, health, invariant or protect), C(name), C(ok), C(detail) and C(seconds).
   type: list
   elements: dict
-  returned: always
+  returned: success, and failure outside of a run directory
 declared:
   description: How many checks the service declares, C(status), C(health) and C(invariants).
   type: dict
-  returned: always
+  returned: success, and failure outside of a run directory
 waited:
   description: Seconds until status and health passed.
   type: float
-  returned: always
+  returned: success, and failure outside of a run directory
+judged:
+  description: Seconds that the invariants took.
+  type: float
+  returned: success, and failure outside of a run directory
+protected:
+  description: Seconds that the check took whether the next capture would work.
+  type: float
+  returned: when O(protect=true) and all other checks passed
 ledger:
   description: The entries this call wrote to the ledger of the service on its host, hash-chained.
   type: list
   elements: dict
-  returned: always
+  returned: success
 run:
   description: The id of the run.
   type: str

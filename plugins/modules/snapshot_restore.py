@@ -148,7 +148,7 @@ ledger:
   description: The entries this call wrote to the ledger of the service on its host, hash-chained.
   type: list
   elements: dict
-  returned: always
+  returned: success
 run:
   description: The id of the run.
   type: str

@@ -72,7 +72,8 @@ def run(spec: Spec, phase: str = "all", wait: float = 0.0, sleep: Callable[[floa
 
     wait: seconds to go on trying status and health until they pass; invariants are judged once, after health passed.
     Returns {"ok", "results": [{"kind", "name", "ok", "detail", "seconds"}], "declared": {"status", "health", "invariants"}: counts,
-    "waited": seconds}. ``kind`` is status, health or invariant. When status or health fails, invariants are not asked.
+    "waited": seconds of status and health, "judged": seconds of the invariants}. ``kind`` is status, health or
+    invariant. When status or health fails, invariants are not asked.
     """
     if phase not in PHASES:
         raise ConfigError(f"unknown phase {phase!r}", f"checks of {spec.service}", f"use one of: {', '.join(PHASES)}")
@@ -85,10 +86,11 @@ def run(spec: Spec, phase: str = "all", wait: float = 0.0, sleep: Callable[[floa
     if first:
         results += _until(spec, first, wait, sleep)
     waited = time.monotonic() - begin
+    begin = time.monotonic()
     if phase in ("invariants", "all") and all(result["ok"] for result in results):
         results += _round(spec, invariants)
     return {
-        "ok": all(result["ok"] for result in results), "results": results, "waited": round(waited, 3),
+        "ok": all(result["ok"] for result in results), "results": results, "waited": round(waited, 3), "judged": round(time.monotonic() - begin, 3),
         "declared": {"status": len(status), "health": len(health), "invariants": len(invariants)},
     }
 

@@ -21,5 +21,6 @@ def add_check(spec: Spec, told: dict[str, Any]) -> dict[str, Any]:
     found = operations.preflight_capture(spec)
     errors = [finding for finding in found["findings"] if finding["level"] == "error"]
     detail = "; ".join(f"{finding['what']}: {finding['where']}; {finding['remedy']}" for finding in errors)
-    row = {"kind": "protect", "name": "the next capture works", "ok": not errors, "detail": detail, "seconds": round(time.monotonic() - begin, 3)}
-    return {**told, "ok": not errors, "results": [*told["results"], row]}
+    seconds = round(time.monotonic() - begin, 3)
+    row = {"kind": "protect", "name": "the next capture works", "ok": not errors, "detail": detail, "seconds": seconds}
+    return {**told, "protected": seconds, "ok": not errors, "results": [*told["results"], row]}

@@ -39,6 +39,8 @@ _CUT = "==lifeboat-cut=="
 _PATIENCE = 60.0
 #: Facts of an answer that run.json and the report are made of; the rest (diff, invocation, ledger) is not kept.
 _NOT_KEPT = ("ledger", "invocation", "diff", "exception", "deprecations")
+#: What Ansible prints of a call that failed; everything else is in the run directory by then.
+_SHOWN = ("failed", "unreachable", "changed", "msg", "error", "exception", "warnings", "deprecations")
 
 
 def run_directory(run: Any, path: Any = None) -> Optional[RunDirectory]:
@@ -85,9 +87,9 @@ class LongModule(RunActionBase):
         """Under which subject the answer is kept for the report."""
         raise NotImplementedError
 
-    def then(self, answer: dict[str, Any]) -> tuple[str, float]:
-        """A second phase that the same call did, and its seconds as measured on the host; ("", 0) when there was none."""
-        return "", 0.0
+    def then(self, answer: dict[str, Any]) -> list[tuple[str, float]]:
+        """Further phases that the same call did, in order, each with its seconds as measured on the host."""
+        return []
 
     def long(self, args: dict[str, Any]) -> bool:
         """Whether the call may take long enough to show its progress."""
@@ -108,7 +110,9 @@ class LongModule(RunActionBase):
         check = bool(self._task.check_mode)
         # a preflight is the module in check mode within a real run; in a run that is itself a check nothing is written
         if run is None or not run.exists() or run.plan.get("check") or not words.SERVICE_NAME.match(service):
-            return self._plain(args, task_vars)
+            found = self._plain(args, task_vars)
+            # Ansible prints the whole answer of a call that failed; the ledger is on the host and in the repository
+            return {key: value for key, value in found.items() if key != "ledger"} if _failed(found) else found
         phase = self.phase_of(args, check)
         if phase:
             run.phase(service, phase)
@@ -117,14 +121,14 @@ class LongModule(RunActionBase):
         finally:
             run.progress(service, None)
         self._keep(run, service, phase, self.subject_of(args, check), answer)
-        return answer
+        return _brief(answer)
 
     def _plain(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = self._execute_module(module_name=self.MODULE, module_args=args, task_vars=task_vars)
         return found
 
     def _keep(self, run: RunDirectory, service: str, phase: str, subject: str, answer: dict[str, Any]) -> None:
-        failed = bool(answer.get("failed") or answer.get("unreachable"))
+        failed = _failed(answer)
         run.collect(service, answer.get("ledger"))
         run.keep(service, subject, {
             key: value for key, value in answer.items() if key not in _NOT_KEPT and not key.startswith("_") and not key.startswith("ansible_")
@@ -132,10 +136,10 @@ class LongModule(RunActionBase):
         if failed:
             run.trouble(service, answer)
         if phase:
-            after, seconds = self.then(answer)
-            if after:
-                run.split(service, after, seconds)
-            run.phase(service, after or phase, "end", "failed" if failed else "done")
+            then = self.then(answer)
+            for number, (after, _seconds) in enumerate(then):
+                run.split(service, after, sum(seconds for _phase, seconds in then[number:]))
+            run.phase(service, then[-1][0] if then else phase, "end", "failed" if failed else "done")
 
     # -- progress ------------------------------------------------------------------------------------------------------
 
@@ -235,6 +239,15 @@ class LongModule(RunActionBase):
             self._low_level_execute_command("rm -rf -- " + " ".join(shlex.quote(name) for name in names))
         if self._connection._shell.tmpdir == folder:
             self._connection._shell.tmpdir = None
+
+
+def _failed(answer: dict[str, Any]) -> bool:
+    return bool(answer.get("failed") or answer.get("unreachable"))
+
+
+def _brief(answer: dict[str, Any]) -> dict[str, Any]:
+    """A failed answer as the operator reads it: one line and its parts, not the ledger and all that was found."""
+    return {key: value for key, value in answer.items() if key in _SHOWN or key.startswith("_ansible_")} if _failed(answer) else answer
 
 
 class _Teller:

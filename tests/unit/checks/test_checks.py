@@ -290,3 +290,10 @@ def test_durations(text, seconds):
 def test_bad_durations():
     with pytest.raises(ConfigError, match="not a duration"):
         expect.seconds("soon")
+
+
+def test_the_time_of_the_invariants_is_their_own(tmp_path):
+    wanted = spec(health=[{"command": ["true"]}], invariants=[{"name": "slow", "command": ["sleep", "0.3"]}])
+    told = checks.run(wanted, "all")
+    assert told["ok"] and told["judged"] >= 0.3 and told["judged"] >= told["results"][-1]["seconds"]
+    assert checks.run(wanted, "health")["judged"] < 0.3

@@ -1,0 +1,100 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an operator is told: a failure in one line, phases as they were measured, a forecast from the runs before, every warning."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from typing import Iterator
+
+import pytest
+
+from ansible_collections.lifeboat.recovery.tests.lab.harbour import Harbour
+
+
+@pytest.fixture(scope="module")
+def harbour() -> Iterator[Harbour]:
+    with Harbour({"quay": [], "crane": ["quay"]}) as made:
+        slow = {"name": "a slow look", "command": [sys.executable, "-c", "import time; time.sleep(1.5)"]}
+        made.catalog["services"]["quay"]["invariants"].append(slow)
+        made.write_catalog()
+        made.succeed("bootstrap")
+        made.succeed("backup")
+        yield made
+
+
+def test_a_failed_call_is_one_line_and_its_ledger_is_in_the_run(harbour: Harbour) -> None:
+    data = harbour.data("crane")
+    shutil.move(data, data.with_name("aside"))
+    try:
+        outcome = harbour.play("backup")
+    finally:
+        shutil.move(data.with_name("aside"), data)
+    assert outcome.code not in (0, 2)
+    said = f"source directory does not exist: {data}; correct 'path' in the catalog, or restore the service"
+    fatal = [line for line in outcome.lines() if line.startswith("fatal: [crane]") and "does not exist" in line]
+    assert fatal and all(json.loads(line.partition(" => ")[2])["msg"].endswith(said) for line in fatal)
+    assert set(json.loads(fatal[0].partition(" => ")[2])) <= {"msg", "error", "changed"}, fatal[0]
+    assert sum(said in line for line in outcome.lines() if line.startswith("[ERROR]")) >= 1
+    service = outcome.document["services"]["crane"]
+    assert service["ledger"]["entries"] >= 4 and service["ledger"]["whole"] and outcome.message("crane") == said
+    events = [json.loads(line)["event"] for line in (outcome.directory / "services" / "crane.jsonl").read_text().splitlines()]  # type: ignore[operator]
+    assert "capture.failed" in events and events[-1] == "run.end"
+
+
+def test_phases_are_measured_and_the_next_plan_has_a_forecast(harbour: Harbour) -> None:
+    for name in harbour.ports:
+        harbour.wreck(name)
+    first = harbour.succeed("restore")
+    assert "forecast none: no measured times" in first.text and first.plan["forecast"]["seconds"] is None
+    phases = {phase["name"]: phase["seconds"] for phase in first.document["services"]["quay"]["phases"]}
+    assert 1.5 <= phases["invariants"] < 1.5 + 5 and phases["protect"] > 0
+    quick = {phase["name"]: phase["seconds"] for phase in first.document["services"]["crane"]["phases"]}
+    assert quick["invariants"] < 1.5
+
+    for name in harbour.ports:
+        harbour.wreck(name)
+    second = harbour.succeed("restore", "-e", "lifeboat_force=true")
+    forecast = second.plan["forecast"]
+    assert forecast["runs"] == 1 and 0 < forecast["low"] < forecast["seconds"] < forecast["high"], forecast
+    assert forecast["seconds"] >= phases["invariants"]
+    line = next(line for line in second.lines() if line.startswith("  forecast "))
+    assert "between" in line and "from 1 measured run," in line and "quay > crane" in line
+    assert set(second.plan["critical_path"]["services"]) == {"quay", "crane"}
+
+
+def test_warnings_are_in_the_report_the_document_and_the_last_screen(harbour: Harbour) -> None:
+    # whoever restores with a role that may not sign is told that the ledger's copy waits
+    key = harbour.home / "keys" / "host" / "quay" / "sign.key"
+    shutil.move(key, key.with_name("sign.aside"))
+    try:
+        for name in harbour.ports:
+            harbour.wreck(name)
+        outcome = harbour.succeed("restore", "-e", "lifeboat_force=true")
+    finally:
+        shutil.move(key.with_name("sign.aside"), key)
+    wanted = "the ledger was not copied to the repository"
+    assert any(text.startswith(wanted) and "catches up" in text for text in outcome.document["services"]["quay"]["warnings"])
+    assert any(text.startswith(f"quay: {wanted}") for text in outcome.document["warnings"])
+    assert outcome.document["services"]["crane"]["warnings"] == []
+    assert wanted in (outcome.directory / "report.html").read_text()  # type: ignore[operator]
+    ending = outcome.text.partition("restore: 2 of 2")[2] or outcome.text[-3000:]
+    assert sum(line.startswith(f"  warning:     quay: {wanted}") for line in ending.splitlines()) == 1, ending
+
+
+def test_the_history_of_it_all_is_read_from_the_repository_alone(harbour: Harbour) -> None:
+    harbour.succeed("backup")  # catches up
+    command = next(path for path in harbour.home.rglob("bin/lifeboat"))
+    done = subprocess.run(
+        [command, "history", "quay", "--repository", f"file://{harbour.repository}", "--keys", harbour.private, "--json"],
+        check=False, capture_output=True, text=True, timeout=60, env={"PATH": harbour.environment()["PATH"], "HOME": "/nonexistent"},
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)["quay"]
+    assert told["signed"] and not told["warnings"]
+    assert [run["verdict"] for run in told["runs"] if run["verb"] == "restore"] == ["verified"] * 3
+    assert told["runs"][-1]["verdict"] == "captured"
