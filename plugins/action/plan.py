@@ -10,7 +10,7 @@ from typing import Any, Callable, Mapping, Optional
 from ansible.utils.display import Display
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import build, judge, order, outline, pick, pinned, refusals, undo
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import build, history, judge, order, outline, pick, pinned, refusals, undo
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.filtering import document_of
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.target import TargetErrors
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import words
@@ -40,6 +40,7 @@ _SPEC: dict[str, dict[str, Any]] = {
     "forks": {"type": "int"},
     "of_run": {"type": "str", "default": ""},
     "explicit": {"type": "bool", "default": False},
+    "root": {"type": "path", "default": ""},
     # judge
     "run": {"type": "dict"},
     "plan": {"type": "dict"},
@@ -121,6 +122,7 @@ class ActionModule(RunActionBase):
         if not args["partial"]:
             errors += busy.values()
         broken.update(busy)
+        measured = history.read(args["root"], str(document["ecosystem"])) if args["root"] else {}
         while True:
             out = refusals.left_out(services, chosen.picked, broken, "plan")
             going = order.topological_order(services, [service for service in chosen.picked if service not in out])
@@ -128,7 +130,7 @@ class ActionModule(RunActionBase):
             try:
                 built = build.build(
                     document, partly, points, args["target"], forks=args["forks"], verb="restore", digest=args["digest"],
-                    inventory=args["inventory"], dependants=args["dependants"],
+                    inventory=args["inventory"], dependants=args["dependants"], history=measured,
                 )
             except TargetErrors as error:
                 lost = judge.services_of(error, services, going) if args["partial"] else {}

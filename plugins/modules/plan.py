@@ -97,6 +97,11 @@ options:
     description: Whether the services were named; if not, a rollback or commit is about those who took part in O(of_run).
     type: bool
     default: false
+  root:
+    description:
+      - For V(build) the folder of run directories; what earlier restores in it took is the ground of the forecast. Without it there is none.
+    type: path
+    default: ""
   run:
     description: The run as M(lifeboat.recovery.run_state) returned it, for V(judge) and V(untouched).
     type: dict

@@ -23,7 +23,7 @@ def build(document: Mapping[str, Any], pick: Pick, points: Mapping[str, Sequence
 
     Shape: {"verb", "ecosystem", "production", "catalog" (digest), "target", "scope", "picked", "order" (both the picked
     services in order), "asked", "added", "dependants": [{"service", "chain", "action"}], "islands": [[service]],
-    "levels": int, "bytes", "services": {name: entry below}, "forecast": {"seconds", "reason"}, "critical_path",
+    "levels": int, "bytes", "services": {name: entry below}, "forecast": {"seconds", "low", "high", "runs", "reason"}, "critical_path",
     "skew_seconds", "warnings": [str]}; an entry is {"host", "tier", "owner", "position", "island", "level", "requires"
     (declared edges, each with "picked"), "waits_for": [{"service", "kind"}] (picked ones, also through services that are
     not picked; this is what a gate takes), "resolution", "bytes", "sources": [name], "rto", "forecast", "rto_at_risk"}.
@@ -56,7 +56,8 @@ def build(document: Mapping[str, Any], pick: Pick, points: Mapping[str, Sequence
         "target": target, "scope": pick.scope, "picked": order, "order": order, "asked": pick.asked, "added": pick.added,
         "dependants": [{"service": service, "chain": chain, "action": dependants or None} for service, chain in pick.dependants.items()],
         "islands": parts, "levels": max(depth.values(), default=-1) + 1, "bytes": sum(entry["bytes"] for entry in entries.values()),
-        "services": entries, "forecast": {"seconds": path["seconds"], "reason": path["reason"]}, "critical_path": path,
+        "services": entries, "critical_path": path,
+        "forecast": {**{key: path[key] for key in ("seconds", "low", "high", "reason")}, "runs": min((one["runs"] for one in forecasts.values()), default=0)},
         "skew_seconds": skew(resolved), "warnings": warnings(resolved, parts, forks) + uncovered(services, resolved),
     }
 

@@ -75,18 +75,33 @@ def run(stage: float, rest: float, size: int = 1000) -> dict[str, Any]:
 
 def test_forecast_is_the_median_of_what_was_measured() -> None:
     assert forecast.forecast_service("a", [run(1, 10), run(100, 10), run(3, 10)]) == {
-        "seconds": 13.0, "stage_seconds": 3.0, "runs": 3, "reason": "median of 3 measured runs"}
+        "seconds": 13.0, "low": 9.75, "high": 110.0, "stage_seconds": 3.0, "runs": 3, "reason": "median of 3 measured runs"}
     assert forecast.forecast_service("a", [run(4, 2, size=1000)], 2000)["seconds"] == 10.0  # twice the bytes, twice the staging
     assert forecast.forecast_service("a", [run(900, 0)] + [run(1, 1)] * 5)["runs"] == 5
     assert forecast.forecast_service("a", [{"bytes": 1, "phases": {}}]) == {
-        "seconds": None, "stage_seconds": None, "runs": 0, "reason": "no measured restore or drill of a yet"}
+        "seconds": None, "low": None, "high": None, "stage_seconds": None, "runs": 0, "reason": "no measured restore or drill of a yet"}
+
+
+def test_the_uncertainty_shrinks_with_the_runs_and_holds_what_was_measured() -> None:
+    spans = []
+    for runs in (1, 2, 5):
+        found = forecast.forecast_service("a", [run(4, 6)] * runs)
+        spans.append((found["low"], found["high"]))
+    assert spans == [(5.0, 20.0), (6.667, 15.0), (8.333, 12.0)]
+    found = forecast.forecast_service("a", [run(4, 6)] * 4 + [run(400, 6)])
+    assert found["seconds"] == 10.0 and found["high"] == 406.0
+
+
+def test_preflight_is_done_by_all_at_once() -> None:
+    measured = {"bytes": 1000, "phases": {"preflight": 7, "stage": 2, "cutover": 1}}
+    assert forecast.forecast_service("a", [measured], 2000)["stage_seconds"] == 11.0  # preflight does not grow with the bytes
 
 
 def test_critical_path_by_history() -> None:
     history = {"identity": [run(2, 10)], "mail": [run(30, 1)], "orders": [run(5, 20)], "gateway": [run(0, 3)], "reports": [run(40, 1)]}
     plan = build.build(DOCUMENT, pick_services(DOCUMENT), ALL, now=NOW, history=history)
     # the first island begins when mail is staged (30), then identity 10, orders 20, gateway 3
-    assert plan["critical_path"] == {"by": "history", "services": ["identity", "orders", "gateway"], "seconds": 63.0,
+    assert plan["critical_path"] == {"by": "history", "services": ["identity", "orders", "gateway"], "seconds": 63.0, "low": 31.5, "high": 126.0,
                                      "reason": "medians of measured runs; staging of all services at once, each island after its slowest stage"}
     assert plan["forecast"]["seconds"] == 63.0
     assert plan["services"]["orders"]["forecast"]["seconds"] == 25.0 and plan["services"]["orders"]["rto_at_risk"] is False
