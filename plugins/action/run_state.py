@@ -125,6 +125,8 @@ class ActionModule(RunActionBase):
         run.collect(args["service"], answer.get("ledger"))
         if args.get("subject"):
             run.keep(args["service"], args["subject"], {k: v for k, v in answer.items() if k not in ("ledger", "invocation", "diff")})
+        elif answer.get("notes"):
+            run.keep(args["service"], "recorded", {"notes": answer["notes"]})
         if answer.get("failed"):
             run.trouble(args["service"], answer)
 

@@ -72,7 +72,9 @@ def go_live(spec: Spec, target: str, run: dict[str, Any], force: bool = False, p
             restore = staged
         changed = cut_service(job, restore)
         told["data_current"] = all(source.stage == "current" for source in restore.sources.values())
-        told["warnings"] = [*told["warnings"], *history.publish(spec, job.ledger)]
+        # what the stores said while the copy was built; kept in the ledger with the swap, so that a resumed restore tells it too
+        noticed = [f"{source.name}: {text}" for source in _find(job, restore.id).sources.values() for text in source.facts.get("warnings") or []]
+        told["warnings"] = [*told["warnings"], *noticed, *history.publish(spec, job.ledger)]
         return _result(job, _find(job, restore.id), None, {**told, "changed": changed or told["changed"], "noop": False})
 
 

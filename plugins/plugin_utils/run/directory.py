@@ -270,7 +270,7 @@ class RunDirectory:
             document = document if isinstance(document, dict) else {}
             before: dict[str, Any] = document[subject] if isinstance(document.get(subject), dict) else {}
             merged = dict(answer)
-            for key in ("findings", "results", "warnings"):
+            for key in ("findings", "results", "warnings", "notes"):
                 if isinstance(before.get(key), list) and isinstance(merged.get(key), list):
                     merged[key] = before[key] + [item for item in merged[key] if item not in before[key]]
             document[subject] = merged

@@ -28,7 +28,14 @@ def _mapping(value: Any) -> dict[str, Any]:
 def _texts(value: Any) -> list[str]:
     if not isinstance(value, list):
         return []
-    return [words.one_line(item.get("what") or item.get("message") or item if isinstance(item, dict) else item) for item in value]
+    return [words.one_line(_sentence(item) if isinstance(item, dict) else item) for item in value]
+
+
+def _sentence(item: dict[str, Any]) -> Any:
+    """An error as its one line, "what: where; remedy", as far as it has these parts."""
+    if not item.get("what"):
+        return item.get("message") or item
+    return str(item["what"]) + (f": {item['where']}" if item.get("where") else "") + (f"; {item['remedy']}" if item.get("remedy") else "")
 
 
 def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
@@ -109,7 +116,9 @@ def _service(
     checked = evidence.checks(kept)
     moved = evidence.touched(state, kept, entries, {phase["name"] for phase in phases}, str(run.run.get("id")))
     noop = any(_mapping(kept.get(subject)).get("noop") is True for subject in ("staged", "live"))
-    warnings = [text for subject in evidence.SUBJECTS for text in _texts(_mapping(kept.get(subject)).get("warnings"))]
+    # ``notes`` is what a module of ours warned of, ``warnings`` the same in Ansible's own form, and what others said
+    told = [_mapping(kept.get(subject)) for subject in evidence.SUBJECTS]
+    warnings = list(dict.fromkeys(text for answer in told for text in _texts(answer["notes"] if answer.get("notes") else answer.get("warnings"))))
     return {
         "verdict": state.get("verdict"),
         "phase": str(state.get("failed_phase") or state.get("phase") or "plan"),

@@ -19,6 +19,9 @@ _LIVE = {
     "switched": "restored data is live", "switching": "UNSURE, the switch was begun", "stopped": "old data, stopped", "restarted": "old data, restarted",
 }
 
+#: So many warnings at the end of a run; the report has all of them.
+_WARNINGS = 10
+
 
 def plan_text(plan: dict[str, Any], picked: list[str]) -> str:
     """The plan in a few lines, shown before anything is done."""
@@ -43,6 +46,18 @@ def plan_text(plan: dict[str, Any], picked: list[str]) -> str:
         if requires:
             extra.append("after " + ", ".join(requires))
         lines.append(f"  {number:>4}. {name:<{width}}  {words.one_line('; '.join(extra), 120)}".rstrip())
+    forecast = plan.get("forecast")
+    if isinstance(forecast, dict) and isinstance(forecast.get("seconds"), (int, float)):
+        runs = forecast.get("runs") or 1
+        lines.append(
+            f"  forecast {words.duration(forecast['seconds'])}, between {words.duration(forecast.get('low'))} and {words.duration(forecast.get('high'))}"
+            f" (from {runs} measured run{'s' if runs != 1 else ''}, by {' > '.join(words.one_line(name, 60) for name in plan['critical_path']['services'])})"
+        )
+        late = [name for name in picked if table.get(name, {}).get("rto_at_risk")]
+        if late:
+            lines.append("  warning: by the forecast these miss their RTO: " + ", ".join(late))
+    elif isinstance(forecast, dict):
+        lines.append("  forecast none: " + words.one_line(forecast.get("reason") or "nothing was measured yet", 160))
     for item in plan.get("warnings") or []:
         lines.append(f"  warning: {words.one_line(item.get('what') if isinstance(item, dict) else item)}")
     if plan.get("resumes"):
@@ -71,6 +86,10 @@ def ending(run: RunDirectory, found: dict[str, Any]) -> str:
         if found["run"]["verb"] in ("restore", "drill") and any(item["touched"] in ("switched", "switching") for item in found["services"].values()):
             lines.append("  or undo it:  " + next_step["rollback"])
         lines.append("  status:      " + next_step["status"])
+    told = [f"{name}: {text}" for name, item in found["services"].items() for text in item["warnings"]]
+    lines += [f"  warning:     {words.one_line(text, 300)}" for text in told[:_WARNINGS]]
+    if len(told) > _WARNINGS:
+        lines.append(f"  warning:     {len(told) - _WARNINGS} more, in the report")
     lines.append("  report:      " + run.file("report.html"))
     return "\n".join(lines)
 

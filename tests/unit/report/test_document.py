@@ -123,3 +123,16 @@ def test_whatever_a_module_answers_can_be_read(junk: Any) -> None:
 ])
 def test_durations_for_people(value: Any, text: str) -> None:
     assert words.duration(value) == text
+
+
+def test_warnings_of_modules_are_told_once_and_whole(tmp_path: Path) -> None:
+    run = run_sample.make(str(tmp_path))
+    note = {"what": "the role shop differs", "where": "cluster 5432", "remedy": "compare them"}
+    for subject in ("staged", "live"):
+        run.keep("orders", subject, {**run.kept("orders").get(subject, {}), "notes": [note, "db: an extension is older"], "warnings": ["in Ansible's own words"]})
+    document = lifecycle.write_documents(run)
+    wanted = ["the role shop differs: cluster 5432; compare them", "db: an extension is older"]
+    assert document["services"]["orders"]["warnings"] == wanted
+    assert document["warnings"] == [f"orders: {text}" for text in wanted]
+    assert all(f"  warning:     orders: {text}" in screens.ending(run, document) for text in wanted)
+    assert "compare them" in Path(run.file("report.html")).read_text()

@@ -440,3 +440,13 @@ def test_a_damaged_ledger_stops_everything(world):
             call()
     assert world.read() == ("captured", "captured")
     assert lease.read(world.spec()) is None
+
+
+def test_what_the_stores_said_is_told_with_the_swap_and_by_a_repeated_call(world, monkeypatch):
+    swap = Box.cutover
+    monkeypatch.setattr(Box, "cutover", lambda self, context, record: {**swap(self, context, record), "warnings": ["the role shop differs"]})
+    run = new_run()
+    restore.stage(world.spec(), "latest", run)
+    wanted = sorted(f"{name}: the role shop differs" for name in world.spec().source_names)
+    assert sorted(restore.go_live(world.spec(), "latest", run)["warnings"]) == wanted
+    assert sorted(restore.go_live(world.spec(), "latest", run)["warnings"]) == wanted
