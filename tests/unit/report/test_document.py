@@ -129,7 +129,8 @@ def test_warnings_of_modules_are_told_once_and_whole(tmp_path: Path) -> None:
     run = run_sample.make(str(tmp_path))
     note = {"what": "the role shop differs", "where": "cluster 5432", "remedy": "compare them"}
     for subject in ("staged", "live"):
-        run.keep("orders", subject, {**run.kept("orders").get(subject, {}), "notes": [note, "db: an extension is older"], "warnings": ["in Ansible's own words"]})
+        before = run.kept("orders").get(subject, {})
+        run.keep("orders", subject, {**before, "notes": [note, "db: an extension is older"], "warnings": ["in Ansible's own words"]})
     document = lifecycle.write_documents(run)
     wanted = ["the role shop differs: cluster 5432; compare them", "db: an extension is older"]
     assert document["services"]["orders"]["warnings"] == wanted

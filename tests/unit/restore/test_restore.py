@@ -447,6 +447,5 @@ def test_what_the_stores_said_is_told_with_the_swap_and_by_a_repeated_call(world
     monkeypatch.setattr(Box, "cutover", lambda self, context, record: {**swap(self, context, record), "warnings": ["the role shop differs"]})
     run = new_run()
     restore.stage(world.spec(), "latest", run)
-    wanted = sorted(f"{name}: the role shop differs" for name in world.spec().source_names)
-    assert sorted(restore.go_live(world.spec(), "latest", run)["warnings"]) == wanted
-    assert sorted(restore.go_live(world.spec(), "latest", run)["warnings"]) == wanted
+    for _call in range(2):
+        assert restore.go_live(world.spec(), "latest", run)["warnings"] == ["box: the role shop differs"]
