@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any, Callable, Mapping, Optional
 
 from ansible.utils.display import Display
+from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import build, history, judge, order, outline, pick, pinned, refusals, undo
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import build, history, judge, order, outer, outline, pick, pinned, refusals, undo
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.filtering import document_of
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.target import TargetErrors
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import words
@@ -61,13 +62,17 @@ class ActionModule(RunActionBase):
         _validated, args = self.validate_argument_spec(argument_spec=_SPEC)
         result["changed"] = False
         steps: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-            "pick": self._pick, "build": self._build, "judge": self._judge, "untouched": self._untouched,
+            "pick": lambda given: self._pick(given, task_vars or {}), "build": self._build, "judge": self._judge, "untouched": self._untouched,
         }
         return self.guarded(result, lambda: steps[args["step"]](args))
 
-    def _pick(self, args: dict[str, Any]) -> dict[str, Any]:
+    def _pick(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         document = document_of(args["catalog"])
         verb = args["verb"]
+        values = {name: self._templar.template(task_vars[name]) for name in outer.VARIABLES if name in task_vars}
+        wrong: list[LifeboatError] = [*outer.check(load_extra_vars(self._loader), values)]
+        if wrong:
+            return self._refused(wrong, f"{verb} was refused, nothing was touched")
         found = pick.pick_services(document, args["services"], args["select"], args["scope"], args["limit"], verb, args["inventory"])
         return {
             "pick": found.as_dict(), "picked": found.picked,
