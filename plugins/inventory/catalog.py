@@ -25,8 +25,8 @@ notes:
     end in success with nothing done. A faulty catalog therefore ends the whole command, with one line per fault and exit code 4.
   - A file that is no YAML at all is refused by Ansible's P(ansible.builtin.auto#inventory) before this plugin sees it, with warnings only.
     List this plugin first in C(enable_plugins) of the C([inventory]) section of F(ansible.cfg) to get its errors there too. The playbooks
-    of this collection refuse to run without services in any case; let your own plays do so with
-    C(hosts) set to C("{{ groups['lifeboat_services'] | mandatory('no catalog in this inventory') }}").
+    of this collection refuse to run without services in any case, and say what is wrong with the catalog; let your own plays do so with
+    P(lifeboat.recovery.catalog_hosts#filter).
 options:
   plugin:
     description: The name of this plugin.
