@@ -55,6 +55,9 @@ class Context:
     progress: Progress
     digest_key: bytes
     workers: int = 2
+    #: Where in the source's log a restore shall end: {"kind": "latest|time|lsn|xid|name|immediate", "value": str,
+    #: "timeline": "" for the newest reachable one, or a number}; None: at the snapshot itself.
+    target: dict[str, str] | None = None
 
 
 class Writer(ABC):
@@ -99,11 +102,42 @@ class TreeReader(ABC):
         """As Writer.chunk_id, for a chunk of this tree whose entry has been read already."""
 
 
+@dataclass
+class Covered:
+    """One gap-free range of a log as the repository holds it.
+
+    start, end: byte positions. until: ISO UTC time at which its last byte was captured.
+    """
+
+    timeline: int
+    start: int
+    end: int
+    until: str
+
+
+class Log(ABC):
+    """What was captured continuously of a source, opened for restore. Thread-safe."""
+
+    @abstractmethod
+    def coverage(self) -> list[Covered]:
+        """What is there, per timeline in order of position; ranges that touch are one."""
+
+    @abstractmethod
+    def histories(self) -> dict[int, bytes]:
+        """Timeline -> content of its history file."""
+
+    @abstractmethod
+    def read(self, timeline: int, start: int, end: int) -> bytes:
+        """The bytes of a range, opened and checked; DamageError names the object that is damaged, or the hole."""
+
+
 class Reader(TreeReader):
     """A snapshot opened for restore: chunk contents too. Thread-safe."""
 
     #: The signed manifest (see docs/repository-format.md): "digest", "facts", "snapshot", ...
     manifest: dict[str, Any]
+    #: The source's log where the repository holds one.
+    log: Log | None = None
 
     @abstractmethod
     def chunk(self, number: int) -> bytes:
