@@ -21,7 +21,8 @@ from ..repository.manifest import StoredManifest
 from ..repository.pack import read_footer
 from ..repository.seal import object_digest
 from ..repository.tree import StoredTree
-from .inspect import missing_tail, points, read_marks, resolve_target
+from .inspect import missing_tail, points, read_marks
+from .resolve import resolve_target
 
 if TYPE_CHECKING:
     from ..repository.repository import ServiceStore

@@ -198,6 +198,12 @@ class Source(ABC):
         An absent store is an error only if it can neither be started nor provisioned.
         """
 
+    def reachable(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> str:
+        """Why a restore of this snapshot cannot end at a position of its log (as Context.target), as far as positions and times
+        tell without opening the log; "" when they do not speak against it. stage() proves it before it builds anything.
+        """
+        return "this type of source has no log"
+
     @abstractmethod
     def plan_stage(self, context: Context, manifest: dict[str, Any], stage_id: str) -> dict[str, Any]:
         """The stage record: every name that stage, cutover, commit and rollback will use. Changes nothing.
