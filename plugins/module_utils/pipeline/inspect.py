@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import state
 from ..errors import DamageError, LifeboatError
-from ..repository import layout
 from ..repository.manifest import Chain, StoredManifest
 from .targets import Position, parse_time
 
 if TYPE_CHECKING:
-    from ..repository.repository import ServiceStore
     from ..spec import Spec
 
 

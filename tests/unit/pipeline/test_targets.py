@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.targets import Position, split
 
 
