@@ -6,15 +6,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .. import state
 from ..errors import DamageError, LifeboatError
+from ..repository.log_reader import open_log
 from ..repository.manifest import Chain, StoredManifest
 from .targets import Position, parse_time
 
 if TYPE_CHECKING:
+    from ..repository.repository import ServiceStore
+    from ..sources.contract import Covered, Log
     from ..spec import Spec
 
 
@@ -45,6 +48,7 @@ class Point:
         return {
             "id": self.id, "service": self.service, "time": self.time, "complete": self.complete, "missing": self.missing,
             "snapshots": {source: manifest.id for source, manifest in sorted(self.snapshots.items())},
+            "finished": max((str(manifest.data["finished"]) for manifest in self.snapshots.values()), default=self.time),
             "skew_seconds": round((max(starts) - min(starts)).total_seconds(), 3) if starts else 0.0,
             "bytes": sum(int(manifest.data["bytes"].get("source", 0)) for manifest in self.snapshots.values()),
             **({"positions": {source: str(position) for source, position in sorted(self.positions.items())}} if self.positions else {}),
@@ -99,6 +103,26 @@ def points(chains: list[Chain], service: str) -> list[Point]:
     return sorted(found.values(), key=lambda point: max(m.data["sequence"] for m in point.snapshots.values()))
 
 
+def open_logs(spec: Spec, store: ServiceStore, point: Point) -> dict[str, Log]:
+    """The logs of those sources of a point that have one in the repository."""
+    found: dict[str, Log] = {}
+    for name, manifest in point.snapshots.items():
+        log = open_log(store, name, manifest.data["facts"].get("system_identifier")) if name in spec.source_names else None
+        if log is not None:
+            found[name] = log
+    return found
+
+
+def log_ranges(spec: Spec, store: ServiceStore, point: Point) -> dict[str, Covered]:
+    """How far the logs lead on from a point, per source; without those that do not."""
+    found = {}
+    for name, log in open_logs(spec, store, point).items():
+        covered = spec.source(name)[0].log_range(point.snapshots[name].data, log)
+        if covered is not None:
+            found[name] = covered
+    return found
+
+
 def list_snapshots(spec: Spec) -> dict[str, Any]:
     """{"snapshots": [Summary], "points": [Point], "warnings": [error dicts]} of one service, oldest first."""
     store = spec.store()
@@ -106,7 +130,10 @@ def list_snapshots(spec: Spec) -> dict[str, Any]:
     marks = read_marks(spec, store.repository.id)
     warnings = [problem for chain in chains for problem in chain.problems] + missing_tail(chains, marks)
     proven = (state.read_json(spec.path("proofs.json")) or {}).get("points", {})
-    shown = [{**point.as_dict(), "proven": point.id in proven} for point in points(chains, spec.service)]
+    shown = []
+    for point in points(chains, spec.service):
+        logs = {name: asdict(covered) for name, covered in log_ranges(spec, store, point).items()}
+        shown.append({**point.as_dict(), "proven": point.id in proven, **({"logs": logs} if logs else {})})
     return {
         "snapshots": [summary(manifest) for chain in chains for manifest in chain.manifests],
         "points": shown,

@@ -7,19 +7,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import state
 from ..errors import LifeboatError, TargetError
 from ..repository import layout
-from ..repository.log_reader import open_log
 from ..repository.manifest import Chain
-from .inspect import Point, missing_tail, points, read_marks
+from .inspect import Point, missing_tail, open_logs, points, read_marks
 from .targets import Position, parse_time, split
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from ..repository.repository import ServiceStore
     from ..spec import Spec
 
@@ -90,7 +87,7 @@ class _Resolver:
         before = [point for point in self._complete if parse_time(point.time) <= moment]
         if not before:
             raise self._refuse(f"no complete point at or before {target}")
-        if logs and self._logged(before[-1]):
+        if logs and open_logs(self._spec, self._store, before[-1]):
             return self._newest_reaching(Position("time", target))
         return before[-1]
 
@@ -104,22 +101,13 @@ class _Resolver:
             raise TargetError("the latest point cannot be used: its manifest is missing or damaged", f"service {self._spec.service}, object {gone}",
                               f"look at who removed it; to accept the loss name an older point: {names}")
         position = Position("latest")
-        return self._at(newest, position) if logs and self._logged(newest) and not self._against(newest, position) else newest
+        return self._at(newest, position) if logs and open_logs(self._spec, self._store, newest) and not self._against(newest, position) else newest
 
     # -- logs
 
-    def _logged(self, point: Point) -> dict[str, Any]:
-        """Sources of a point that have a log in the repository -> the log."""
-        found = {}
-        for name, manifest in point.snapshots.items():
-            log = open_log(self._store, name, manifest.data["facts"].get("system_identifier"))
-            if log is not None and name in self._spec.source_names:
-                found[name] = log
-        return found
-
     def _against(self, point: Point, position: Position) -> str:
         """What speaks against a restore of this point to this position; "" if nothing does."""
-        logs = self._logged(point)
+        logs = open_logs(self._spec, self._store, point)
         if not logs and position.kind != "immediate":
             return f"no source of point {point.id} has a log"
         for name, log in logs.items():
@@ -132,7 +120,8 @@ class _Resolver:
         reason = self._against(point, position)
         if reason:
             raise self._refuse(f"position {position} cannot be reached from point {point.id}: {reason}")
-        return dataclasses.replace(point, id=f"{point.id}@{position}", positions=dict.fromkeys(sorted(self._logged(point)), position))
+        sources = sorted(open_logs(self._spec, self._store, point))
+        return dataclasses.replace(point, id=f"{point.id}@{position}", positions=dict.fromkeys(sources, position))
 
     def _newest_reaching(self, position: Position) -> Point:
         first = ""

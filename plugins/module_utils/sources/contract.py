@@ -198,6 +198,10 @@ class Source(ABC):
         An absent store is an error only if it can neither be started nor provisioned.
         """
 
+    def log_range(self, manifest: dict[str, Any], log: Log) -> Covered | None:
+        """How far the log leads on from this snapshot without a hole; None when it does not. ``start`` is where a restore may end first."""
+        return None
+
     def reachable(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> str:
         """Why a restore of this snapshot cannot end at a position of its log (as Context.target), as far as positions and times
         tell without opening the log; "" when they do not speak against it. stage() proves it before it builds anything.
