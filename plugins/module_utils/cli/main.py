@@ -15,7 +15,7 @@ from .. import faults, lease
 from ..errors import LifeboatError
 from ..pipeline import operations
 from ..pipeline.host import config_dir
-from . import restore, text
+from . import log, restore, text
 from .shared import answer, chosen
 
 
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--check", action="store_true", help="say what would be done; change nothing")
         one.add_argument("--no-runtime", action="store_true", help="neither stop nor start the service; it is stopped by hand")
         one.add_argument("--confirm", metavar="ECOSYSTEM", default="", help="name of the ecosystem, where the catalog marks production")
+    log.add(commands)
     add("rebuild-index", rebuild_index, "build this host's chunk index anew from the repository")
     add("faults", list_faults, "list the fault points at which the tests kill a run", "")
     return parser
