@@ -198,6 +198,7 @@ class ClusterCapture:
     def _log(self, timeline: int, start: int, stop: int, segment: int, spans: Spans) -> None:
         """The log from start to stop, so that the snapshot can be restored by itself."""
         names = segments_between(timeline, start, stop, segment)
+        files = self._total.files
         for number, name in enumerate(names):
             full = f"{self._data}/pg_wal/{name}"
             gone = SourceError("the server removed a segment of its log that the backup needs", full,
@@ -216,7 +217,6 @@ class ClusterCapture:
         if timeline > 1 and os.path.exists(f"{self._data}/pg_wal/{history}"):
             full = f"{self._data}/pg_wal/{history}"
             self._parts(Item("file", f"pg_wal/{history}", full, os.lstat(full)), None, spans, _JOB)
-        files = self._total.files
         self._submit(spans)
         self._drain(0)
         if self._total.files - files < len(names):
