@@ -164,7 +164,8 @@ class LogLab:
         try:
             processes.wait_for(lambda: self.proven() >= (timeline, position), f"{wal.text(position)} to be proven", seconds)
         except TimeoutError:
-            raise AssertionError(f"{self.proven()} after {seconds} s, wanted {wal.text(position)}: {json.dumps(self.status(), indent=1)}\n{self.said()}") from None
+            told = json.dumps(self.status(), indent=1)
+            raise AssertionError(f"{self.proven()} after {seconds} s, wanted {wal.text(position)}: {told}\n{self.said()}") from None
 
     def log(self, system: str | None = None) -> SourceLog:
         return SourceLog(self.spec.store(), "db", system or self.cluster.system())  # type: ignore[attr-defined]

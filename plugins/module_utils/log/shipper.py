@@ -71,6 +71,7 @@ class Shipper:
         self._next_start = 0.0
         self._retry = _RETRY[0]
         self._told = 0.0
+        self._used = 0
         self._version = 0
 
     def stop(self) -> None:
@@ -94,7 +95,7 @@ class Shipper:
             while not self._stop.is_set():
                 self._supervise()
                 self._tell()
-                self._stop.wait(0.2)
+                self._stop.wait(0.05 if self._used > self.config.spool_limit // 2 else 0.2)
             return self._end(threads[0])
         finally:
             self._receiver.stop()
@@ -183,15 +184,16 @@ class Shipper:
         """Why nothing more may be received now. A limit that was hit is left only when a good part is free again."""
         size = self._mark.segment_size or 16 << 20
         used, free, limit = self._spool.used(), self._spool.free(), self.config.spool_limit
+        self._used = used
         stopped = "spool" in self._alarms
-        margin = max(2 * size, limit // 10) if stopped else size
+        margin = max(2 * size, limit // (4 if stopped else 8))  # room for what arrives between two looks
         remedy = "the server keeps its log for the slot meanwhile: bring the repository back, or raise log.spool_limit, before the server's disk fills"
         if used + margin > limit:
             return StorageError(f"the spool is full ({used} of {limit} bytes), nothing is received", self.config.spool, remedy)
         if free < (_SPARE + stopped) * size:
             return StorageError(f"the spool's disk is nearly full ({free} bytes free), nothing is received", self.config.spool, remedy)
         self._clear("spool")
-        if used > limit * 3 // 4 or free < limit // 20:
+        if used > limit // 2 or free < limit // 20:
             self._alarm("spool-near", StorageError(
                 f"the spool fills up ({used} of {limit} bytes, {free} bytes free on its disk)", self.config.spool, "bring the repository back"))
         else:
