@@ -142,6 +142,10 @@ class Recovery:
                 first = upto - 1 if upto < last else last  # a record may begin in one segment and end in the next
         finally:
             shutil.rmtree(place, ignore_errors=True)
+            try:
+                os.rmdir(self._private)
+            except OSError:
+                pass
 
     def _copy(self, log: Log, reach: Reach, number: int, path: str) -> None:
         """One segment under the name of timeline 1, whichever timelines it is made of: pg_waldump follows one name only."""
