@@ -141,8 +141,7 @@ def own(top: str) -> None:
 
 def start_copy(server: Postgres, reader: Reader, digest: dict[str, Any], key: bytes, spaces: dict[str, str] | None = None) -> Postgres:
     """A server of its own on a rebuilt snapshot, recovered by the log inside the snapshot alone."""
-    copy = Postgres()
-    copy.bin = server.bin
+    copy = Postgres(programs=server.bin)
     rebuild(reader, digest, key, copy.data, spaces)
     with open(f"{copy.data}/postgresql.auto.conf", "a", encoding="utf-8") as handle:
         handle.write(f"\nport = {copy.port}\nunix_socket_directories = '{copy.home}'\narchive_mode = off\n")
@@ -153,7 +152,7 @@ def start_copy(server: Postgres, reader: Reader, digest: dict[str, Any], key: by
 def sound(copy: Postgres) -> None:
     """pg_amcheck finds nothing, and after a clean stop neither does pg_checksums."""
     environment = {**os.environ, "PGPASSWORD": "lab-password"}
-    if os.path.exists(f"{copy.bin}/pg_amcheck"):
+    if copy.sql("SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'"):
         processes.checked([f"{copy.bin}/pg_amcheck", "-h", "127.0.0.1", "-p", str(copy.port), "-U", "postgres", "--all", "--install-missing",
                            "--heapallindexed"], env=environment)
     copy.stop()

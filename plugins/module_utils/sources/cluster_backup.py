@@ -100,7 +100,6 @@ class About:
     wal_level: str
     port: int
     started: float
-    data_directory: str
     superuser: bool
     replication: bool
     may_start: bool
@@ -164,7 +163,7 @@ class Backup:
               current_setting('data_checksums') = 'on', current_setting('block_size')::int,
               (SELECT setting::bigint FROM pg_settings WHERE name = 'segment_size') * current_setting('block_size')::int,
               (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'), current_setting('wal_level'), current_setting('port')::int,
-              extract(epoch FROM pg_postmaster_start_time())::float8, coalesce(current_setting('data_directory', true), ''),
+              extract(epoch FROM pg_postmaster_start_time())::float8,
               rolsuper, rolreplication, has_function_privilege(%s, 'EXECUTE'),
               current_setting('max_replication_slots')::int - (SELECT count(*)::int FROM pg_replication_slots)
             FROM pg_roles WHERE rolname = current_user""", (start,))
@@ -218,7 +217,7 @@ class Backup:
                 rows = self._client.rows(connection, "SELECT pg_filenode_relation(%s, %s)::regclass::text", (space, filenode))
             finally:
                 connection.close()
-            return f"{names[0][0]}: {rows[0][0]}" if rows[0][0] else ""
+            return f"{names[0][0]}.{rows[0][0]}" if rows[0][0] else ""
         except LifeboatError:
             return ""  # the path and the block number name the place all the same
 

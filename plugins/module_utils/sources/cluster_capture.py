@@ -191,7 +191,8 @@ class ClusterCapture:
         if bad and self._context.config.get("bad_pages", "fail") != "warn":
             named = ", ".join(f"{page['relation'] or page['path']} block {page['block']}" for page in bad[:_NAMED])
             more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-            raise SourceError(f"{len(bad)} pages are damaged on disk: {named}{more}", self._data,
+            what = "1 page is" if len(bad) == 1 else f"{len(bad)} pages are"
+            raise SourceError(f"{what} damaged on disk: {named}{more}", self._data,
                               "restore them from an earlier snapshot, or capture them as they are with bad_pages: warn")
         return bad, len(suspects) - len(bad)
 
