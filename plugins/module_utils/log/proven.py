@@ -36,13 +36,14 @@ class Proven:
     digest: str | None = None
     gaps: list[dict[str, Any]] = field(default_factory=list)
 
-    def add_gap(self, timeline: int, start: int, end: int, reason: str, found_ns: int) -> None:
-        """A stretch that the repository does not have and will not get."""
+    def add_gap(self, timeline: int, start: int, end: int, reason: str, found_ns: int) -> dict[str, Any]:
+        """A stretch that the repository does not have and will not get; as it is remembered."""
         gap = {"timeline": timeline, "from": wal.text(start), "to": wal.text(end), "reason": reason, "found": iso(found_ns)}
         same = [one for one in self.gaps if one["timeline"] == timeline and one["from"] == gap["from"]]
         for one in same:
             self.gaps.remove(one)
         self.gaps = [*self.gaps, gap][-_GAPS:]
+        return gap
 
 
 def read(path: str, url: str) -> Proven:

@@ -58,6 +58,7 @@ class Shipping:
         self._where = f"log of {self._index.service}.{self._index.source}"
         self._histories: dict[int, bytes] = {}
         self._epoch: OpenEpoch | None = None
+        self._unsigned: list[dict[str, Any]] = []
         self._written: tuple[int, int] = (0, 0)
         self.version = 0
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="ship")
@@ -104,15 +105,15 @@ class Shipping:
 
     def begin(self, timeline: int) -> None:
         """Begin the epoch of a timeline, which keeps its history file."""
-        self._open(timeline)
+        self._open(timeline, max((left for _number, left in wal.ancestors(self._content(timeline), timeline)), default=0))
 
     def push(self, one: SpoolFile) -> None:
         """Ship one complete segment that stays where it is."""
         if one.timeline < self.mark.timeline or (one.timeline == self.mark.timeline and one.start + self.mark.segment_size <= self.mark.position):
-            self._store_whole(self._open(one.timeline), one)  # asked again: the server did not hear that it was proven
+            self._store_whole(self._open(one.timeline, one.start), one)  # asked again: the server did not hear that it was proven
             return
         self._go_to(one.timeline, one.start)
-        captured = self._store_whole(self._open(one.timeline), one)
+        captured = self._store_whole(self._open(one.timeline, one.start), one)
         self._advance(one.start + self.mark.segment_size, captured)
 
     def _ship_complete(self, files: list[SpoolFile]) -> int:
@@ -124,7 +125,7 @@ class Shipping:
                 break
             run.append(one)
         self._go_to(run[0].timeline, run[0].start)
-        epoch = self._open(run[0].timeline)
+        epoch = self._open(run[0].timeline, run[0].start)
         futures: list[Future[int]] = [self._workers.submit(self._store_whole, epoch, one) for one in run]
         error: BaseException | None = None
         for one, future in zip(run, futures):
@@ -190,7 +191,7 @@ class Shipping:
             return
         self._go_to(one.timeline, one.start)
         try:
-            self._writer.put(self._open(one.timeline), begin, data, captured)
+            self._writer.put(self._open(one.timeline, begin), begin, data, captured)
         except (LifeboatError, OSError) as error:
             self._failed(error)
         faults.point("log.stored")
@@ -216,17 +217,22 @@ class Shipping:
             return
         now = time.time_ns()
         if timeline == mark.timeline:
-            mark.add_gap(timeline, mark.position, start, "the server no longer had this log when it was asked for", now)
+            self._gap(timeline, mark.position, start, "the server no longer had this log when it was asked for", now)
         elif mark.timeline:
             self._joint(timeline, start, now)
         else:
             reached = self._index.end_of(mark.system, timeline)  # this host forgot: the repository did not
             if reached is not None and reached < start:
-                mark.add_gap(timeline, reached, start, "this host did not know how far the log was, and the slot begins later", now)
-        if timeline != mark.timeline:
-            self._open(timeline)
+                self._gap(timeline, reached, start, "this host did not know how far the log was, and the slot begins later", now)
+        if timeline != mark.timeline or self._unsigned:
+            self._open(timeline, start)  # a gap is signed before this host may forget that it was one
         mark.timeline, mark.begin, mark.position, mark.time_ns = timeline, start, start, now
         self._keep(mark)
+
+    def _gap(self, timeline: int, start: int, end: int, reason: str, now: int) -> None:
+        """Remembered on the host, and signed in the record of the epoch that begins behind it."""
+        self._unsigned.append(self.mark.add_gap(timeline, start, end, reason, now))
+        self._epoch = None
 
     def _joint(self, timeline: int, start: int, now: int) -> None:
         """The log goes on on another timeline: does what is held of its ancestors reach to where its own begins?"""
@@ -236,16 +242,16 @@ class Shipping:
         parent, left = path[-1]
         reached = mark.position if parent == mark.timeline else self._index.end_of(mark.system, parent)
         if reached is not None and reached < min(start, left):
-            mark.add_gap(parent, reached, min(start, left), f"not received before the server went on on timeline {timeline}", now)
+            self._gap(parent, reached, min(start, left), f"not received before the server went on on timeline {timeline}", now)
         if start > left:
-            mark.add_gap(timeline, left, start, "the server no longer had this log when it was asked for", now)
+            self._gap(timeline, left, start, "the server no longer had this log when it was asked for", now)
 
     def _content(self, timeline: int) -> bytes:
         if timeline not in self._histories:
             self._histories[timeline] = self._history(timeline)
         return self._histories[timeline]
 
-    def _open(self, timeline: int) -> OpenEpoch:
+    def _open(self, timeline: int, start: int) -> OpenEpoch:
         """The epoch for a timeline; a new one per start, day and timeline."""
         current = self._epoch
         if current is not None and (current.record["timeline"], current.record["system"]) == (timeline, self.mark.system) and not current.old:
@@ -262,12 +268,16 @@ class Shipping:
                 )
         self._not_ahead(timeline)
         about: dict[str, Any] = {
-            "system": mark.system, "timeline": timeline, "history": digest, "segment_size": mark.segment_size,
-            "server_version": self.version, "host": platform.node(),
+            "system": mark.system, "timeline": timeline, "history": digest,
+            "ancestors": [[number, wal.text(left)] for number, left in wal.ancestors(history or b"", timeline)],
+            "segment_size": mark.segment_size,
+            "server_version": self.version, "host": platform.node(), "gaps": list(self._unsigned), "begins": wal.text(start),
+            "follows": {"timeline": mark.timeline, "position": wal.text(mark.position)} if mark.timeline else None,
         }
         newest = max((mark.epoch, mark.digest), self._index.newest, key=lambda one: one[0])
         fresh = self._writer.begin(about, newest)
         mark.epoch, mark.digest = fresh.number, fresh.digest
+        self._unsigned.clear()
         if history is not None:
             self._writer.put_history(fresh, history, time.time_ns())
         self._epoch = fresh

@@ -152,6 +152,25 @@ class LogIndex:
                 found.append(current)
         return found
 
+    def gaps(self, system: str) -> list[tuple[int, int, int]]:
+        """(timeline, start, end) of what lies between two stretches of one timeline."""
+        found, before = [], None
+        for stretch in self.stretches(system):
+            if before is not None and before.timeline == stretch.timeline:
+                found.append((stretch.timeline, before.end, stretch.start))
+            before = stretch
+        return found
+
+    def missing_name(self, system: str, timeline: int, start: int, end: int) -> str:
+        """The name of the object that would fill a hole: the whole segment where the hole ends with one, else the very range."""
+        pieces = self.pieces(system).get(timeline, [])
+        epochs = [epoch for epoch in self.epochs.values() if epoch.system == system and epoch.timeline == timeline]
+        number = max((piece.epoch for piece in pieces if piece.end <= start), default=max((epoch.number for epoch in epochs), default=1))
+        size = min(PIECE_LIMIT, int(epochs[0].record["segment_size"])) if epochs else 0
+        if size and end % size == 0 and end - start // size * size == size:
+            start = start // size * size
+        return layout.log_piece(self.service, self.source, number, timeline, start, end)
+
     def end_of(self, system: str, timeline: int) -> int | None:
         """The highest position held of a timeline."""
         return max((stretch.end for stretch in self.stretches(system) if stretch.timeline == timeline), default=None)

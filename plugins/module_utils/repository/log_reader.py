@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from ..errors import DamageError, LifeboatError
+from ..errors import DamageError, KeyAccessError, LifeboatError
 from ..sources.contract import Covered, Log
 from . import layout
 from .datakeys import context, read_key
@@ -64,22 +64,24 @@ class SourceLog(Log):
         ]
 
     def histories(self) -> dict[int, bytes]:
+        """Timeline -> content of its history file. Without the right to open data, or where the object is damaged, it is made of what
+        the signed record says: the same timelines and positions, without the words behind them."""
         index = self.index()
         found: dict[int, bytes] = {}
-        wrong: dict[int, DamageError] = {}
-        for number, timeline in sorted(index.histories, reverse=True):
-            epoch = index.epochs.get(number)
-            if epoch is None or epoch.system != self._system or epoch.timeline != timeline or timeline in found:
+        for number, epoch in sorted(index.epochs.items(), reverse=True):
+            if epoch.system != self._system or epoch.timeline in found or epoch.timeline == 1:
                 continue
-            name = layout.log_history(self._store.service, self._source, number, timeline)
+            name = layout.log_history(self._store.service, self._source, number, epoch.timeline)
             try:
-                found[timeline] = self._open(number, name, None)
+                found[epoch.timeline] = self._open(number, name, None)
+                continue
             except DamageError as error:
-                wrong.setdefault(timeline, error)
-        for timeline, problem in wrong.items():
-            if timeline not in found:
-                raise problem
-            self.problems.append(problem)
+                self.problems.append(error)
+            except KeyAccessError:
+                pass
+            lines = [f"{int(timeline)}\t{left}\tlog epoch {number}\n" for timeline, left in epoch.record.get("ancestors") or []]
+            if lines:
+                found[epoch.timeline] = "".join(lines).encode()
         return found
 
     def read(self, timeline: int, start: int, end: int) -> bytes:
@@ -100,7 +102,7 @@ class SourceLog(Log):
         candidates = list(at(self._pieces.get(timeline, []), position)) or self._unlisted(timeline, position)
         for piece in candidates:
             try:
-                plain = self._plain(timeline, piece)
+                plain = self.plain(timeline, piece)
             except DamageError as error:
                 wrong.append(error)
                 continue
@@ -113,11 +115,9 @@ class SourceLog(Log):
     def _hole(self, timeline: int, position: int, end: int) -> DamageError:
         """Named by the object that would fill it."""
         pieces = self._pieces.get(timeline, [])
-        before = max((piece.end for piece in pieces if piece.end <= position), default=None)
-        after = min((piece.start for piece in pieces if piece.start > position), default=None)
-        start = position if before is None else before
-        numbers = [piece.epoch for piece in pieces if piece.end <= position] or [*self._epochs(timeline), 1]
-        name = layout.log_piece(self._store.service, self._source, max(numbers), timeline, start, end if after is None else after)
+        start = max((piece.end for piece in pieces if piece.end <= position), default=position)
+        after = min((piece.start for piece in pieces if piece.start > position), default=end)
+        name = self.index().missing_name(self._system, timeline, start, max(after, position + 1))
         return DamageError("the log has a hole: a piece is missing", f"object {name} or parts of it", _REMEDY)
 
     def _epochs(self, timeline: int) -> list[int]:
@@ -135,7 +135,8 @@ class SourceLog(Log):
                 found.append(Piece(start, start + size, number, stored))
         return found
 
-    def _plain(self, timeline: int, piece: Piece) -> bytes:
+    def plain(self, timeline: int, piece: Piece) -> bytes:
+        """One piece, opened and checked; DamageError names its object."""
         with self._lock:
             kept = self._kept.get((timeline, piece))
             if kept is not None:
