@@ -37,6 +37,8 @@ def data_current(job: Job, point: Point) -> bool:
 
     def same(name: str) -> bool:
         source, context = job.source(name)
+        position = point.positions.get(name)
+        context.target = position.as_dict() if position else None
         try:
             return source.verify_live(context, job.store.tree(point.snapshots[name]), point.snapshots[name].data).equal
         except LifeboatError:
