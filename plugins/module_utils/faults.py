@@ -30,6 +30,11 @@ SUBJECTS = {
     "index": _CREATE,
     "manifest": _CREATE,
     "mark": _REPLACE,
+    # log: records of epochs, pieces and history files, the proven position, what is removed from the spool
+    "epoch": _CREATE,
+    "log": _CREATE,
+    "logmark": _REPLACE,
+    "spool": ("unlink",),
     # restore: the staged copy, the swap, the origin marker
     "stage": ("write", "fsync", "dirsync", "unlink"),
     "swap": ("rename", "dirsync"),
@@ -46,8 +51,13 @@ SUBJECTS = {
 #: Points that stand between steps of a state machine and are not file operations.
 STEPS = (
     "capture.begin",
+    "cluster.capture.started",
+    "cluster.capture.read",
+    "cluster.capture.stopped",
     "capture.source.done",
     "capture.end",
+    "log.stored",
+    "log.proven",
     "restore.stage.begin",
     "restore.stage.provisioned",
     "restore.stage.filled",

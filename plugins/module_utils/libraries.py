@@ -18,6 +18,7 @@ REQUIREMENTS = {
     "cryptography": "cryptography",
     "hvac": "hvac",
     "jmespath": "jmespath",
+    "numpy": "numpy",
     "psycopg2": "psycopg2-binary",
     "pyfastcdc": "pyfastcdc",
     "redis": "redis",

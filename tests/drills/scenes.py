@@ -11,10 +11,17 @@ import signal
 import traceback
 from typing import Callable
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils import faults
+from ansible_collections.lifeboat.recovery.plugins.module_utils import faults, state
+from ansible_collections.lifeboat.recovery.plugins.module_utils.log import proven
+from ansible_collections.lifeboat.recovery.plugins.module_utils.log.shipping import Shipping
+from ansible_collections.lifeboat.recovery.plugins.module_utils.log.spool import Spool
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import restore
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.inspect import list_snapshots
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.verify import verify_service
+from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_index import load
+from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_reader import SourceLog
+from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_writer import LogWriter
+from ansible_collections.lifeboat.recovery.tests.doubles import wal_segments
 from ansible_collections.lifeboat.recovery.tests.lab.service import FilesService, run_record
 
 CAPTURED = b"as it was captured\n"
@@ -195,6 +202,46 @@ class Rollback(Commit):
         assert _contents(aside[0]) == {"dir/file": CAPTURED, "large": CAPTURED * 100_000}
 
 
+class Ship(Scene):
+    """Complete segments and a tail that lie in a spool, two timelines, are shipped into the log."""
+
+    verb = "ship"
+
+    def __init__(self, home: pathlib.Path) -> None:
+        super().__init__(home)
+        self.spool = home / "spool"
+
+    def prepare(self) -> None:
+        self.service.bootstrap()
+        wal_segments.fill(self.spool / "wal")
+
+    def run(self) -> None:
+        spec = self.service.without_private_keys()
+        place = spec.path("log-proven.json")
+        state.ensure_private(spec.service_dir)
+        mark = proven.read(place, "here")
+        mark.system, mark.segment_size = wal_segments.SYSTEM, wal_segments.SIZE
+        store = spec.store()
+        shipping = Shipping(
+            Spool(str(self.spool)), LogWriter(store, "tree"), lambda: load(store.backend, store.provider, store.repository.id, "docs", "tree"),
+            mark, lambda kept: proven.write(place, "here", kept), lambda timeline: wal_segments.HISTORY, lambda: None)
+        shipping.ship()
+        shipping.close()
+
+    def check(self) -> None:
+        told = verify_service(self.service.spec)
+        assert told["ok"] and not told["findings"], told["findings"]
+        log = SourceLog(self.service.spec.store(), "tree", wal_segments.SYSTEM)
+        for timeline, end in wal_segments.ENDS.items():
+            for start in range(wal_segments.STARTS[timeline], end, wal_segments.SIZE):
+                upto = min(end, start + wal_segments.SIZE)
+                assert log.read(timeline, start, upto) == wal_segments.segment(timeline, start, upto)[:upto - start]
+        assert log.histories() == {2: wal_segments.HISTORY}
+        mark = proven.read(self.service.spec.path("log-proven.json"), "here")
+        assert (mark.timeline, mark.position) == (2, wal_segments.ENDS[2]) and not mark.gaps
+        assert sorted(path.name for path in (self.spool / "wal").iterdir()) == ["00000002.history", wal_segments.TAIL]
+
+
 def _progress():  # type: ignore[no-untyped-def]
     from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
 
@@ -202,5 +249,5 @@ def _progress():  # type: ignore[no-untyped-def]
 
 
 SCENES: dict[str, Callable[[pathlib.Path], Scene]] = {
-    scene.verb: scene for scene in (FirstCapture, Capture, Restore, Restage, Commit, Rollback)
+    scene.verb: scene for scene in (FirstCapture, Capture, Restore, Restage, Commit, Rollback, Ship)
 }

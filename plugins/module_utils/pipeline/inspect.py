@@ -2,33 +2,38 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Internal to the collection: may change in any release.
-"""What a repository holds of a service: snapshots, points, and which of them a target means."""
+"""What a repository holds of a service: snapshots and points (what a target means among them: resolve.py)."""
 
 from __future__ import annotations
 
-import datetime
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .. import state
-from ..errors import DamageError, LifeboatError, TargetError
-from ..repository import layout
+from ..errors import DamageError, LifeboatError
+from ..repository.log_reader import open_log
 from ..repository.manifest import Chain, StoredManifest
+from .targets import Position, parse_time
 
 if TYPE_CHECKING:
     from ..repository.repository import ServiceStore
+    from ..sources.contract import Covered, Log
     from ..spec import Spec
 
 
 @dataclass
 class Point:
-    """One restorable cut of a service: a snapshot of each of its sources, taken by one run."""
+    """One restorable cut of a service: a snapshot of each of its sources, taken by one run.
+
+    positions: where in their logs sources end that have one; it is then part of ``id`` ("POINT@POSITION").
+    """
 
     id: str
     service: str
     time: str
     wanted: list[str]
     snapshots: dict[str, StoredManifest] = field(default_factory=dict)
+    positions: dict[str, Position] = field(default_factory=dict)
 
     @property
     def missing(self) -> list[str]:
@@ -43,17 +48,11 @@ class Point:
         return {
             "id": self.id, "service": self.service, "time": self.time, "complete": self.complete, "missing": self.missing,
             "snapshots": {source: manifest.id for source, manifest in sorted(self.snapshots.items())},
+            "finished": max((str(manifest.data["finished"]) for manifest in self.snapshots.values()), default=self.time),
             "skew_seconds": round((max(starts) - min(starts)).total_seconds(), 3) if starts else 0.0,
             "bytes": sum(int(manifest.data["bytes"].get("source", 0)) for manifest in self.snapshots.values()),
+            **({"positions": {source: str(position) for source, position in sorted(self.positions.items())}} if self.positions else {}),
         }
-
-
-def parse_time(text: str) -> datetime.datetime:
-    """An ISO 8601 time with zone; ValueError without one."""
-    value = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
-    if value.tzinfo is None:
-        raise ValueError("no time zone")
-    return value
 
 
 def summary(manifest: StoredManifest) -> dict[str, Any]:
@@ -104,22 +103,24 @@ def points(chains: list[Chain], service: str) -> list[Point]:
     return sorted(found.values(), key=lambda point: max(m.data["sequence"] for m in point.snapshots.values()))
 
 
-def _newer_than(point: Point, chains: list[Chain], marks: dict[str, dict[str, Any]] | None) -> str:
-    """A snapshot that was taken after ``point`` and cannot be read any more, as the name of its manifest; else nothing."""
-    for chain in chains:
-        have = point.snapshots.get(chain.source)
-        if have is None:
-            continue
-        mark = (marks or {}).get(chain.source)
-        lost = [*chain.lost, int(mark["sequence"])] if mark and int(mark["sequence"]) not in _numbers(chain) else chain.lost
-        newer = [number for number in lost if number > int(have.data["sequence"])]
-        if newer:
-            return layout.manifest(point.service, chain.source, max(newer))
-    return ""
+def open_logs(spec: Spec, store: ServiceStore, point: Point) -> dict[str, Log]:
+    """The logs of those sources of a point that have one in the repository."""
+    found: dict[str, Log] = {}
+    for name, manifest in point.snapshots.items():
+        log = open_log(store, name, manifest.data["facts"].get("system_identifier")) if name in spec.source_names else None
+        if log is not None:
+            found[name] = log
+    return found
 
 
-def _numbers(chain: Chain) -> set[int]:
-    return {int(manifest.data["sequence"]) for manifest in chain.manifests}
+def log_ranges(spec: Spec, store: ServiceStore, point: Point) -> dict[str, Covered]:
+    """How far the logs lead on from a point, per source; without those that do not."""
+    found = {}
+    for name, log in open_logs(spec, store, point).items():
+        covered = spec.source(name)[0].log_range(point.snapshots[name].data, log)
+        if covered is not None:
+            found[name] = covered
+    return found
 
 
 def list_snapshots(spec: Spec) -> dict[str, Any]:
@@ -129,55 +130,13 @@ def list_snapshots(spec: Spec) -> dict[str, Any]:
     marks = read_marks(spec, store.repository.id)
     warnings = [problem for chain in chains for problem in chain.problems] + missing_tail(chains, marks)
     proven = (state.read_json(spec.path("proofs.json")) or {}).get("points", {})
-    shown = [{**point.as_dict(), "proven": point.id in proven} for point in points(chains, spec.service)]
+    shown = []
+    for point in points(chains, spec.service):
+        logs = {name: asdict(covered) for name, covered in log_ranges(spec, store, point).items()}
+        shown.append({**point.as_dict(), "proven": point.id in proven, **({"logs": logs} if logs else {})})
     return {
         "snapshots": [summary(manifest) for chain in chains for manifest in chain.manifests],
         "points": shown,
         "warnings": [problem.as_dict() for problem in warnings],
         "mark": marks is not None,
     }
-
-
-def resolve_target(spec: Spec, store: ServiceStore, target: str) -> tuple[Point, list[LifeboatError]]:
-    """The complete point that ``target`` means, and what is wrong with the service's chains.
-
-    target: latest | proven | ISO time with zone | point id | snapshot id. TargetError names the candidates.
-    """
-    chains = store.chains()
-    problems = [problem for chain in chains for problem in chain.problems]
-    marks = read_marks(spec, store.repository.id)
-    problems += missing_tail(chains, marks)
-    everything = points(chains, spec.service)
-    complete = [point for point in everything if point.complete]
-    newest = ", ".join(point.id for point in reversed(complete[-3:])) or "none"
-
-    def refuse(what: str) -> TargetError:
-        return TargetError(what, f"service {spec.service}, repository {spec.repository.get('url')}", f"complete points, newest first: {newest}")
-
-    if target == "latest":
-        if not complete:
-            raise refuse("there is no complete point to restore")
-        gone = _newer_than(complete[-1], chains, marks)
-        if gone:
-            raise TargetError("the latest point cannot be used: its manifest is missing or damaged", f"service {spec.service}, object {gone}",
-                              f"look at who removed it; to accept the loss name an older point: {newest}")
-        return complete[-1], problems
-    if target == "proven":
-        proven = (state.read_json(spec.path("proofs.json")) or {}).get("points", {})
-        found = [point for point in complete if point.id in proven]
-        if not found:
-            raise refuse("no point was proven by a restore or drill on this host yet")
-        return found[-1], problems
-    for point in everything:
-        if target == point.id or target in [manifest.id for manifest in point.snapshots.values()]:
-            if not point.complete:
-                raise refuse(f"point {point.id} is torn, it lacks {', '.join(point.missing)}")
-            return point, problems
-    try:
-        moment = parse_time(target)
-    except ValueError as error:
-        raise refuse(f"target {target!r} is no known point or snapshot, and no ISO time with zone") from error
-    before = [point for point in complete if parse_time(point.time) <= moment]
-    if not before:
-        raise refuse(f"no complete point at or before {target}")
-    return before[-1], problems

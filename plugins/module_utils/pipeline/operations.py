@@ -83,7 +83,8 @@ def verify(spec: Spec, target: str, depth: str) -> dict[str, Any]:
 
 def snapshots(spec: Spec, target: str | None = None) -> dict[str, Any]:
     """Snapshots and points, and with a target the point it means as "resolved"."""
-    from .inspect import list_snapshots, resolve_target
+    from .inspect import list_snapshots
+    from .resolve import resolve_target
 
     if not spec.source_names:
         return {"snapshots": [], "points": [], "warnings": [], "resolved": None}

@@ -14,7 +14,8 @@ from ..ledger import Entry, Ledger
 from ..progress import Progress
 from ..sources.contract import Context, Reader, Source
 from .capture import default_workers
-from .inspect import Point, resolve_target
+from .inspect import Point
+from .resolve import resolve_target
 from .restore_state import Restore, fold
 
 if TYPE_CHECKING:

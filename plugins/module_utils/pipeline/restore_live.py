@@ -55,7 +55,8 @@ def cut_source(job: Job, restore: Restore, source: SourceState) -> None:
 def _write_origin(job: Job, restore: Restore) -> None:
     write_origin(job, {
         "service": job.spec.service, "restore": restore.id, "run": job.run["id"], "point": restore.point["id"],
-        "point_time": restore.point.get("time"), "snapshots": {name: source.snapshot for name, source in restore.sources.items()},
+        "point_time": restore.point.get("time"), "positions": restore.point.get("positions") or {},
+        "snapshots": {name: source.snapshot for name, source in restore.sources.items()},
         "digests": {name: source.digest for name, source in restore.sources.items()}, "live_since": now(), "verdict": None,
     })
 

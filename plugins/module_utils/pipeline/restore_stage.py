@@ -33,9 +33,13 @@ def data_current(job: Job, point: Point) -> bool:
     wanted = {name: manifest.id for name, manifest in point.snapshots.items()}
     if origin is None or origin.get("snapshots") != wanted or set(wanted) != set(job.spec.source_names):
         return False
+    if (origin.get("positions") or {}) != (point.as_dict().get("positions") or {}):
+        return False
 
     def same(name: str) -> bool:
         source, context = job.source(name)
+        position = point.positions.get(name)
+        context.target = position.as_dict() if position else None
         try:
             return source.verify_live(context, job.store.tree(point.snapshots[name]), point.snapshots[name].data).equal
         except LifeboatError:
@@ -195,6 +199,8 @@ def _stage_source(job: Job, restore: Restore, source: SourceState, point: Point)
     if source.cutover or source.stage == "current":
         return False
     kind, context = job.source(source.name)
+    position = point.positions.get(source.name)
+    context.target = position.as_dict() if position else None
     reader = job.reader(point, source.name)
     if source.stage == "verified" and source.verified_by == job.run["id"]:
         return False  # the same call again

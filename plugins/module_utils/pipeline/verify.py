@@ -22,7 +22,9 @@ from ..repository.pack import read_footer
 from ..repository.seal import object_digest
 from ..repository.tree import StoredTree
 from .history import mark_of
-from .inspect import missing_tail, points, read_marks, resolve_target
+from .inspect import missing_tail, points, read_marks
+from .resolve import resolve_target
+from .verify_log import LogVerifier, read_log_marks
 
 if TYPE_CHECKING:
     from ..repository.repository import ServiceStore
@@ -130,6 +132,14 @@ class _Verifier:
             for problem in threads.map(check, range(start, min(count, start + step))):
                 if problem is not None:
                     self.find(problem, [manifest.id], True)
+
+    def logs(self, spec: Spec, threads: ThreadPoolExecutor) -> None:
+        """The logs of all sources: a target inside one needs every piece between it and its snapshot."""
+        logs = LogVerifier(self.store, self.depth, self._afford, lambda error, needed: self.find(error, [], needed))
+        logs.run(threads, read_log_marks(spec, self.store.repository.id))
+        self.keys |= logs.keys
+        self.objects += logs.objects
+        self.bytes += logs.bytes
 
     def others(self, manifests: list[StoredManifest]) -> None:
         """Whatever the checked snapshots do not need. Damage there is a warning: it does not keep these from being restored."""
@@ -243,6 +253,7 @@ def verify_service(spec: Spec, target: str = "all", depth: str = "decode", progr
         if depth == "decode":
             for manifest in wanted:
                 verifier.decode(manifest, threads)
+        verifier.logs(spec, threads)
     chosen = {manifest.id for manifest in wanted}
     verifier.others([manifest for chain in chains for manifest in chain.manifests if manifest.id not in chosen])
     verifier.history(spec)

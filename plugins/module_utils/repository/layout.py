@@ -81,3 +81,25 @@ def snapshots(service: str, source: str = "") -> str:
 
 def manifest(service: str, source: str, sequence: int) -> str:
     return f"{snapshots(service, source)}{sequence:012d}.json"
+
+
+def logs(service: str, source: str = "") -> str:
+    prefix = service_prefix(service) + "logs/"
+    return f"{prefix}{_safe(source)}/" if source else prefix
+
+
+def log_epoch(service: str, source: str, epoch: int) -> str:
+    """The directory of an epoch."""
+    return f"{logs(service, source)}{epoch:012d}/"
+
+
+def log_record(service: str, source: str, epoch: int) -> str:
+    return log_epoch(service, source, epoch) + "epoch.json"
+
+
+def log_piece(service: str, source: str, epoch: int, timeline: int, start: int, end: int) -> str:
+    return f"{log_epoch(service, source, epoch)}{timeline:08X}-{start:016X}-{end:016X}.log"
+
+
+def log_history(service: str, source: str, epoch: int, timeline: int) -> str:
+    return f"{log_epoch(service, source, epoch)}{timeline:08X}.history"

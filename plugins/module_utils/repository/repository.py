@@ -13,6 +13,7 @@ from ..errors import ConfigError, ConflictError, StorageError
 from ..keys.provider import KeyProvider
 from . import checked, layout
 from .backend import Backend
+from .log_reader import open_log
 from .manifest import Chain, StoredManifest, chains, read
 from .reader import SnapshotReader
 from .registry import backend_for
@@ -113,6 +114,8 @@ class ServiceStore:
         return StoredTree(self.backend, self.service, self.index_key, manifest.id, manifest.data["tree"])
 
     def reader(self, manifest: StoredManifest) -> SnapshotReader:
-        """A snapshot with its contents: needs the data keys when the first chunk is read."""
-        return SnapshotReader(self.backend, self.service, self.repository.id, self.provider, manifest, self.tree(manifest),
-                              self.chunk_key, self.workers)
+        """A snapshot with its contents, and the log of its cluster: needs the data keys when the first chunk is read."""
+        reader = SnapshotReader(self.backend, self.service, self.repository.id, self.provider, manifest, self.tree(manifest),
+                                self.chunk_key, self.workers)
+        reader.log = open_log(self, str(manifest.data["source"]), manifest.data["facts"].get("system_identifier"))
+        return reader

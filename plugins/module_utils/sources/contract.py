@@ -55,6 +55,9 @@ class Context:
     progress: Progress
     digest_key: bytes
     workers: int = 2
+    #: Where in the source's log a restore shall end: {"kind": "latest|time|lsn|xid|name|immediate", "value": str,
+    #: "timeline": "" for the newest reachable one, or a number}; None: at the snapshot itself.
+    target: dict[str, str] | None = None
 
 
 class Writer(ABC):
@@ -99,11 +102,42 @@ class TreeReader(ABC):
         """As Writer.chunk_id, for a chunk of this tree whose entry has been read already."""
 
 
+@dataclass
+class Covered:
+    """One gap-free range of a log as the repository holds it.
+
+    start, end: byte positions. until: ISO UTC time at which its last byte was captured.
+    """
+
+    timeline: int
+    start: int
+    end: int
+    until: str
+
+
+class Log(ABC):
+    """What was captured continuously of a source, opened for restore. Thread-safe."""
+
+    @abstractmethod
+    def coverage(self) -> list[Covered]:
+        """What is there, per timeline in order of position; ranges that touch are one."""
+
+    @abstractmethod
+    def histories(self) -> dict[int, bytes]:
+        """Timeline -> content of its history file."""
+
+    @abstractmethod
+    def read(self, timeline: int, start: int, end: int) -> bytes:
+        """The bytes of a range, opened and checked; DamageError names the object that is damaged, or the hole."""
+
+
 class Reader(TreeReader):
     """A snapshot opened for restore: chunk contents too. Thread-safe."""
 
     #: The signed manifest (see docs/repository-format.md): "digest", "facts", "snapshot", ...
     manifest: dict[str, Any]
+    #: The source's log where the repository holds one.
+    log: Log | None = None
 
     @abstractmethod
     def chunk(self, number: int, read_back: bool = False) -> bytes:
@@ -167,6 +201,16 @@ class Source(ABC):
 
         An absent store is an error only if it can neither be started nor provisioned.
         """
+
+    def log_range(self, manifest: dict[str, Any], log: Log) -> Covered | None:
+        """How far the log leads on from this snapshot without a hole; None when it does not. ``start`` is where a restore may end first."""
+        return None
+
+    def reachable(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> str:
+        """Why a restore of this snapshot cannot end at a position of its log (as Context.target), as far as positions and times
+        tell without opening the log; "" when they do not speak against it. stage() proves it before it builds anything.
+        """
+        return "this type of source has no log"
 
     @abstractmethod
     def plan_stage(self, context: Context, manifest: dict[str, Any], stage_id: str) -> dict[str, Any]:

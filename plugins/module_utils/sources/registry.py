@@ -22,6 +22,12 @@ def _files() -> type[Source]:
     return Files
 
 
+def _postgresql() -> type[Source]:
+    from .postgresql import Postgresql
+
+    return Postgresql
+
+
 def _postgresql_database() -> type[Source]:
     from .postgresql_database import PostgresqlDatabase
 
@@ -36,6 +42,7 @@ def _redis() -> type[Source]:
 
 TYPES: dict[str, Callable[[], type[Source]]] = {
     "files": _files,
+    "postgresql": _postgresql,
     "postgresql_database": _postgresql_database,
     "redis": _redis,
 }

@@ -35,7 +35,7 @@ def pin(services: Services, picked: Sequence[str], points: Mapping[str, Sequence
     for _owner, members in units(services, picked):
         found = [unfinished(answers.get(member) or {}, asked) for member in members]
         begun = [restore for restore in found if restore is not None]
-        kept = {str(restore["point"]) for restore in begun}
+        kept = {str(restore["point"]).partition("@")[0] for restore in begun}
         if len(kept) != 1:
             continue
         point = kept.pop()

@@ -4,8 +4,9 @@
 # Internal to the collection: may change in any release.
 """What a target means for each picked service, and what the next best choice would lose.
 
-Points are what snapshot_info gives per service: {"id", "time", "complete", "snapshots": {source: id}, "missing",
-"bytes", "proven"}. Sequence numbers decide which is newer, times only inform. A consistency group goes to one point.
+Points are what snapshot_info gives per service: {"id", "time", "finished", "complete", "snapshots": {source: id}, "missing",
+"bytes", "proven", "logs": {source: {"timeline", "start", "end", "until"}} where a log goes on from the snapshot}. Sequence
+numbers decide which is newer, times only inform. A consistency group goes to one point.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from datetime import datetime, timezone
 from typing import Any, Mapping, Sequence
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import TargetError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.targets import Position, split
 
 from ..catalog.graph import Services
 from ..catalog.problems import shown
@@ -138,6 +140,57 @@ def find(owner: str, points: Sequence[Point], target: str, now: datetime | None 
     raise refuse(f"no complete point at or before {target}", oldest)
 
 
+def find_at(owner: str, points: Sequence[Point], target: str, now: datetime | None = None) -> tuple[Point, Position | None]:
+    """As find(), and the position in the logs behind the point; None for the point itself."""
+    try:
+        base, position = split(target)
+    except ValueError as error:
+        raise TargetError(f'target "{shown(target)}" cannot be understood: {error}', owner, "see the words of a target in docs/verbs.md") from error
+    logged = [point for point in newest_first(points) if point.get("complete") and point.get("logs")]
+    if position is None:
+        point = find(owner, points, target, now)
+        moment = parse_time(target)
+        if target == "latest" and point.get("logs"):
+            return point, Position("latest")
+        if moment is None or not logged or target in (point["id"], *(point.get("snapshots") or {}).values()):
+            return point, None
+        base, position = "", Position("time", target.strip())
+    if base:
+        point = find(owner, points, base, now)
+        if not point.get("logs") and position.kind != "immediate":
+            raise TargetError(f"no log goes on from point {point['id']}", owner, f"use lifeboat_target={point['id']} for the point itself")
+        return point, position
+    for point in logged:
+        if not _beyond(point, position):
+            return point, position
+    if not logged:
+        raise TargetError(f"no point has a log that could lead to {position}", owner, "name a point, or use lifeboat_target=latest")
+    raise TargetError(f"position {position} cannot be reached: {_beyond(logged[0], position)}", owner, f"newest point with a log: {logged[0]['id']}")
+
+
+def _beyond(point: Point, position: Position) -> str:
+    """Why a position is outside what the point and its logs cover, as far as that is known here; "" when nothing says so."""
+    logs = point["logs"].values()
+    until = min(str(log["until"]) for log in logs)
+    if position.kind == "time":
+        moment, first, last = parse_time(position.value), parse_time(str(point.get("finished") or point["time"])), parse_time(until)
+        if moment is not None and last is not None and moment > last:
+            return f"the log is proven up to {until}"
+        if moment is not None and first is not None and moment < first:
+            return f"the oldest point with a log is from {point.get('finished') or point['time']}"
+    if position.kind == "lsn" and len(logs) == 1:
+        (log,) = logs
+        high, _slash, low = position.value.partition("/")
+        place = (int(high, 16) << 32) + int(low, 16)
+        if not int(log["start"]) <= place <= int(log["end"]):
+            return f"the log covers {_lsn(log['start'])} to {_lsn(log['end'])}"
+    return ""
+
+
+def _lsn(place: int) -> str:
+    return f"{int(place) >> 32:X}/{int(place) & 0xffffffff:X}"
+
+
 def _nearest_target(target: str, points: Sequence[Point]) -> str:
     words = ["latest", "proven", *(str(point["id"]) for point in points)]
     words += [str(snapshot) for point in points for snapshot in (point.get("snapshots") or {}).values()]
@@ -192,6 +245,8 @@ def merged(members: Sequence[str], points: Mapping[str, Sequence[Point]]) -> lis
             "bytes": sum(int(part.get("bytes") or 0) for part in parts.values()),
             "snapshots": {f"{member}/{source}": snapshot for member, part in parts.items() for source, snapshot in part["snapshots"].items()},
             "skew_seconds": seconds_between(times[0], times[-1]), "ordered": True,
+            "finished": max(str(part.get("finished") or part["time"]) for part in parts.values()),
+            "logs": {f"{member}/{source}": log for member, part in parts.items() for source, log in (part.get("logs") or {}).items()},
         })
     return result
 
@@ -200,13 +255,13 @@ def resolve(services: Services, picked: Sequence[str], points: Mapping[str, Sequ
             now: datetime | None = None, inventory: str = "") -> dict[str, dict[str, Any]]:
     """Pin the target for every picked service; TargetErrors has a line for each service or group without one.
 
-    Gives service -> {"target" (as asked), "point", "time", "snapshots", "bytes", "proven", "age_seconds", "together"
-    (services that share the point), "next": {"point", "time", "lost_seconds", "command"} or null}; for a service without
-    sources point is null and "stateless" true.
+    Gives service -> {"target" (as asked), "point", "at" (the point, with the position in its log where there is one), "time",
+    "snapshots", "bytes", "proven", "age_seconds", "together" (services that share the point), "next": {"point", "time",
+    "lost_seconds", "command"} or null}; for a service without sources point is null and "stateless" true.
     """
     now = now or datetime.now(timezone.utc)
     result: dict[str, dict[str, Any]] = {
-        service: {"target": target, "point": None, "time": None, "snapshots": {}, "bytes": 0, "proven": False, "age_seconds": None,
+        service: {"target": target, "point": None, "at": None, "time": None, "snapshots": {}, "bytes": 0, "proven": False, "age_seconds": None,
                   "together": [service], "next": None, "stateless": True}
         for service in picked
     }
@@ -219,21 +274,30 @@ def resolve(services: Services, picked: Sequence[str], points: Mapping[str, Sequ
     for owner, members in every:
         combined = merged(members, points)
         try:
-            chosen = find(owner, combined, target, now)
+            chosen, position = find_at(owner, combined, target, now)
         except TargetError as error:
             errors.append(error)
             continue
         following = next_candidate(combined, str(chosen["id"]), inventory)
         for member in members:
             own = _member(points, member, chosen["id"])
+            at = position if own.get("logs") else None
+            time = _time_at(own, at)
             result[member] = {
-                "target": target, "point": own["id"], "time": own["time"], "snapshots": dict(own["snapshots"]),
+                "target": target, "point": own["id"], "at": f"{own['id']}@{at}" if at else own["id"], "time": time, "snapshots": dict(own["snapshots"]),
                 "bytes": int(own.get("bytes") or 0), "proven": bool(own.get("proven")),
-                "age_seconds": seconds_between(own["time"], now.isoformat()), "together": list(members), "next": following, "stateless": False,
+                "age_seconds": seconds_between(time, now.isoformat()), "together": list(members), "next": following, "stateless": False,
             }
     if errors:
         raise TargetErrors(errors)
     return result
+
+
+def _time_at(point: Point, position: Position | None) -> str:
+    """The time a point and a position in its logs stand for, as far as that is known before the restore."""
+    if position is None or position.kind not in ("latest", "time"):
+        return str(point["time"])
+    return position.value or min(str(log["until"]) for log in point["logs"].values())
 
 
 def _member(points: Mapping[str, Sequence[Point]], member: str, name: object) -> Point:
@@ -293,7 +357,7 @@ def fall_back(services: Services, resolved: Mapping[str, Mapping[str, Any]], poi
         for member in members:
             own = _member(points, member, offer["point"])
             result[member] = {
-                **resolved[member], "point": own["id"], "time": own["time"], "snapshots": dict(own["snapshots"]),
+                **resolved[member], "point": own["id"], "at": own["id"], "time": own["time"], "snapshots": dict(own["snapshots"]),
                 "bytes": int(own.get("bytes") or 0), "proven": bool(own.get("proven")), "asked_point": asked,
                 "fallback_from": current["point"], "lost_seconds": lost, "next": next_candidate(combined, str(own["id"]), inventory),
             }

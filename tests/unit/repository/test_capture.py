@@ -12,7 +12,8 @@ import shutil
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, KeyAccessError, SourceError, StorageError, TargetError
-from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.inspect import list_snapshots, resolve_target
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.inspect import list_snapshots
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.resolve import resolve_target
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.verify import verify_service
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import checked
 from ansible_collections.lifeboat.recovery.tests.lab.service import FilesService

@@ -163,3 +163,39 @@ def test_a_loss_that_clocks_cannot_tell_is_never_taken_silently() -> None:
         target.fall_back(catalog, resolved, points, ["orders"], 10 ** 9)
     assert str(caught.value).startswith("point 20261122T171000Z-backup-000002 does not verify; the next candidate 20261122T174000Z-backup-000001 "
                                         "would lose an unknown time, because the clock was set back between them: orders; if that is acceptable, run: ")
+
+
+LOG = {"timeline": 1, "end": 0x9000, "until": "2026-11-22T17:40:00Z"}
+LOGGED: list[dict[str, Any]] = [
+    {**point("orders", 1, 0, run="p1"), "finished": "2026-11-22T17:01:00Z", "logs": {"db": {**LOG, "start": 0x1000}}},
+    {**point("orders", 2, 10, run="p2"), "finished": "2026-11-22T17:15:00Z", "logs": {"db": {**LOG, "start": 0x5000}}},
+]
+BARE = [point("orders", 1, 0, run="p1")]
+
+
+@pytest.mark.parametrize(("asked", "at"), [
+    ("latest", "p2@latest"),
+    ("p1", "p1"),
+    ("p1@latest", "p1@latest"),
+    ("p2@immediate", "p2@immediate"),
+    ("2026-11-22T17:35:00Z", "p2@time:2026-11-22T17:35:00Z"),
+    ("2026-11-22T17:14:00Z", "p1@time:2026-11-22T17:14:00Z"),
+    ("lsn:0/8FF8", "p2@lsn:0/8FF8"),
+    ("lsn:0/4000,timeline:1", "p1@lsn:0/4000,timeline:1"),
+    ("xid:700", "p2@xid:700"),
+    ("name:before deploy", "p2@name:before deploy"),
+])
+def test_positions_in_a_log(asked: str, at: str) -> None:
+    assert target.resolve(services(orders=None), ["orders"], {"orders": LOGGED}, asked, NOW)["orders"]["at"] == at
+
+
+@pytest.mark.parametrize(("points", "asked", "line"), [
+    (LOGGED, "2026-11-22T17:41:00Z", "the log is proven up to 2026-11-22T17:40:00Z"),
+    (LOGGED, "lsn:0/9001", "the log covers 0/5000 to 0/9000"),
+    (LOGGED, "p1@nowhere", "unknown kind of position"),
+    (BARE, "xid:1", "no point has a log"),
+    (BARE, "p1@latest", "no log goes on from point p1"),
+])
+def test_positions_out_of_reach(points: list[dict[str, Any]], asked: str, line: str) -> None:
+    with pytest.raises(TargetError, match=line):
+        target.resolve(services(orders=None), ["orders"], {"orders": points}, asked, NOW)

@@ -1,0 +1,392 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""The shipper: one process per source that keeps its log flowing from the server into the repository.
+
+Three threads, so that none can hold up another: this one starts, bounds and stops the receiver and tells what is going on; one ships;
+one asks the server. A repository that hangs stops neither the bound of the spool nor the alarm; a server that hangs stops no shipping.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from typing import Any, Callable
+
+from .. import lease
+from ..errors import DamageError, LifeboatError, SourceError, StorageError
+from ..repository.log_index import LogIndex, load
+from ..repository.log_piece import iso
+from ..repository.log_writer import LogWriter
+from ..spec import Spec
+from . import begin, config, proven, wal
+from .receiver import Receiver
+from .server import LogServer, Sample
+from .shipping import Divergence, Shipping
+from .spool import Spool
+
+#: Seconds between two tries: the first, and the most.
+_RETRY = (0.5, 15.0)
+#: Seconds that the last pass may take when the shipper ends.
+_LAST = 60.0
+#: Room that stays free on the spool's disk, in segments.
+_SPARE = 3
+#: Samples of the server's position that wait to be proven.
+_SAMPLES = 4096
+
+
+class Shipper:
+    """run() returns when stop() was called or a signal asked for the end."""
+
+    def __init__(self, spec: Spec, source: str) -> None:
+        self.spec = spec
+        self.config = config.read(spec, source)
+        self._client = self.config.client()
+        self._spool = Spool(self.config.spool)
+        self._receiver = Receiver(self.config.spool, self._spool.wal)
+        self._url = str(spec.repository["url"])
+        self._path = os.path.join(self.config.directory, "proven.json")
+        self._mark = proven.Proven()
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._shipping: Shipping | None = None
+        self._shipping_lock = threading.Lock()
+        self._sample: Sample | None = None
+        self._loaded = 0.0
+        self._history: Callable[[int], bytes] = self._server().history
+        self._alarms: dict[str, LifeboatError] = {}
+        self._since: dict[str, str] = {}
+        self._waiting: collections.deque[Sample] = collections.deque(maxlen=_SAMPLES)
+        self._caught_up = 0
+        self._started = iso(time.time_ns())
+        self._state = "starting"
+        self._base = 0
+        self._received_since = 0.0
+        self._next_start = 0.0
+        self._retry = _RETRY[0]
+        self._told = 0.0
+        self._used = 0
+        self._version = 0
+
+    def stop(self) -> None:
+        """Ship the tail and end."""
+        self._stop.set()
+        self._wake.set()
+
+    def run(self) -> bool:
+        """Ship until asked to stop; True when everything received was proven at the end. Raises what makes shipping impossible at all."""
+        config.prepare(self.config, self.spec)
+        self._spool.lock()
+        try:
+            self._receiver.end_orphan()
+            if self._receiver.rebooted():
+                self._spool.drop_partials()
+            self._remember()
+            threads = [threading.Thread(target=self._guard, args=(target,), name=name, daemon=True)
+                       for name, target in (("shipping", self._ship_always), ("server", self._ask_always))]
+            for thread in threads:
+                thread.start()
+            while not self._stop.is_set():
+                self._supervise()
+                self._tell()
+                self._stop.wait(0.05 if self._used > self.config.spool_limit // 2 else 0.2)
+            return self._end(threads[0])
+        finally:
+            self._receiver.stop()
+            self._state = "stopped"
+            self._tell(force=True)
+            self._spool.unlock()
+
+    def _guard(self, target: Callable[[], None]) -> None:
+        """A thread that dies takes the shipper with it: half a shipper would look alive."""
+        try:
+            target()
+        except BaseException as error:
+            self._alarm("internal", LifeboatError(
+                f"the shipper failed ({type(error).__name__}: {error})", self.config.where, "it is started again; report this as a bug"))
+            self.stop()
+            raise
+
+    def _remember(self) -> None:
+        try:
+            self._mark = proven.read(self._path, self._url)
+        except DamageError as error:
+            os.replace(self._path, f"{self._path}.damaged")
+            self._alarm("state", error)
+
+    def _end(self, thread: threading.Thread) -> bool:
+        self._state = "stopping"
+        self._tell(force=True)
+        self._receiver.stop()
+        self._wake.set()
+        thread.join(_LAST)
+        if thread.is_alive() or self._shipping is None or "internal" in self._alarms:
+            return False
+        try:
+            with self._shipping_lock:
+                self._shipping.ship()
+        except (LifeboatError, OSError) as error:
+            self._alarm("repository", _as_error(error, self.config.spool))
+            return False
+        return True
+
+    # -- the receiver and its bound
+
+    def _supervise(self) -> None:
+        full = self._full()
+        if full is not None:
+            self._alarm("spool", full)
+            if self._receiver.running:
+                self._receiver.stop()
+            self._state = "stopped receiving: the spool is full"
+            return
+        if self._receiver.running:
+            self._state = "receiving"
+            if time.monotonic() - self._received_since > 5:
+                self._retry = _RETRY[0]
+                self._clear("receiver")
+            if self._followed():
+                self._receiver.stop()  # it followed the server to its timeline; started anew, what it reports is of this timeline only
+                self._next_start = 0.0
+            return
+        status = self._receiver.ended()
+        if status is not None:
+            self._alarm("receiver", SourceError(f"the receiver ended ({self._receiver.message() or f'status {status}'})", self._client.place,
+                                                "it is started again; look into the server's log if this stays"))
+            self._receiver.stop()
+            self._later()
+        if time.monotonic() < self._next_start:
+            return
+        try:
+            self._start_receiver()
+            for name in ("server", "diverged"):
+                self._clear(name)
+        except Divergence as error:
+            self._alarm("diverged", error)
+            self._state = "stopped: " + error.what
+            self._later()
+        except (LifeboatError, OSError) as error:
+            self._alarm("server", _as_error(error, self.config.spool))
+            self._state = "waiting for the server"
+            self._later()
+
+    def _later(self) -> None:
+        self._next_start = time.monotonic() + self._retry
+        self._retry = min(_RETRY[1], self._retry * 2)
+
+    def _full(self) -> LifeboatError | None:
+        """Why nothing more may be received now. A limit that was hit is left only when a good part is free again."""
+        size = self._mark.segment_size or 16 << 20
+        used, free, limit = self._spool.used(), self._spool.free(), self.config.spool_limit
+        self._used = used
+        stopped = "spool" in self._alarms
+        margin = max(2 * size, limit // (4 if stopped else 8))  # room for what arrives between two looks
+        remedy = "the server keeps its log for the slot meanwhile: bring the repository back, or raise log.spool_limit, before the server's disk fills"
+        if used + margin > limit:
+            return StorageError(f"the spool is full ({used} of {limit} bytes), nothing is received", self.config.spool, remedy)
+        if free < (_SPARE + stopped) * size:
+            return StorageError(f"the spool's disk is nearly full ({free} bytes free), nothing is received", self.config.spool, remedy)
+        self._clear("spool")
+        if used > limit // 2 or free < limit // 20:
+            self._alarm("spool-near", StorageError(
+                f"the spool fills up ({used} of {limit} bytes, {free} bytes free on its disk)", self.config.spool, "bring the repository back"))
+        else:
+            self._clear("spool-near")
+        return None
+
+    def _start_receiver(self) -> None:
+        server = self._server()
+        try:
+            identity = server.identify()
+            if self._mark.system and self._mark.system != identity.system:
+                self._another_cluster(identity.system, identity.segment_size)
+            self._mark.system, self._mark.segment_size, self._version = identity.system, identity.segment_size, identity.version
+            sample = begin.ensure_slot(server)
+            start = begin.plan(server, identity, sample, self._spool, self._mark)
+        finally:
+            server.close()
+        if start.aside:
+            self._empty_spool()
+        if start.mark:
+            self._spool.mark(start.timeline, start.position, identity.segment_size)
+        self._base = identity.timeline if start.timeline == identity.timeline else 0
+        self._receiver.start(self._client.tool("pg_receivewal", identity.version), self._client, self.config.slot)
+        self._received_since = time.monotonic()
+
+    def _empty_spool(self) -> None:
+        """Ship all there is, then take away what the receiver would go on from."""
+        if self._shipping is None or not self._shipping_lock.acquire(timeout=1):
+            raise SourceError("the server went on elsewhere; what was received before is shipped first", self.config.spool, "this needs the repository")
+        try:
+            self._shipping.ship()
+            self._spool.drop_partials()
+        finally:
+            self._shipping_lock.release()
+
+    def _another_cluster(self, system: str, size: int) -> None:
+        """Another cluster stands at the address: its log is another one, kept apart by its identifier."""
+        self._empty_spool()
+        with self._shipping_lock:
+            mark = self._mark
+            mark.add_gap(mark.timeline, mark.position, mark.position, f"another cluster stands there now ({system}, before: {mark.system})", time.time_ns())
+            mark.system, mark.segment_size, mark.timeline, mark.begin, mark.position = system, size, 0, 0, 0
+            proven.write(self._path, self._url, mark)
+            self._waiting.clear()
+
+    def _followed(self) -> bool:
+        """The server went on on a timeline of its own, and the receiver has reached it."""
+        sample, size = self._sample, self._mark.segment_size
+        files = self._spool.files(size) if size else []
+        return bool(sample and sample.timeline and files and files[-1].timeline == sample.timeline != self._base)
+
+    # -- shipping
+
+    def _ship_always(self) -> None:
+        retry = _RETRY[0]
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                with self._shipping_lock:
+                    count = self._pass()
+                retry = _RETRY[0]
+                for name in ("repository", "diverged-log"):
+                    self._clear(name)
+                self._wake.wait(0 if count >= self._mark.segment_size > 0 else max(0.05, self.config.interval - (time.monotonic() - began)))
+            except Divergence as error:
+                self._alarm("diverged-log", error)
+                self._wake.wait(_RETRY[1])
+            except (LifeboatError, OSError) as error:
+                self._alarm("repository", _as_error(error, self.config.spool))
+                self._wake.wait(retry)
+                retry = min(_RETRY[1], retry * 2)
+
+    def _pass(self) -> int:
+        if self._shipping is None:
+            self._shipping = self._opened()
+        shipping, sample = self._shipping, self._sample
+        shipping.version = self._version
+        known = (self._base, sample.written) if sample and sample.written and self._base and sample.asked > self._received_since else (0, 0)
+        shipping.reported(*known)
+        count = shipping.ship()
+        self._note()
+        return count
+
+    def _opened(self) -> Shipping:
+        store = self.spec.store()
+
+        def listed() -> LogIndex:
+            found = load(store.backend, store.provider, store.repository.id, self.spec.service, self.config.source)
+            self._loaded = time.monotonic()
+            return found
+
+        if self._mark.repository not in ("", store.repository.id):
+            forgotten = self._mark
+            self._mark = proven.Proven(system=forgotten.system, segment_size=forgotten.segment_size)
+        self._mark.repository = store.repository.id
+        return Shipping(self._spool, LogWriter(store, self.config.source), listed, self._mark,
+                        lambda mark: proven.write(self._path, self._url, mark), self._fetch_history, self._position)
+
+    def _fetch_history(self, timeline: int) -> bytes:
+        server = self._server()
+        try:
+            return server.history(timeline)
+        finally:
+            server.close()
+
+    def _position(self) -> tuple[int | None, int] | None:
+        sample = self._sample
+        return (sample.timeline, sample.position) if sample is not None and sample.asked > self._loaded else None
+
+    def _note(self) -> None:
+        """Up to which look at the server everything it had is proven."""
+        mark = self._mark
+        while self._waiting:
+            first = self._waiting[0]
+            if first.position > mark.position and (first.timeline is None or first.timeline >= mark.timeline):
+                break
+            self._caught_up = self._waiting.popleft().time_ns
+
+    # -- the server
+
+    def _server(self) -> LogServer:
+        return LogServer(self._client, self.config.slot)
+
+    def _ask_always(self) -> None:
+        server, failures = self._server(), 0
+        while not self._stop.is_set():
+            try:
+                sample = server.sample()
+                failures = 0
+                self._clear("ask")
+                self._sample = sample
+                self._waiting.append(sample)
+                self._judge(sample)
+            except LifeboatError as error:
+                failures += 1
+                if failures > 1:
+                    self._alarm("ask", error)
+            self._stop.wait(min(self.config.interval * 2 ** min(failures, 4), _RETRY[1]))
+        server.close()
+
+    def _judge(self, sample: Sample) -> None:
+        status = sample.slot["wal_status"]
+        if status in ("unreserved", "lost"):
+            self._alarm("slot", SourceError(f"the slot {self.config.slot} is {status}: the server removes log that was not received", self._client.place,
+                                            "raise max_slot_wal_keep_size; if a gap is reported, take a full snapshot"))
+        else:
+            self._clear("slot")
+        if sample.sync:
+            self._alarm("synchronous", SourceError("the receiver counts as a synchronous standby: commits wait for it", self._client.place,
+                                                   f"name the standbys in synchronous_standby_names so that {self.config.slot} is none of them"))
+        else:
+            self._clear("synchronous")
+
+    # -- what is told
+
+    def _alarm(self, name: str, error: LifeboatError) -> None:
+        self._since.setdefault(name, iso(time.time_ns()))
+        self._alarms[name] = error
+
+    def _clear(self, name: str) -> None:
+        self._alarms.pop(name, None)
+        self._since.pop(name, None)
+
+    def _tell(self, force: bool = False) -> None:
+        if not force and time.monotonic() - self._told < min(1.0, self.config.interval):
+            return
+        self._told = time.monotonic()
+        sample = self._sample
+        document: dict[str, Any] = {
+            "pid": os.getpid(), "pid_started": lease.process_started(os.getpid()), "boot": lease.boot_id(), "started": self._started,
+            "updated": iso(time.time_ns()), "state": self._state, "receiver": self._receiver.pid if self._receiver.running else None,
+            "caught_up": iso(self._caught_up) if self._caught_up else None, "spool": {"bytes": self._spool.used(), "limit": self.config.spool_limit},
+            "server": {"time": iso(sample.time_ns), "timeline": sample.timeline, "position": wal.text(sample.position), "standby": sample.standby,
+                       "slot": sample.slot} if sample else None,
+            "alarms": [{"name": name, "since": self._since.get(name), **error.as_dict()} for name, error in sorted(self._alarms.items())],
+        }
+        path = os.path.join(self.config.directory, "status.json")
+        with contextlib.suppress(OSError):  # a courtesy: shipping goes on without it, and the proven position is kept elsewhere
+            with open(f"{path}.new", "w", encoding="utf-8") as handle:
+                json.dump(document, handle)
+            os.replace(f"{path}.new", path)
+
+
+def _as_error(error: BaseException, where: str) -> LifeboatError:
+    if isinstance(error, LifeboatError):
+        return error
+    return StorageError(f"the operating system refused ({getattr(error, 'strerror', None) or error})", str(getattr(error, "filename", None) or where),
+                        "free space or correct the permissions there")
+
+
+def run(spec: Spec, source: str) -> bool:
+    """Ship in the foreground until SIGTERM or SIGINT; see Shipper.run()."""
+    shipper = Shipper(spec, source)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: shipper.stop())
+    return shipper.run()

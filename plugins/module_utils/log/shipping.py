@@ -1,0 +1,307 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""From the spool into the repository: pieces of what is being received, whole segments of what is complete, and the proven position.
+
+Order of one segment, each step only after the one before is durable: the piece in the repository, read back and opened - the proven
+position on the host - the removal from the spool. A kill between two steps repeats the later one; nothing is told as proven before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Callable
+
+from .. import faults
+from ..errors import ConflictError, LifeboatError, SourceError, StorageError
+from ..repository import layout
+from ..repository.log_index import LogIndex
+from ..repository.log_piece import PIECE_LIMIT
+from ..repository.log_writer import LogWriter, OpenEpoch
+from . import proven, wal
+from .spool import Spool, SpoolFile
+
+#: Segments that are compressed and written at once.
+WORKERS = 2
+#: Segments handed to the workers in one pass: bounds memory.
+_BATCH = 4
+#: Bytes of a file that is being received which are read at once.
+_BLOCK = 1 << 20
+
+
+class Divergence(SourceError):
+    """What the server has is not the continuation of what the repository holds; a person must look."""
+
+
+class Shipping:
+    """One source's way into the repository. Single-threaded but for its own workers.
+
+    load: lists what the repository holds. keep: makes the proven position durable. history: how to get the history file of a timeline
+    that the spool does not have. position: the server's timeline and position when it was last asked, None if it was not since load().
+    """
+
+    def __init__(self, spool: Spool, writer: LogWriter, load: Callable[[], LogIndex], mark: proven.Proven, keep: Callable[[proven.Proven], None],
+                 history: Callable[[int], bytes], position: Callable[[], tuple[int | None, int] | None]) -> None:
+        self.mark = mark
+        self._spool = spool
+        self._writer = writer
+        self._load = load
+        self._index = load()
+        self._keep = keep
+        self._history = history
+        self._position = position
+        self._where = f"log of {self._index.service}.{self._index.source}"
+        self._histories: dict[int, bytes] = {}
+        self._epoch: OpenEpoch | None = None
+        self._unsigned: list[dict[str, Any]] = []
+        self._written: tuple[int, int] = (0, 0)
+        self.version = 0
+        self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="ship")
+
+    def close(self) -> None:
+        self._workers.shutdown(wait=True)
+
+    def reported(self, timeline: int, position: int) -> None:
+        """The receiver told the server that it wrote up to here (see wal.filled); timeline 0 takes it back."""
+        self._written = (timeline, position)
+
+    def ship(self) -> int:
+        """Ship what the spool holds; the bytes that were proven by it. Repeat after an error: it goes on where it stopped.
+
+        Raises StorageError, KeyAccessError (the repository or the keys refuse), Divergence.
+        """
+        size = self.mark.segment_size
+        if not size:
+            return 0
+        begin = self.mark.position
+        files = self._spool.files(size)
+        self._histories.update(self._spool.histories())
+        newest = files[-1] if files else None
+        while files:
+            one = files[0]
+            if one.timeline < self.mark.timeline or (one.complete and one.timeline == self.mark.timeline and one.start + size <= self.mark.position):
+                files.pop(0)  # proven, or left on a timeline that the log has gone on from
+                if one is not newest or one.complete:
+                    self._spool.remove(one.path)
+            elif not one.complete:
+                files.pop(0)
+                try:
+                    self._ship_partial(one, one is newest)
+                except FileNotFoundError:
+                    break  # it was completed a moment ago: the next pass finds it under its final name
+                if one is not newest:
+                    self._spool.remove(one.path)  # the receiver went on elsewhere and does not come back to it
+            else:
+                count = self._ship_complete(files[:_BATCH])
+                files = files[count:]
+        return self.mark.position - begin
+
+    # -- complete segments
+
+    def begin(self, timeline: int) -> None:
+        """Begin the epoch of a timeline, which keeps its history file."""
+        self._open(timeline, max((left for _number, left in wal.ancestors(self._content(timeline), timeline)), default=0))
+
+    def push(self, one: SpoolFile) -> None:
+        """Ship one complete segment that stays where it is."""
+        if one.timeline < self.mark.timeline or (one.timeline == self.mark.timeline and one.start + self.mark.segment_size <= self.mark.position):
+            self._store_whole(self._open(one.timeline, one.start), one)  # asked again: the server did not hear that it was proven
+            return
+        self._go_to(one.timeline, one.start)
+        captured = self._store_whole(self._open(one.timeline, one.start), one)
+        self._advance(one.start + self.mark.segment_size, captured)
+
+    def _ship_complete(self, files: list[SpoolFile]) -> int:
+        """A run of complete segments of one timeline, in parallel, acknowledged in order; how many."""
+        size = self.mark.segment_size
+        run = [files[0]]
+        for one in files[1:]:
+            if not one.complete or one.timeline != run[0].timeline or one.start != run[-1].start + size:
+                break
+            run.append(one)
+        self._go_to(run[0].timeline, run[0].start)
+        epoch = self._open(run[0].timeline, run[0].start)
+        futures: list[Future[int]] = [self._workers.submit(self._store_whole, epoch, one) for one in run]
+        error: BaseException | None = None
+        for one, future in zip(run, futures):
+            try:
+                captured = future.result()
+            except (LifeboatError, OSError) as caught:
+                error = error or caught
+            if error is None:
+                faults.point("log.stored")
+                self._advance(one.start + size, captured)
+                faults.point("log.proven")
+                self._spool.remove(one.path)
+        if error is not None:
+            self._failed(error)
+        return len(run)
+
+    def _store_whole(self, epoch: OpenEpoch, one: SpoolFile) -> int:
+        captured = time.time_ns()
+        size, padding = self.mark.segment_size, False
+        with open(one.path, "rb") as handle:
+            if os.fstat(handle.fileno()).st_size != size:
+                raise self._spoilt(one)
+            for offset in range(0, size, PIECE_LIMIT):
+                data = handle.read(min(PIECE_LIMIT, size - offset))
+                if offset == 0:
+                    self._check(data, one)
+                count = 0 if padding else wal.paged(data, one.start + offset)
+                padding = count < len(data)
+                if padding and data[count:].strip(b"\0"):
+                    raise self._spoilt(one)
+                self._writer.put(epoch, one.start + offset, data, captured)
+        return captured
+
+    def _check(self, data: bytes, one: SpoolFile) -> None:
+        """A spool is a directory on a disk: what is not the segment it is called never becomes a piece."""
+        found = wal.header(data)
+        if found is None or found.start != one.start or found.segment_size != self.mark.segment_size or found.timeline > one.timeline:
+            raise self._spoilt(one)
+        if found.system != self.mark.system:
+            raise Divergence("a received segment belongs to another cluster", one.path, "empty the spool, then start the shipper again")
+
+    def _spoilt(self, one: SpoolFile) -> StorageError:
+        return StorageError("a received segment is not what was received", one.path,
+                            "remove the file and start the shipper again: it is received anew while the server has it")
+
+    # -- the segment that is being received
+
+    def _ship_partial(self, one: SpoolFile, newest: bool) -> None:
+        begin = one.start
+        if one.timeline == self.mark.timeline and one.start < self.mark.position:
+            begin = self.mark.position
+        # the last bytes of a segment are never shipped as a tail: a position at its end says that it is there whole, as one object
+        limit = min(one.start + self.mark.segment_size - wal.PAGE, begin // wal.PAGE * wal.PAGE + PIECE_LIMIT)
+        known = self._written[1] if newest and self._written[0] == one.timeline else 0
+        captured = time.time_ns()
+        with open(one.path, "rb") as handle:
+            first = handle.read(wal.PAGE)
+            if wal.header(first) is None:
+                return  # nothing received yet
+            self._check(first, one)
+            data = _received(handle, one.start, begin, limit, known)
+        if not data:
+            return
+        self._go_to(one.timeline, one.start)
+        try:
+            self._writer.put(self._open(one.timeline, begin), begin, data, captured)
+        except (LifeboatError, OSError) as error:
+            self._failed(error)
+        faults.point("log.stored")
+        self._advance(begin + len(data), captured)
+        faults.point("log.proven")
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, ConflictError):
+            self._epoch = None
+        raise error
+
+    # -- position and epoch
+
+    def _advance(self, position: int, captured: int) -> None:
+        if position > self.mark.position:
+            self.mark.position, self.mark.time_ns = position, captured
+            self._keep(self.mark)
+
+    def _go_to(self, timeline: int, start: int) -> None:
+        """The next bytes begin at ``start`` of ``timeline``: where that leaves a gap, say so before they count."""
+        mark = self.mark
+        if timeline == mark.timeline and start <= mark.position:
+            return
+        now = time.time_ns()
+        if timeline == mark.timeline:
+            self._gap(timeline, mark.position, start, "the server no longer had this log when it was asked for", now)
+        elif mark.timeline:
+            self._joint(timeline, start, now)
+        else:
+            reached = self._index.end_of(mark.system, timeline)  # this host forgot: the repository did not
+            if reached is not None and reached < start:
+                self._gap(timeline, reached, start, "this host did not know how far the log was, and the slot begins later", now)
+        if timeline != mark.timeline or self._unsigned:
+            self._open(timeline, start)  # a gap is signed before this host may forget that it was one
+        mark.timeline, mark.begin, mark.position, mark.time_ns = timeline, start, start, now
+        self._keep(mark)
+
+    def _gap(self, timeline: int, start: int, end: int, reason: str, now: int) -> None:
+        """Remembered on the host, and signed in the record of the epoch that begins behind it."""
+        self._unsigned.append(self.mark.add_gap(timeline, start, end, reason, now))
+        self._epoch = None
+
+    def _joint(self, timeline: int, start: int, now: int) -> None:
+        """The log goes on on another timeline: does what is held of its ancestors reach to where its own begins?"""
+        mark = self.mark
+        self._index = self._load()
+        path = wal.ancestors(self._content(timeline), timeline)
+        parent, left = path[-1]
+        reached = mark.position if parent == mark.timeline else self._index.end_of(mark.system, parent)
+        if reached is not None and reached < min(start, left):
+            self._gap(parent, reached, min(start, left), f"not received before the server went on on timeline {timeline}", now)
+        if start > left:
+            self._gap(timeline, left, start, "the server no longer had this log when it was asked for", now)
+
+    def _content(self, timeline: int) -> bytes:
+        if timeline not in self._histories:
+            self._histories[timeline] = self._history(timeline)
+        return self._histories[timeline]
+
+    def _open(self, timeline: int, start: int) -> OpenEpoch:
+        """The epoch for a timeline; a new one per start, day and timeline."""
+        current = self._epoch
+        if current is not None and (current.record["timeline"], current.record["system"]) == (timeline, self.mark.system) and not current.old:
+            return current
+        mark = self.mark
+        history = self._content(timeline) if timeline > 1 else None
+        digest = hashlib.sha256(history).hexdigest() if history is not None else None
+        for epoch in self._index.epochs.values():
+            if epoch.system == mark.system and epoch.timeline == timeline and epoch.record.get("history") != digest:
+                raise Divergence(
+                    f"timeline {timeline} of this server is not the timeline {timeline} that the repository holds",
+                    f"{self._where}, {layout.log_record(self._index.service, self._index.source, epoch.number)}",
+                    "two copies of one cluster ship here: stop this shipper, or give this copy a source of its own",
+                )
+        self._not_ahead(timeline)
+        about: dict[str, Any] = {
+            "system": mark.system, "timeline": timeline, "history": digest,
+            "ancestors": [[number, wal.text(left)] for number, left in wal.ancestors(history or b"", timeline)],
+            "segment_size": mark.segment_size,
+            "server_version": self.version, "host": platform.node(), "gaps": list(self._unsigned), "begins": wal.text(start),
+            "follows": {"timeline": mark.timeline, "position": wal.text(mark.position)} if mark.timeline else None,
+        }
+        newest = max((mark.epoch, mark.digest), self._index.newest, key=lambda one: one[0])
+        fresh = self._writer.begin(about, newest)
+        mark.epoch, mark.digest = fresh.number, fresh.digest
+        self._unsigned.clear()
+        if history is not None:
+            self._writer.put_history(fresh, history, time.time_ns())
+        self._epoch = fresh
+        return fresh
+
+    def _not_ahead(self, timeline: int) -> None:
+        """The repository cannot know more of a timeline than its server, unless the server went back or another copy ships too."""
+        held, now = self._index.end_of(self.mark.system, timeline), self._position()
+        if held is not None and now is not None and now[0] == timeline and now[1] < held:
+            raise Divergence(
+                f"the server is at {wal.text(now[1])} of timeline {timeline}, the repository holds that timeline up to {wal.text(held)}", self._where,
+                "the server was set back, or another copy of it ships here: restore it so that it begins a timeline of its own",
+            )
+
+
+def _received(handle: Any, start: int, begin: int, limit: int, known: int) -> bytes:
+    """The bytes from ``begin`` on that are certainly received, at most up to ``limit``."""
+    address = begin // wal.PAGE * wal.PAGE
+    handle.seek(address - start)
+    data = b""
+    while address + len(data) < limit:
+        block = handle.read(min(_BLOCK, limit - address - len(data)))
+        count = wal.paged(block, address + len(data))
+        data += block[:count]
+        if count < _BLOCK:
+            break
+    return data[:wal.filled(data, address, known)][begin - address:]

@@ -1,0 +1,126 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""The spool: segments that pg_receivewal wrote and that are not proven in the repository yet."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from dataclasses import dataclass
+
+from .. import durable
+from ..errors import ConflictError, StorageError
+from . import wal
+
+PARTIAL = ".partial"
+
+
+@dataclass
+class SpoolFile:
+    """One segment in the spool. complete: the receiver gave it its final name."""
+
+    path: str
+    timeline: int
+    start: int
+    complete: bool
+
+
+class Spool:
+    """``<directory>/wal`` is the receiver's; ``<directory>/lock`` is held by the one shipper."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.wal = os.path.join(directory, "wal")
+        self._lock = -1
+
+    def lock(self) -> None:
+        """Be the only shipper of this spool; ConflictError."""
+        path = os.path.join(self.directory, "lock")
+        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            self._lock = -1
+            raise ConflictError("another process ships this log already", path, "look at it with: lifeboat log status") from error
+
+    def unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def files(self, size: int) -> list[SpoolFile]:
+        """Segments of ``size`` bytes, by timeline and position. Markers (see mark()) are none."""
+        found = []
+        for name in self._names():
+            complete = not name.endswith(PARTIAL)
+            parsed = wal.parse_segment(name if complete else name[:-len(PARTIAL)], size)
+            path = os.path.join(self.wal, name)
+            if parsed is None or (complete and _marker(path)):
+                continue
+            found.append(SpoolFile(path, parsed[0], parsed[1], complete))
+        return sorted(found, key=lambda one: (one.timeline, one.start, not one.complete))
+
+    def histories(self) -> dict[int, bytes]:
+        """timeline -> content of the history files the receiver fetched."""
+        found = {}
+        for name in self._names():
+            timeline = wal.parse_history(name)
+            if timeline is not None:
+                with contextlib.suppress(FileNotFoundError), open(os.path.join(self.wal, name), "rb") as handle:
+                    found[timeline] = handle.read(1 << 20)
+        return found
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(os.listdir(self.wal))
+        except OSError as error:
+            raise StorageError(f"cannot read the spool ({error.strerror})", self.wal, "check the disk and its permissions") from error
+
+    def used(self) -> int:
+        """Bytes the spool takes on its disk."""
+        total = 0
+        for name in self._names():
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(self.wal, name)).st_blocks * 512
+        return total
+
+    def free(self) -> int:
+        """Bytes left on the spool's disk for us."""
+        found = os.statvfs(self.directory)
+        return found.f_bavail * found.f_frsize
+
+    def remove(self, path: str) -> None:
+        """Remove what is proven."""
+        durable.unlink(path, "spool")
+
+    def drop_partials(self) -> None:
+        """After the machine went down: a file that was never flushed may have holes. The slot keeps its segment on the server."""
+        for name in self._names():
+            if name.endswith(PARTIAL):
+                durable.unlink(os.path.join(self.wal, name), "spool")
+
+    def mark(self, timeline: int, position: int, size: int) -> None:
+        """Let an empty spool begin at the segment of a position: the receiver goes on behind the newest complete segment it finds,
+        so an empty file takes the place of the one before. It holds no page, which tells it from a segment."""
+        self.unmark()
+        path = os.path.join(self.wal, wal.segment_name(timeline, position - size, size))
+        with open(path, "xb") as handle:
+            handle.truncate(size)
+
+    def unmark(self) -> None:
+        for name in self._names():
+            path = os.path.join(self.wal, name)
+            if len(name) == 24 and _marker(path):
+                os.unlink(path)
+
+
+def _marker(path: str) -> bool:
+    try:
+        with open(path, "rb") as handle:
+            return not handle.read(wal.PAGE).strip(b"\0")
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,196 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""Verify the logs of a service: records, keys, every piece, and that nothing is missing between two pieces."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Callable, Tuple
+
+from .. import state
+from ..errors import DamageError, LifeboatError
+from ..repository import layout
+from ..repository.datakeys import read_key
+from ..repository.log_index import LogIndex, Piece, at, load
+from ..repository.log_piece import HEADER, OBJECT_LIMIT, captured, check
+from ..repository.log_reader import SourceLog
+
+if TYPE_CHECKING:
+    from ..repository.repository import ServiceStore
+    from ..spec import Spec
+
+_REMEDY = "take a new snapshot: from it on nothing needs this; before it, targets beyond this place cannot be reached"
+
+#: Called with (error, is a needed object).
+Found = Callable[[LifeboatError, bool], None]
+_Job = Tuple[str, Callable[[], object], bool]
+
+
+class LogVerifier:
+    """All logs of a service. afford(bytes): may so much be read at this depth? read, objects: what was looked at; keys: ids of their data keys."""
+
+    def __init__(self, store: ServiceStore, depth: str, afford: Callable[[int], bool], found: Found) -> None:
+        self._store = store
+        self._depth = depth
+        self._afford = afford
+        self._found = found
+        self.objects = 0
+        self.bytes = 0
+        self.keys: set[str] = set()
+
+    def run(self, threads: ThreadPoolExecutor, marks: dict[str, dict[str, Any]]) -> None:
+        """marks: source -> the proven position that this host remembers."""
+        prefix = layout.logs(self._store.service)
+        listed = {name[len(prefix):].partition("/")[0] for name, _size in self._store.backend.list(prefix)}
+        for source in sorted(listed | set(marks)):
+            index = load(self._store.backend, self._store.provider, self._store.repository.id, self._store.service, source)
+            for problem in index.problems:
+                self._found(problem, True)
+            jobs = self._pieces(index) + self._others(index)
+            for error, needed in threads.map(self._one, jobs):
+                if error is not None:
+                    self._found(error, needed)
+            self._gaps(index)
+            end = missing_end(index, marks.get(source) or {})
+            if end is not None:
+                self._found(end, True)
+
+    def _one(self, job: _Job) -> tuple[LifeboatError | None, bool]:
+        name, action, needed = job
+        try:
+            action()
+        except FileNotFoundError:
+            return DamageError("an object of the log is missing", name, _REMEDY), needed
+        except ValueError as error:
+            return DamageError(f"a piece of the log {error}", name, _REMEDY), needed
+        except LifeboatError as error:
+            return error, needed
+        return None, needed
+
+    def _pieces(self, index: LogIndex) -> list[_Job]:
+        jobs: list[_Job] = []
+        for system in sorted({epoch.system for epoch in index.epochs.values()}):
+            log = SourceLog(self._store, index.source, system)
+            for timeline, pieces in index.pieces(system).items():
+                reach = -1
+                for piece in pieces:
+                    jobs.append((self._name(index, timeline, piece), self._check(index, log, timeline, piece), piece.end > reach))
+                    reach = max(reach, piece.end)
+        return jobs
+
+    def _name(self, index: LogIndex, timeline: int, piece: Piece) -> str:
+        return layout.log_piece(index.service, index.source, piece.epoch, timeline, piece.start, piece.end)
+
+    def _check(self, index: LogIndex, log: SourceLog, timeline: int, piece: Piece) -> Callable[[], object]:
+        name = self._name(index, timeline, piece)
+
+        def decode() -> None:
+            self._count(piece.size)
+            log.plain(timeline, piece)
+
+        return decode if self._depth == "decode" else lambda: self._raw(name, piece.size)
+
+    def _count(self, size: int) -> None:
+        self.objects += 1
+        self.bytes += size
+
+    def _raw(self, name: str, size: int) -> None:
+        """The object is as it was written; at depth "exists", when there is too much to read, only how it begins."""
+        if self._afford(size):
+            self._count(size)
+            check(self._store.backend.read(name, OBJECT_LIMIT))
+        else:
+            self.objects += 1
+            captured(self._store.backend.read_range(name, 0, HEADER))
+
+    def _others(self, index: LogIndex) -> list[_Job]:
+        jobs: list[_Job] = []
+        store = self._store
+        for number, epoch in sorted(index.epochs.items()):
+            name = layout.log_history(store.service, index.source, number, epoch.timeline)
+            pieces = index.listed.get(number)
+            if epoch.timeline > 1 and (pieces or (number, epoch.timeline) in index.histories):
+                # the record holds its timelines and positions too: a restore goes on without the object
+                jobs.append((name, self._history(name), False))
+            self.keys.add(epoch.key_id)
+            jobs.append((layout.key(store.service, epoch.key_id), self._key(epoch.key_id, number), bool(pieces)))
+        return jobs
+
+    def _history(self, name: str) -> Callable[[], object]:
+        return lambda: self._raw(name, 0)
+
+    def _key(self, key_id: str, number: int) -> Callable[[], object]:
+        return lambda: read_key(self._store.backend, self._store.service, key_id, f"of log epoch {number}")
+
+    def _gaps(self, index: LogIndex) -> None:
+        """What is missing between two pieces: an epoch's record says so, or somebody removed it."""
+        told = {(gap.get("timeline"), gap.get("from"), gap.get("to")) for epoch in index.epochs.values() for gap in epoch.record.get("gaps") or []}
+        for system in {epoch.system for epoch in index.epochs.values()}:
+            for timeline, start, end in index.gaps(system):
+                known = (timeline, _text(start), _text(end)) in told
+                what = f"the log was not received from {_text(start)} to {_text(end)}" if known else "a piece of the log is missing"
+                name = index.missing_name(system, timeline, start, end)
+                self._found(DamageError(what, name if known else f"{name} or parts of it", _REMEDY), not known)
+        self._begun(index)
+        self._followed(index)
+
+    def _begun(self, index: LogIndex) -> None:
+        """A record says at which position its epoch begins: if the epoch has pieces at all, one was there."""
+        for number, epoch in sorted(index.epochs.items()):
+            pieces, begins = index.pieces(epoch.system).get(epoch.timeline, []), epoch.record.get("begins")
+            if begins and index.listed.get(number):
+                start = _position(str(begins))
+                if not any(at(pieces, start)):
+                    end = min((piece.start for piece in pieces if piece.start > start), default=start + 1)
+                    name = index.missing_name(epoch.system, epoch.timeline, start, end)
+                    self._found(DamageError("a piece of the log is missing", f"{name} or parts of it", _REMEDY), True)
+
+    def _followed(self, index: LogIndex) -> None:
+        """A record says how far the log was proven when its epoch began: so far it must still reach."""
+        wanted: dict[tuple[str, int], int] = {}
+        for epoch in index.epochs.values():
+            follows = epoch.record.get("follows")
+            if isinstance(follows, dict):
+                place = (epoch.system, int(follows["timeline"]))
+                wanted[place] = max(wanted.get(place, 0), _position(str(follows["position"])))
+        for (system, timeline), position in sorted(wanted.items()):
+            reached = index.end_of(system, timeline)
+            if reached is not None and reached < position:
+                self._found(_ends_early(index, system, timeline, reached, position), True)
+
+
+def _text(position: int) -> str:
+    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
+
+
+def _position(text: str) -> int:
+    high, _slash, low = text.partition("/")
+    return (int(high, 16) << 32) | int(low, 16)
+
+
+def _ends_early(index: LogIndex, system: str, timeline: int, reached: int, wanted: int) -> DamageError:
+    return DamageError(f"the log of timeline {timeline} was proven up to {_text(wanted)} and ends at {_text(reached)}",
+                       index.missing_name(system, timeline, reached, wanted) + " or parts of it", _REMEDY)
+
+
+def missing_end(index: LogIndex, mark: dict[str, Any]) -> LifeboatError | None:
+    """The end of a log that this host knows to be proven and the repository does not show."""
+    if not mark.get("timeline"):
+        return None
+    system, timeline, wanted = str(mark["system"]), int(mark["timeline"]), int(mark["position"])
+    reached = index.end_of(system, timeline) or int(mark["begin"])
+    return _ends_early(index, system, timeline, reached, wanted) if reached < wanted else None
+
+
+def read_log_marks(spec: Spec, repository: str) -> dict[str, dict[str, Any]]:
+    """source -> the proven position that this host remembers of this repository."""
+    found = {}
+    for source in spec.source_names:
+        document = state.read_json(os.path.join(spec.service_dir, "log", source, "proven.json")) or {}
+        mark = document.get(str(spec.repository["url"]))
+        if isinstance(mark, dict) and mark.get("repository") == repository:
+            found[source] = mark
+    return found

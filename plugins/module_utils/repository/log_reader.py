@@ -1,0 +1,192 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""A source's log opened for restore: any range, opened and checked; a hole or a damaged object is named, never passed over."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from ..errors import DamageError, KeyAccessError, LifeboatError
+from ..sources.contract import Covered, Log
+from . import layout
+from .datakeys import context, read_key
+from .log_index import LogIndex, Piece, at, captured_at, load
+from .log_piece import OBJECT_LIMIT, iso, open_piece
+
+if TYPE_CHECKING:
+    from .repository import ServiceStore
+
+#: Opened pieces kept: reading ahead in order needs each once, a look around needs the neighbours again.
+_KEPT = 3
+_REMEDY = "restore to a position before it, or to a point (list them with the points playbook)"
+
+
+class SourceLog(Log):
+    """The log of one cluster (by its system identifier) of one source. Listed at the first use, and again by refresh()."""
+
+    def __init__(self, store: ServiceStore, source: str, system: str) -> None:
+        self._store = store
+        self._source = source
+        self._system = system
+        self._lock = threading.RLock()
+        self._index: LogIndex | None = None
+        self._pieces: dict[int, list[Piece]] = {}
+        self._keys: dict[int, bytes] = {}
+        self._closed: dict[int, LifeboatError] = {}
+        self._kept: OrderedDict[tuple[int, Piece], bytes] = OrderedDict()
+        #: What reading met and could go round, because other pieces hold the same bytes.
+        self.problems: list[LifeboatError] = []
+
+    def refresh(self) -> None:
+        """Forget what was listed."""
+        with self._lock:
+            self._index = None
+            self._keys, self._closed = {}, {}
+
+    def index(self) -> LogIndex:
+        """Everything listed, for verify and status."""
+        with self._lock:
+            if self._index is None:
+                self._index = load(self._store.backend, self._store.provider, self._store.repository.id, self._store.service, self._source)
+                self._pieces = self._index.pieces(self._system)
+            return self._index
+
+    def coverage(self) -> list[Covered]:
+        index = self.index()
+        return [
+            Covered(found.timeline, found.start, found.end, iso(captured_at(self._store.backend, index, found.timeline, found.last)))
+            for found in index.stretches(self._system)
+        ]
+
+    def histories(self) -> dict[int, bytes]:
+        """Timeline -> content of its history file. Without the right to open data, or where the object is damaged, it is made of what
+        the signed record says: the same timelines and positions, without the words behind them."""
+        index = self.index()
+        found: dict[int, bytes] = {}
+        for number, epoch in sorted(index.epochs.items(), reverse=True):
+            if epoch.system != self._system or epoch.timeline in found or epoch.timeline == 1:
+                continue
+            name = layout.log_history(self._store.service, self._source, number, epoch.timeline)
+            try:
+                found[epoch.timeline] = self._open(number, name, None)
+                continue
+            except DamageError as error:
+                self.problems.append(error)
+            except KeyAccessError:
+                pass
+            lines = [f"{int(timeline)}\t{left}\tlog epoch {number}\n" for timeline, left in epoch.record.get("ancestors") or []]
+            if lines:
+                found[epoch.timeline] = "".join(lines).encode()
+        return found
+
+    def read(self, timeline: int, start: int, end: int) -> bytes:
+        self.index()
+        parts = []
+        position = start
+        while position < end:
+            piece, plain = self._holding(timeline, position, end)
+            parts.append(plain[position - piece.start:end - piece.start])
+            position = min(end, piece.end)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    # -- inside
+
+    def _holding(self, timeline: int, position: int, end: int) -> tuple[Piece, bytes]:
+        """A sound piece with the byte at a position."""
+        wrong: list[DamageError] = []
+        candidates = list(at(self._pieces.get(timeline, []), position)) or self._unlisted(timeline, position)
+        for piece in candidates:
+            try:
+                plain = self.plain(timeline, piece)
+            except DamageError as error:
+                wrong.append(error)
+                continue
+            self.problems += wrong
+            return piece, plain
+        if wrong:
+            raise wrong[0]
+        raise self._hole(timeline, position, end)
+
+    def _hole(self, timeline: int, position: int, end: int) -> DamageError:
+        """Named by the object that would fill it."""
+        pieces = self._pieces.get(timeline, [])
+        start = max((piece.end for piece in pieces if piece.end <= position), default=position)
+        after = min((piece.start for piece in pieces if piece.start > position), default=end)
+        name = self.index().missing_name(self._system, timeline, start, max(after, position + 1))
+        return DamageError("the log has a hole: a piece is missing", f"object {name} or parts of it", _REMEDY)
+
+    def _epochs(self, timeline: int) -> list[int]:
+        index = self.index()
+        return [number for number, epoch in index.epochs.items() if epoch.system == self._system and epoch.timeline == timeline]
+
+    def _unlisted(self, timeline: int, position: int) -> list[Piece]:
+        """A list is never proof of absence: before a hole is told, the whole segment is asked for by name in each epoch."""
+        found = []
+        for number in self._epochs(timeline):
+            size = int(self.index().epochs[number].record["segment_size"])
+            start = position // size * size
+            with contextlib.suppress(FileNotFoundError):
+                stored = self._store.backend.size(layout.log_piece(self._store.service, self._source, number, timeline, start, start + size))
+                found.append(Piece(start, start + size, number, stored))
+        return found
+
+    def plain(self, timeline: int, piece: Piece) -> bytes:
+        """One piece, opened and checked; DamageError names its object."""
+        with self._lock:
+            kept = self._kept.get((timeline, piece))
+            if kept is not None:
+                self._kept.move_to_end((timeline, piece))
+                return kept
+        name = layout.log_piece(self._store.service, self._source, piece.epoch, timeline, piece.start, piece.end)
+        plain = self._open(piece.epoch, name, piece.end - piece.start)
+        with self._lock:
+            self._kept[timeline, piece] = plain
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return plain
+
+    def _open(self, number: int, name: str, length: int | None) -> bytes:
+        key = self._key(number)
+        try:
+            raw = self._store.backend.read(name, OBJECT_LIMIT)
+        except FileNotFoundError as error:
+            raise DamageError("a piece of the log is missing", f"object {name}", _REMEDY) from error
+        try:
+            return open_piece(key, name, raw, length)[0]
+        except ValueError as error:
+            raise DamageError(f"a piece of the log {error}", f"object {name}", _REMEDY) from error
+
+    def _key(self, number: int) -> bytes:
+        with self._lock:
+            if not self._keys and not self._closed:
+                self._open_keys()
+            if number in self._closed:
+                raise self._closed[number]
+            return self._keys[number]
+
+    def _open_keys(self) -> None:
+        """All epochs' keys in one call; a key object that is damaged hurts its own epoch only."""
+        store, wanted = self._store, []
+        for number, epoch in self.index().epochs.items():
+            if epoch.system == self._system:
+                try:
+                    wrapped = read_key(store.backend, store.service, epoch.key_id, f"of log epoch {number}")
+                    wanted.append((number, context(store.repository.id, store.service, epoch.key_id), wrapped))
+                except DamageError as error:
+                    self._closed[number] = error
+        opened = store.provider.open_data_keys([(bound, wrapped) for _number, bound, wrapped in wanted])
+        self._keys = {number: key for (number, _bound, _wrapped), key in zip(wanted, opened)}
+
+
+def open_log(store: ServiceStore, source: str, system: object) -> SourceLog | None:
+    """The log of a source where the repository holds one."""
+    if not system:
+        return None
+    for _name in store.backend.list(layout.logs(store.service, source)):
+        return SourceLog(store, source, str(system))
+    return None

@@ -1,0 +1,359 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""Reading files of a cluster once: marked, compared page by page with the parent, verified, and what is new stored.
+
+A job is a list of parts, mostly of many files; its new pages are packed together into chunks of about 1 MiB. A job needs a
+few MiB of memory whatever its size.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import SourceError
+from ..libraries import need
+from .cluster_pages import CPU, MARK, PAGE, bad_pages, decode_marks, encode_marks, marks, page_position
+from .cluster_parent import Piece, Reuse, cut, join
+from .cluster_walk import Item
+from .contract import Context, Entry, Writer
+
+#: Bytes of a span.
+SPAN = 4 << 20
+#: Bytes read and compared at once, and about the size of a chunk.
+_BLOCK = 1 << 20
+#: Pauses before a page with a wrong checksum is read again, seconds: the server is writing it at this moment, or it is damaged.
+_PAUSES = (0.0, 0.005, 0.02, 0.05, 0.1)
+#: After so many pages that stayed wrong the further ones are read again without a pause.
+_PATIENCE = 256
+
+
+@dataclass
+class Suspect:
+    """A page whose checksum stayed wrong. block: its number in the relation. position: of the page's last change in the log."""
+
+    path: str
+    block: int
+    position: int
+
+
+class File:
+    """One file of the cluster, opened when its first part is read and closed after its last one."""
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.status = item.status
+        self._lock = threading.Lock()
+        self._descriptor = -1
+        self._left = 0
+        self.vanished = False
+
+    def expect(self, parts: int) -> None:
+        """How many parts there will be."""
+        self._left = parts
+
+    def descriptor(self) -> int:
+        """The open file; -1 when it is gone (also for every other part of it)."""
+        with self._lock:
+            if self._descriptor < 0 and not self.vanished:
+                try:
+                    self._descriptor = os.open(self.item.full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+                except FileNotFoundError:
+                    self.vanished = True
+                except OSError as error:
+                    raise _unreadable(error, self.item.full) from error
+            return self._descriptor
+
+    def done(self) -> None:
+        """One part is finished."""
+        with self._lock:
+            self._left -= 1
+            if self._left == 0 and self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+
+@dataclass
+class Part:
+    """One span of a file. parent: the parent's span at the same place. unread: it may be taken over without reading."""
+
+    file: File
+    at: int
+    length: int
+    parent: Entry | None = None
+    unread: bool = False
+    first: bool = False
+    whole: bool = False
+
+
+@dataclass
+class Result:
+    """What a job found: entries in order, pages to be judged, bytes that were read."""
+
+    entries: list[Entry] = field(default_factory=list)
+    suspects: list[Suspect] = field(default_factory=list)
+    read: int = 0
+    files: int = 0
+    bytes: int = 0
+
+
+
+class Spans:
+    """Shared by all jobs of a capture: what they need to know, and nothing that they change but under a lock.
+
+    checksums: pages of relations are verified. segment: bytes of a relation's file segment.
+    """
+
+    def __init__(self, context: Context, writer: Writer, checksums: bool, segment: int) -> None:
+        self._context = context
+        self._key = context.digest_key
+        self._writer = writer
+        self._reuse = Reuse(writer)
+        self._checksums = checksums
+        self._segment = segment
+        self._local = threading.local()
+        self._zero = marks(self._key, bytes(PAGE))
+        self._hopeless = 0
+
+    def job(self, parts: list[Part | Entry]) -> Result:
+        """Read and store parts; entries among them keep their place. Raises SourceError for what cannot be read."""
+        result = Result()
+        run = _Run(self._writer)
+        pending: list[tuple[Entry, list[Piece]]] = []
+        for part in parts:
+            if isinstance(part, dict):
+                result.entries.append(part)
+                continue
+            try:
+                self._part(part, run, result, pending)
+            finally:
+                part.file.done()
+        run.flush()
+        for entry, pieces in pending:
+            entry["data"] = join(pieces)
+        return result
+
+    def _part(self, part: Part, run: _Run, result: Result, pending: list[tuple[Entry, list[Piece]]]) -> None:
+        item = part.file.item
+        span: Entry = {"type": "span", "path": item.path, "at": part.at, "length": part.length, "data": []}
+        if part.unread and part.parent is not None and self._take_over(part, span):
+            if part.first:
+                self._file(part, result)
+            result.entries.append(span)
+            self._context.progress.add(part.length, int(part.first))
+            return
+        descriptor = part.file.descriptor() if part.length or part.first else -1
+        if descriptor < 0:
+            return
+        if part.whole:
+            # a file that was replaced since it was listed is taken as it is now
+            status = os.fstat(descriptor)
+            if status.st_ino != part.file.status.st_ino or not item.relation:
+                part.file.status = status
+                part.length = span["length"] = min(status.st_size, SPAN)
+        if part.first:
+            self._file(part, result)
+        if part.length:
+            try:
+                pending.append((span, self._read(part, descriptor, span, run, result)))
+            except OSError as error:
+                raise _unreadable(error, item.full) from error
+            result.entries.append(span)
+            result.read += part.length
+        self._context.progress.add(0, int(part.first))
+
+    def _file(self, part: Part, result: Result) -> None:
+        item, status = part.file.item, part.file.status
+        size = part.length if part.whole else status.st_size
+        result.files += 1
+        result.bytes += size
+        result.entries.append({
+            "type": "file", "path": item.path, "mode": status.st_mode & 0o7777, "mtime_ns": status.st_mtime_ns, "size": size,
+            "seen": [status.st_ino, status.st_ctime_ns],
+        })
+
+    def _take_over(self, part: Part, span: Entry) -> bool:
+        parent = part.parent
+        if parent is None or parent["length"] != part.length or parent.get("bad"):
+            return False
+        taken, gone = self._reuse.take(parent["data"])
+        if gone:
+            return False
+        span["data"], span["marks"] = taken, parent["marks"]
+        return True
+
+    # -- one span
+
+    def _read(self, part: Part, descriptor: int, span: Entry, run: _Run, result: Result) -> list[Piece]:
+        """Read a span; fills its marks. Returns its pieces, which are complete when the run was flushed."""
+        pieces: list[Piece] = []
+        buffer = self._buffer()
+        known = decode_marks(part.parent["marks"]) if part.parent else b""
+        old: list[Piece] = part.parent["data"] if part.parent else []
+        doubtful = set(part.parent.get("bad", ())) if part.parent else set()
+        seen = []
+        bad: list[int] = []
+        for offset in range(0, part.length, _BLOCK):
+            want = min(_BLOCK, part.length - offset)
+            view = memoryview(buffer)[:want]
+            _read_into(descriptor, view, part.at + offset)
+            block = _Block(part, offset, view, buffer)
+            first = offset // PAGE
+            with CPU:
+                block.marks = marks(self._key, view)
+            before = known[first * MARK:(first + block.pages) * MARK]
+            again = [page - first for page in doubtful if first <= page < first + block.pages]
+            fresh: list[tuple[int, int]]
+            if before == block.marks and not again:
+                fresh, kept = [], [(0, want)] if self._zero * block.pages != before else []
+            else:
+                fresh, kept = self._compare(block, before, again, descriptor, result, bad)
+            for low, high in kept:
+                taken, gone = self._reuse.take(cut(old, part.at + offset + low, part.at + offset + high))
+                pieces += taken
+                fresh += [(at - part.at - offset, at - part.at - offset + length) for at, _number, _offset, length in gone]
+            for low, high in sorted(fresh):
+                run.add(pieces, part.at + offset + low, view[low:high])
+            if not fresh:
+                self._context.progress.add(want)
+            seen.append(block.marks)
+        span["marks"] = encode_marks(b"".join(seen))
+        if bad:
+            span["bad"] = bad
+        return pieces
+
+    def _compare(self, block: _Block, before: bytes, again: list[int], descriptor: int, result: Result,
+                 bad: list[int]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """(byte ranges to store, byte ranges to take over) of a block; pages with a wrong checksum are read again first."""
+        numpy = need("numpy")
+        now = numpy.frombuffer(block.marks, numpy.uint64)
+        zero = numpy.frombuffer(self._zero, numpy.uint64)[0]
+        changed = numpy.ones(block.pages, bool)
+        common = min(len(before) // MARK, block.pages)
+        changed[:common] = numpy.frombuffer(before, numpy.uint64)[:common] != now[:common]
+        relation = block.part.file.item.relation
+        if self._checksums and relation is not None and block.whole:
+            check = changed & (now != zero)
+            check[again] = True
+            suspects = self._verify(block, numpy.flatnonzero(check[:block.whole]), descriptor)
+            first = (block.part.at + block.offset) // PAGE
+            for page, position in suspects:
+                number = relation.segment * (self._segment // PAGE) + first + page
+                result.suspects.append(Suspect(block.part.file.item.path, number, position))
+                bad.append(block.offset // PAGE + page)
+            if block.patched:
+                now = numpy.frombuffer(block.marks, numpy.uint64)
+                changed[:common] = numpy.frombuffer(before, numpy.uint64)[:common] != now[:common]
+        content = now != zero
+        return _ranges(changed & content, block.length), _ranges(~changed & content, block.length)
+
+    def _verify(self, block: _Block, check: Any, descriptor: int) -> list[tuple[int, int]]:
+        """[(page, position in the log)] of pages whose checksum stays wrong however often they are read."""
+        if not len(check):
+            return []
+        numpy = need("numpy")
+        pages = numpy.frombuffer(block.buffer, numpy.uint8, block.whole * PAGE).reshape(-1, PAGE)
+        relation = block.part.file.item.relation
+        segment = relation.segment if relation is not None else 0
+        numbers = numpy.arange(block.whole, dtype=numpy.uint32) + numpy.uint32(segment * (self._segment // PAGE) + (block.part.at + block.offset) // PAGE)
+
+        def wrong(which: Any) -> Any:
+            with CPU:
+                if len(which) == block.whole:
+                    return which[bad_pages(pages, numbers)]
+                return which[bad_pages(pages[which], numbers[which])]
+
+        found = wrong(check)
+        for pause in _PAUSES:
+            if not len(found):
+                return []
+            if pause and self._hopeless < _PATIENCE:
+                time.sleep(pause)
+            for page in found:
+                start = int(page) * PAGE
+                _read_into(descriptor, block.view[start:start + PAGE], block.part.at + block.offset + start)
+                block.patch(int(page), marks(self._key, block.view[start:start + PAGE]))
+            found = wrong(found)
+        self._hopeless += len(found)
+        return [(int(page), page_position(pages[page])) for page in found]
+
+    def _buffer(self) -> bytearray:
+        buffer: bytearray | None = getattr(self._local, "buffer", None)
+        if buffer is None:
+            buffer = self._local.buffer = bytearray(_BLOCK)
+        return buffer
+
+
+class _Block:
+    """Up to 1 MiB of a span in memory. pages: how many, the last one maybe short; whole: how many complete ones."""
+
+    def __init__(self, part: Part, offset: int, view: memoryview, buffer: bytearray) -> None:
+        self.part = part
+        self.offset = offset
+        self.view = view
+        self.buffer = buffer
+        self.length = len(view)
+        self.pages = -(-self.length // PAGE)
+        self.whole = self.length // PAGE
+        self.marks = b""
+        self.patched = False
+
+    def patch(self, page: int, mark: bytes) -> None:
+        """A page was read again."""
+        self.marks = self.marks[:page * MARK] + mark + self.marks[(page + 1) * MARK:]
+        self.patched = True
+
+
+class _Run:
+    """New pages of one job on their way into chunks."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._data = bytearray()
+        self._placed: list[tuple[list[Piece], int, int, int]] = []
+
+    def add(self, pieces: list[Piece], at: int, data: memoryview) -> None:
+        """Store ``data``, which stands at ``at`` in its file; pieces gets its place at once or when the chunk is full."""
+        if len(data) == _BLOCK:
+            pieces.append([at, self._writer.put(data), 0, len(data)])
+            return
+        self._placed.append((pieces, at, len(self._data), len(data)))
+        self._data += data
+        if len(self._data) >= _BLOCK:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store what has gathered."""
+        if not self._data:
+            return
+        number = self._writer.put(bytes(self._data))
+        for pieces, at, offset, length in self._placed:
+            pieces.append([at, number, offset, length])
+        self._data, self._placed = bytearray(), []
+
+
+def _ranges(pages: Any, length: int) -> list[tuple[int, int]]:
+    """Byte ranges of the pages that are true, neighbours joined."""
+    numpy = need("numpy")
+    edges = numpy.flatnonzero(numpy.diff(pages.astype(numpy.int8), prepend=0, append=0))
+    return [(int(low) * PAGE, min(int(high) * PAGE, length)) for low, high in zip(edges[::2], edges[1::2])]
+
+
+def _read_into(descriptor: int, view: memoryview, at: int) -> None:
+    """Fill the view from the file; what lies behind its end (it was cut since) is zeros."""
+    done = 0
+    while done < len(view):
+        got = os.preadv(descriptor, [view[done:]], at + done)
+        if got == 0:
+            view[done:] = bytes(len(view) - done)
+            return
+        done += got
+
+
+def _unreadable(error: OSError, full: str) -> SourceError:
+    return SourceError(f"cannot read a file ({error.strerror})", full, "check permissions and the disk, then run the same command again")

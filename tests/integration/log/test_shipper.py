@@ -1,0 +1,317 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The shipper against a real server: what it calls proven is in the repository, whatever happens to it, to the server, to the repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import random
+import signal
+import threading
+from typing import Callable
+
+import psycopg2
+import pytest
+
+from ansible_collections.lifeboat.recovery.plugins.module_utils.log import wal
+from ansible_collections.lifeboat.recovery.tests.lab import processes
+from ansible_collections.lifeboat.recovery.tests.lab.log_lab import SEGMENT, LogLab, WalPostgres
+
+MakeLab = Callable[..., LogLab]
+
+
+class Writer:
+    """A client that notes the transactions whose commit it was told of: (transaction id, a position behind its commit)."""
+
+    def __init__(self, cluster: WalPostgres) -> None:
+        self._cluster = cluster
+        self._end = threading.Event()
+        self.told: list[tuple[int, int]] = []
+        cluster.sql("CREATE TABLE IF NOT EXISTS notes (n serial, filler text)")
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        connection = None
+        while not self._end.is_set():
+            try:
+                connection = connection or self._cluster.connect()
+                with connection.cursor() as cursor:
+                    cursor.execute("INSERT INTO notes (filler) VALUES (repeat(md5(random()::text), 20)) RETURNING pg_current_xact_id()::text::bigint")
+                    ((xid,),) = cursor.fetchall()
+                    cursor.execute("SELECT pg_current_wal_flush_lsn()::text")
+                    ((position,),) = cursor.fetchall()
+                self.told.append((int(xid), wal.parse(position)))
+            except psycopg2.Error:
+                connection = None
+                self._end.wait(0.05)
+
+    def stop(self) -> list[tuple[int, int]]:
+        self._end.set()
+        self._thread.join(30)
+        return self.told
+
+
+def assert_all_there(lab: LogLab, tmp: pathlib.Path, system: str, told: list[tuple[int, int]], timeline: int = 1) -> int:
+    """Every commit that was told at or below the proven position is in the repository's log; how many those are."""
+    proven_timeline, proven = lab.proven()
+    assert proven_timeline == timeline
+    covered = [one for one in lab.log(system).coverage() if one.timeline == timeline]
+    assert len(covered) == 1 and covered[0].end >= proven, covered
+    into = lab.segments(tmp / f"segments-{timeline}-{len(os.listdir(tmp))}", system, timeline, covered[0].start, covered[0].end)
+    found = lab.commits(into, timeline, covered[0].start, covered[0].end)
+    below = [xid for xid, position in told if position <= proven]
+    missing = [xid for xid in below if xid not in found]
+    assert not missing, f"{len(missing)} of {len(below)} commits are proven and not there"
+    return len(below)
+
+
+def assert_same_bytes(lab: LogLab, cluster: WalPostgres, timeline: int = 1) -> None:
+    """The repository's log is the server's own, to the byte, where the server still has it."""
+    log = lab.log()
+    compared = 0
+    for one in log.coverage():
+        for position in range(one.start, one.end, SEGMENT):
+            path = pathlib.Path(cluster.data) / "pg_wal" / wal.segment_name(one.timeline, position, SEGMENT)
+            end = min(position + SEGMENT, one.end)
+            if one.timeline == timeline and path.exists():
+                assert path.read_bytes()[:end - position] == log.read(timeline, position, end), path.name
+                compared += 1
+    assert compared
+
+
+def test_ships_and_tells(lab: LogLab, cluster: WalPostgres) -> None:
+    lab.start()
+    cluster.sql("CREATE TABLE t (n int)")
+    cluster.sql("INSERT INTO t SELECT generate_series(1, 100)")
+    position = cluster.position()
+    lab.wait_proven(position)
+    told = lab.status()
+    assert told["ok"] and told["running"] and told["proven"]["in_repository"] and told["lag"] == {"bytes": 0, "seconds": 0.0}
+    assert told["server"]["position"] == told["proven"]["position"] and told["slot"]["active"] and told["spool"]["bytes"] <= 2 * SEGMENT
+    text = lab.run("log", "status")
+    assert "proven in repository" in text and "sent" not in text
+    with open(f"/proc/{lab.process.pid if lab.process else 0}/cmdline", encoding="utf-8") as handle:
+        assert "lab-password" not in handle.read()
+    assert lab.stop() == 0
+    told = lab.status()
+    assert not told["running"] and {alarm["name"] for alarm in told["alarms"]} == {"shipper"}
+    assert_same_bytes(lab, cluster)
+
+
+def test_complete_segments_become_one_object_and_leave_the_spool(lab: LogLab, cluster: WalPostgres) -> None:
+    lab.start()
+    cluster.bench_tables()
+    for _time in range(3):
+        cluster.sql("CREATE TABLE IF NOT EXISTS t (n text)")
+        cluster.sql("INSERT INTO t SELECT repeat('x', 100) FROM generate_series(1, 200)")
+        lab.wait_proven(cluster.position())
+        cluster.sql("SELECT pg_switch_wal()")
+    cluster.sql("INSERT INTO t VALUES ('last')")
+    lab.wait_proven(cluster.position())
+    log = lab.log()
+    pieces = log.index().pieces(cluster.system())[1]
+    whole = {piece.start for piece in pieces if piece.end - piece.start == SEGMENT}
+    ((covered),) = log.coverage()
+    assert whole == set(range(covered.start, covered.end // SEGMENT * SEGMENT, SEGMENT))
+    assert any(piece.end - piece.start < SEGMENT for piece in pieces)
+    spool = pathlib.Path(lab.status()["spool"]["path"]) / "wal"
+    processes.wait_for(lambda: not [path for path in spool.iterdir() if path.suffix != ".partial" and path.stat().st_blocks], "an empty spool", 30)
+    assert lab.stop() == 0
+
+
+def test_kill_of_the_shipper_and_of_the_server_under_load(lab: LogLab, cluster: WalPostgres, tmp_path: pathlib.Path) -> None:
+    """Killed again and again: nothing told as proven is ever missing, and the log has no gap."""
+    dice = random.Random(7)
+    cluster.bench_tables()
+    system = cluster.system()
+    lab.start()
+    lab.wait_proven(cluster.position())
+    writer = Writer(cluster)
+    bench = cluster.pgbench(60, clients=2)
+    try:
+        for turn in range(6):
+            before = lab.proven()
+            processes.wait_for(lambda before=before: lab.proven() > before, "something more to be proven", 60)  # type: ignore[misc]
+            threading.Event().wait(dice.random())
+            lab.kill()
+            assert_all_there(lab, tmp_path, system, list(writer.told))
+            if turn == 3:
+                cluster.crash()
+                cluster.start()
+            lab.start()
+    finally:
+        bench.kill()
+        bench.wait(30)
+        told = writer.stop()
+    lab.wait_proven(cluster.position())
+    assert assert_all_there(lab, tmp_path, system, told) == len(told) > 50
+    told_now = lab.status()
+    assert not told_now["gaps"] and told_now["ok"], told_now
+    assert lab.stop() == 0
+    assert_same_bytes(lab, cluster)
+
+
+def test_the_server_dies_for_good(lab: LogLab, cluster: WalPostgres, tmp_path: pathlib.Path) -> None:
+    """What was received is proven although server and data directory are gone."""
+    cluster.bench_tables()
+    system = cluster.system()
+    lab.start()
+    lab.wait_proven(cluster.position())
+    writer = Writer(cluster)
+    processes.wait_for(lambda: len(writer.told) > 100, "commits", 60)
+    cluster.wipe()
+    told = writer.stop()
+    processes.wait_for(lambda: "receiver" in lab.alarms() or "server" in lab.alarms(), "the alarm", 60)
+    assert lab.stop() == 0
+    assert assert_all_there(lab, tmp_path, system, told) > 50
+
+
+@pytest.mark.parametrize("fault", [
+    "epoch.link.after", "log.write.after:2", "log.link.before:2", "log.link.after:2", "log.stored:2", "logmark.rename.before:4", "log.proven:2",
+    "spool.unlink.before", "spool.unlink.after", "key.link.after",
+])
+def test_killed_at_a_point_and_started_again(lab: LogLab, cluster: WalPostgres, tmp_path: pathlib.Path, fault: str) -> None:
+    cluster.sql("CREATE TABLE t (n text)")
+    lab.start(fault=fault)
+    assert lab.process is not None
+    writer = Writer(cluster)
+    try:
+        while lab.process.poll() is None:
+            cluster.sql("INSERT INTO t SELECT repeat('x', 100) FROM generate_series(1, 1000)")
+            cluster.sql("SELECT pg_switch_wal()")
+            threading.Event().wait(0.2)
+        assert lab.process.wait(60) == -signal.SIGKILL
+        lab.start()
+        lab.wait_proven(cluster.position())
+    finally:
+        told = writer.stop()
+    lab.wait_proven(cluster.position())
+    assert lab.stop() == 0
+    assert assert_all_there(lab, tmp_path, cluster.system(), told) == len(told)
+    assert not lab.status()["gaps"]
+    assert_same_bytes(lab, cluster)
+
+
+def test_repository_outage_bounds_the_spool_and_loses_nothing(make_lab: MakeLab, cluster: WalPostgres, tmp_path: pathlib.Path) -> None:
+    lab = make_lab(spool_limit="64M")
+    lab.start()
+    cluster.bench_tables()
+    lab.wait_proven(cluster.position())
+    lab.repository.rename(lab.home / "away")
+    writer = Writer(cluster)
+    try:
+        processes.wait_for(lambda: "repository" in lab.alarms(), "the alarm of the repository", 60)
+        before = lab.proven()
+        spool = pathlib.Path(lab.status()["spool"]["path"])
+        while not any(alarm["name"] == "spool" for alarm in lab.status()["alarms"]):
+            cluster.sql("CREATE TABLE IF NOT EXISTS t (n text)")
+            for _time in range(8):
+                cluster.sql("INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 800)")
+        told = lab.status()
+        assert told["state"].startswith("stopped receiving") and told["spool"]["bytes"] <= 64 << 20, told
+        assert not told["slot"]["active"] and lab.proven() == before
+        cluster.sql("INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 8000)")
+        assert told["lag"]["bytes"] > 4 << 20 and told["lag"]["seconds"] > 0
+        assert sum(path.stat().st_blocks * 512 for path in spool.rglob("*")) <= 64 << 20
+        (lab.home / "away").rename(lab.repository)
+        lab.wait_proven(cluster.position(), seconds=120)
+    finally:
+        noted = writer.stop()
+    lab.wait_proven(cluster.position())
+    processes.wait_for(lambda: lab.status()["ok"], "the alarms to end", 60)
+    assert not lab.status()["gaps"]
+    assert assert_all_there(lab, tmp_path, cluster.system(), noted) == len(noted)
+    assert lab.stop() == 0
+
+
+def test_repository_is_away_at_the_start(lab: LogLab, cluster: WalPostgres) -> None:
+    lab.repository.rename(lab.home / "away")
+    lab.start()
+    processes.wait_for(lambda: "repository" in lab.alarms(), "the alarm of the repository", 60)
+    cluster.sql("CREATE TABLE t (n int)")
+    (lab.home / "away").rename(lab.repository)
+    lab.wait_proven(cluster.position())
+    processes.wait_for(lambda: lab.status()["ok"], "the alarms to end", 60)
+
+
+def test_slot_lost(lab: LogLab, cluster: WalPostgres) -> None:
+    """The server was told to keep less than was needed: the gap is told, the log goes on behind it."""
+    lab.start()
+    cluster.sql("CREATE TABLE t (n text)")
+    lab.wait_proven(cluster.position())
+    assert lab.stop() == 0
+    before = lab.proven()
+    cluster.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '2MB'")
+    cluster.sql("SELECT pg_reload_conf()")
+    for _time in range(12):
+        cluster.sql("INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 1000)")
+        cluster.sql("SELECT pg_switch_wal()")
+        cluster.sql("CHECKPOINT")
+    assert cluster.sql("SELECT wal_status FROM pg_replication_slots")[0][0] == "lost"
+    lab.start()
+    lab.wait_proven(cluster.position())
+    told = lab.status()
+    assert [gap["from"] for gap in told["gaps"]] == [wal.text(before[1])] and not told["gaps"][0]["closed_by"]
+    (alarm,) = [alarm for alarm in told["alarms"] if alarm["name"] == "gap"]
+    assert "take a full snapshot" in alarm["remedy"] and not told["ok"]
+    assert len(lab.log().coverage()) == 2
+    with pytest.raises(Exception, match="hole"):
+        lab.log().read(1, before[1] - 8, wal.parse(told["gaps"][0]["to"]) + 8)
+    assert lab.stop() == 0
+
+
+def test_slot_dropped_and_spool_gone(lab: LogLab, cluster: WalPostgres) -> None:
+    """The server still has what follows the proven position: there is no gap."""
+    lab.start()
+    cluster.sql("CREATE TABLE t (n text)")
+    lab.wait_proven(cluster.position())
+    lab.kill()
+    processes.wait_for(lambda: not cluster.sql("SELECT active FROM pg_replication_slots")[0][0], "the receiver's end", 30)
+    cluster.sql("SELECT pg_drop_replication_slot('lifeboat_orders_db')")
+    for path in (pathlib.Path(lab.status()["spool"]["path"]) / "wal").iterdir():
+        path.unlink()
+    cluster.sql("INSERT INTO t VALUES ('x')")
+    cluster.sql("SELECT pg_switch_wal()")
+    cluster.sql("INSERT INTO t VALUES ('y')")
+    lab.start()
+    lab.wait_proven(cluster.position())
+    told = lab.status()
+    assert told["ok"] and not told["gaps"], told
+    assert len(lab.log().coverage()) == 1
+
+
+def test_host_forgets_and_goes_on_from_the_repository(lab: LogLab, cluster: WalPostgres) -> None:
+    lab.start()
+    cluster.sql("CREATE TABLE t (n text)")
+    lab.wait_proven(cluster.position())
+    assert lab.stop() == 0
+    processes.remove(str(lab.home / "state"))
+    cluster.sql("INSERT INTO t VALUES ('x')")
+    lab.start()
+    lab.wait_proven(cluster.position())
+    told = lab.status()
+    assert told["ok"] and not told["gaps"], told
+    assert len(lab.log().coverage()) == 1
+    records = sorted((lab.repository / "services" / "orders" / "logs" / "db").iterdir())
+    assert [path.name for path in records] == [f"{number:012d}" for number in range(1, len(records) + 1)]
+
+
+def test_only_one_shipper(lab: LogLab, cluster: WalPostgres) -> None:
+    lab.start()
+    lab.wait_proven(1)
+    assert "another process ships this log already" in lab.run("log", "run", "orders", status=1)
+
+
+def test_what_is_missing_in_the_repository_is_told(lab: LogLab, cluster: WalPostgres) -> None:
+    lab.start()
+    cluster.sql("CREATE TABLE t (n text)")
+    lab.wait_proven(cluster.position())
+    assert lab.stop() == 0
+    pieces = sorted(lab.repository.rglob("*.log"), key=lambda path: path.name)
+    pieces[-1].unlink()
+    told = json.loads(lab.run("log", "status", "orders", "--json", status=3))["orders.db"]
+    assert told["proven"]["in_repository"] is False and "missing" in {alarm["name"] for alarm in told["alarms"]}
