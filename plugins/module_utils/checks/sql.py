@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Internal to the collection: may change in any release.
-"""SQL probe: {sql: a statement whose first value counts, source: name}: asked of the source's own server, read-only.
+"""SQL probe: {sql: a statement whose first value counts, source: name, database: name}: asked of the source's own server, read-only.
 
 A source class that answers SQL itself has ``query(config, statement, timeout=seconds)``, which returns the first value of the
 first row (None without rows); ADAPTERS does it for types that do not.
@@ -24,6 +24,11 @@ _Answer = Callable[["dict[str, Any]", Any, float], Any]
 def probe(spec: Spec, entry: dict[str, Any], timeout: float) -> Any:
     """The one value."""
     name, source, config = answering(spec, entry, "query", ADAPTERS)
+    if entry.get("database"):
+        if source.type == "postgresql_database" and entry["database"] != config["database"]:
+            raise ConfigError("a check names another database than its source is", f"{spec.service}.{name}: {entry['database']}",
+                              f"remove database, or write {config['database']}")
+        config = {**config, "database": str(entry["database"])}
     if hasattr(source, "query"):
         return source.query(config, str(entry["sql"]), timeout=timeout)
     return ADAPTERS[source.type](config, (f"{spec.service}.{name}", str(entry["sql"])), timeout)
@@ -44,7 +49,11 @@ def _postgresql(config: dict[str, Any], asked: tuple[str, str], timeout: float) 
     return rows[0][0] if rows and rows[0] else None
 
 
-ADAPTERS: dict[str, _Answer] = {"postgresql_database": _postgresql}
+def _cluster(config: dict[str, Any], asked: tuple[str, str], timeout: float) -> Any:
+    return _postgresql({"database": "postgres", **config}, asked, timeout)
+
+
+ADAPTERS: dict[str, _Answer] = {"postgresql_database": _postgresql, "postgresql": _cluster}
 
 
 def answering(spec: Spec, entry: dict[str, Any], ability: str, adapters: dict[str, _Answer]) -> tuple[str, Source, dict[str, Any]]:

@@ -44,12 +44,13 @@ PROBE: dict[str, Field] = {
     "tcp": Field(kinds.address),
     "sql": Field(kinds.text),
     "source": Field(kinds.name),
+    "database": Field(kinds.text),
     "equals": Field(kinds.scalar),
     "command": Field(kinds.argv),
     "timeout": _TIMEOUT,
 }
 _PROBE_KEYS = {
-    "http": ("expect_status",), "tcp": (), "sql": ("source", "equals"), "command": (),
+    "http": ("expect_status",), "tcp": (), "sql": ("source", "database", "equals"), "command": (),
 }
 
 _COMPARISON_FIELDS: dict[str, Field] = {
@@ -63,23 +64,25 @@ INVARIANT: dict[str, Field] = {
     "redis": Field(kinds.argv),
     "command": Field(kinds.argv),
     "source": Field(kinds.name),
+    "database": Field(kinds.text),
     **_COMPARISON_FIELDS,
     "timeout": Field(kinds.positive_duration),
 }
 _INVARIANT_KEYS = {
-    "sql": ("source", *COMPARISONS), "http": ("json", *COMPARISONS), "redis": ("source", *COMPARISONS), "command": COMPARISONS,
+    "sql": ("source", "database", *COMPARISONS), "http": ("json", *COMPARISONS), "redis": ("source", *COMPARISONS), "command": COMPARISONS,
 }
 
 SIDE: dict[str, Field] = {
     "service": Field(kinds.name, required=True),
     "source": Field(kinds.name),
+    "database": Field(kinds.text),
     "sql": Field(kinds.text),
     "http": Field(HTTP),
     "json": Field(jmespath_text),
     "redis": Field(kinds.argv),
     "command": Field(kinds.argv),
 }
-_SIDE_KEYS = {"sql": ("source",), "http": ("json",), "redis": ("source",), "command": ()}
+_SIDE_KEYS = {"sql": ("source", "database"), "http": ("json",), "redis": ("source",), "command": ()}
 
 COMPENSATE: dict[str, Field] = {
     "service": Field(kinds.name),
