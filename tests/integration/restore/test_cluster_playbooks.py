@@ -1,0 +1,94 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A cluster with a shipped log through the verbs: back to the moment between two transactions, and undone."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import pathlib
+import subprocess
+from typing import Iterator
+
+import pytest
+import yaml
+
+from ansible_collections.lifeboat.recovery.tests.lab import processes
+from ansible_collections.lifeboat.recovery.tests.lab.harbour import Harbour
+from ansible_collections.lifeboat.recovery.tests.lab.log_lab import WalPostgres
+from ansible_collections.lifeboat.recovery.tests.lab.postgres import SUPERUSER
+
+
+@pytest.fixture
+def cluster() -> Iterator[WalPostgres]:
+    one = WalPostgres().init()
+    one.start()
+    yield one
+    one.destroy()
+
+
+@pytest.fixture
+def harbour() -> Iterator[Harbour]:
+    with Harbour({}) as made:
+        yield made
+
+
+def write_catalog(harbour: Harbour, cluster: WalPostgres) -> pathlib.Path:
+    path = harbour.home / "ledger.catalog.yml"
+    path.write_text(yaml.safe_dump({
+        "plugin": "lifeboat.recovery.catalog", "ecosystem": "bank", "state_dir": str(harbour.state),
+        "repositories": {"local": {"url": f"file://{harbour.repository}"}},
+        "keys": {"provider": "file", "path": str(harbour.home / "keys" / "host"), "private_path": str(harbour.home / "keys" / "private")},
+        "services": {"ledger": {
+            "host": "localhost",
+            "sources": {"db": {
+                "type": "postgresql", "data_directory": cluster.data, "port": cluster.port, "user": SUPERUSER, "password_file": cluster.password_file,
+                "server": {"start": cluster.start_argv(), "stop": cluster.stop_argv(), "status": cluster.status_argv()}, "log": {"interval": "200ms"},
+            }},
+            "health": [{"tcp": f"127.0.0.1:{cluster.port}"}, {"sql": "select 1", "database": "postgres", "equals": 1}],
+            "invariants": [{"name": "no number twice", "sql": "select count(*) - count(distinct n) from notes", "equals": 0}],
+        }},
+    }))
+    return path
+
+
+def test_the_moment_between_two_transactions(harbour: Harbour, cluster: WalPostgres) -> None:
+    catalog = write_catalog(harbour, cluster)
+    harbour.succeed("bootstrap", catalog=catalog)
+    cluster.sql("CREATE TABLE notes (n int)")
+    cluster.sql("INSERT INTO notes SELECT generate_series(1, 10)")
+    command = [str(harbour.home / "bin" / "lifeboat"), "--config", str(harbour.home / "etc")]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(harbour.home)}
+    with open(harbour.home / "shipper.log", "wb") as said:
+        shipper = subprocess.Popen([*command, "log", "run", "ledger", "db"], env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+    try:
+        harbour.succeed("backup", catalog=catalog)
+        cluster.sql("INSERT INTO notes SELECT generate_series(11, 20)")
+        moment = datetime.datetime.now(datetime.timezone.utc).isoformat()
+        cluster.sql("INSERT INTO notes SELECT generate_series(21, 30)")
+        wanted = cluster.sql("SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn")[0][0]
+
+        def proven() -> bool:
+            told = subprocess.run([*command, "log", "status", "ledger", "--json"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+            position = (json.loads(told.stdout)["ledger.db"]["proven"] or {}).get("position") or "0/0"
+            high, low = (int(part, 16) for part in position.split("/"))
+            return bool((high << 32) + low >= wanted)
+
+        processes.wait_for(proven, "the log to be proven", 60)
+    finally:
+        shipper.terminate()
+        assert shipper.wait(60) == 0, (harbour.home / "shipper.log").read_text()
+    cluster.crash()
+    processes.remove(cluster.data)
+
+    refused = harbour.play("restore", "-e", "lifeboat_target=2999-01-01T00:00:00Z", catalog=catalog)
+    assert refused.code not in (0, 2) and "is in the future" in refused.text
+    outcome = harbour.succeed("restore", "-e", f"lifeboat_target={moment}", catalog=catalog)
+    assert outcome.verdicts() == {"ledger": "verified"}
+    assert outcome.plan["services"]["ledger"]["resolution"]["at"].endswith(f"@time:{moment}")
+    assert {number for (number,) in cluster.sql("SELECT n FROM notes")} == set(range(1, 21))
+    again = harbour.succeed("restore", "-e", f"lifeboat_target={moment}", catalog=catalog)
+    assert again.verdicts() == {"ledger": "verified"} and again.changed() == {"ledger": 0}
+    assert {number for (number,) in cluster.sql("SELECT n FROM notes")} == set(range(1, 21))
