@@ -45,7 +45,7 @@ def write_catalog(harbour: Harbour, cluster: WalPostgres) -> pathlib.Path:
             "host": "localhost",
             "sources": {"db": {
                 "type": "postgresql", "data_directory": cluster.data, "port": cluster.port, "user": SUPERUSER, "password_file": cluster.password_file,
-                "server": {"start": cluster.start_argv(), "stop": cluster.stop_argv(), "status": cluster.status_argv()}, "log": {"interval": "200ms"},
+                "server": {"start": cluster.start_argv(), "stop": cluster.stop_argv(), "status": cluster.status_argv()}, "log": {"interval": 0.2},
             }},
             "health": [{"tcp": f"127.0.0.1:{cluster.port}"}, {"sql": "select 1", "database": "postgres", "equals": 1}],
             "invariants": [{"name": "no number twice", "sql": "select count(*) - count(distinct n) from notes", "equals": 0}],
@@ -79,7 +79,8 @@ def test_the_moment_between_two_transactions(harbour: Harbour, cluster: WalPostg
         processes.wait_for(proven, "the log to be proven", 60)
     finally:
         shipper.terminate()
-        assert shipper.wait(60) == 0, (harbour.home / "shipper.log").read_text()
+        status = shipper.wait(60)
+    assert status == 0, (harbour.home / "shipper.log").read_text()
     cluster.crash()
     processes.remove(cluster.data)
 
