@@ -204,4 +204,4 @@ def test_a_disk_that_is_full_at_the_first_byte_of_a_pack_leaves_nothing_half_wri
             service.capture("p1")
     finally:
         faults.configure()
-    assert [path for path in service.repository.rglob(".tmp-*")] == []
+    assert list(service.repository.rglob(".tmp-*")) == []
