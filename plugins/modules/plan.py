@@ -214,6 +214,7 @@ def main() -> None:
         "forks": {"type": "int"},
         "of_run": {"type": "str", "default": ""},
         "explicit": {"type": "bool", "default": False},
+        "root": {"type": "path", "default": ""},
         "run": {"type": "dict"},
         "plan": {"type": "dict"},
         "max_loss": {"type": "str", "default": "0"},

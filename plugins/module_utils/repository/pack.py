@@ -89,7 +89,11 @@ class PackWriter:
         self._hash = need("blake3").blake3()
         self._chunks: list[tuple[bytes, int, int]] = []
         self.size = 0
-        self._write(MAGIC + self.id + bytes.fromhex(key_id))
+        try:
+            self._write(MAGIC + self.id + bytes.fromhex(key_id))
+        except BaseException:
+            self._new.abort()  # nobody else knows of it yet
+            raise
 
     def _write(self, data: bytes) -> None:
         self._hash.update(data)

@@ -224,6 +224,10 @@ def test_source_that_is_gone(harbour: Harbour) -> None:
 
 
 def _apart_from_ledgers(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Differences, without those of the host's own record: that a run was tried and failed is written down."""
-    own = ("/ledger.jsonl", "/lease.json", "/lease.lock", "/work", "/cache")
-    return [line for line in differences(before, after) if not (line.startswith("/state/") and any(name in line.split(": ", maxsplit=1)[0] for name in own))]
+    """Differences, without those of the host's own record and its copy in the repository: that a run was tried and failed is written down."""
+    own = ("/ledger.jsonl", "/lease.json", "/lease.lock", "/work", "/cache", "/history.json")
+
+    def record(name: str) -> bool:
+        return (name.startswith("/state/") and any(part in name for part in own)) or (name.startswith("/repository/") and "/ledgers" in name)
+
+    return [line for line in differences(before, after) if not record(line.split(": ", maxsplit=1)[0])]

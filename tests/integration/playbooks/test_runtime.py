@@ -73,3 +73,30 @@ def test_start(tmp_path: pathlib.Path, start: list[str], outcome: str) -> None:
 @pytest.mark.parametrize("step", ["start", "stop"])
 def test_a_host_that_does_not_answer_is_a_failure(tmp_path: pathlib.Path, step: str) -> None:
     assert play(tmp_path, step, {step: YES, "status": NO}, "-e", "ansible_host=127.0.0.1", "-e", "ansible_port=1").startswith("failed")
+
+
+@pytest.mark.parametrize("step", ["start", "stop"])
+def test_task_files_are_relative_to_the_catalog(tmp_path: pathlib.Path, step: str) -> None:
+    """A file of the same name beside the playbook is another one."""
+    for folder, word in (("site", "catalog"), ("plays", "playbook")):
+        (tmp_path / folder / ".tasks").mkdir(parents=True)
+        task = {"name": "Say", "ansible.builtin.set_fact": {"said": f"{word} {{{{ lifeboat_entry.owner }}}}"}}
+        (tmp_path / folder / ".tasks" / "own.yml").write_text(json.dumps([task]), encoding="utf-8")
+    runtime = {name: {"tasks": ".tasks/own.yml"} if name == step else YES for name in ("start", "stop")}
+    catalog = {
+        "plugin": "lifeboat.recovery.catalog", "repositories": {"local": {"url": f"file://{tmp_path}/repository"}},
+        "keys": {"provider": "file", "path": f"{tmp_path}/keys"}, "services": {"orders": {"host": "localhost", "owner": "checkout", "runtime": runtime}},
+    }
+    (tmp_path / "site" / "shop.catalog.yml").write_text(json.dumps(catalog), encoding="utf-8")
+    (tmp_path / "plays" / "play.yml").write_text(json.dumps([{
+        "hosts": "lifeboat_services", "gather_facts": False, "tasks": [
+            {"ansible.builtin.include_role": {"name": "lifeboat.recovery.runtime", "tasks_from": f"{step}.yml"}},
+            {"ansible.builtin.debug": {"msg": "OUTCOME {{ said }}"}},
+        ],
+    }]), encoding="utf-8")
+    done = subprocess.run(
+        [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), "-i", "../site/shop.catalog.yml", "play.yml"], cwd=tmp_path / "plays",
+        env={"PATH": f"{pathlib.Path(sys.executable).parent}:{os.defpath}", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8",
+             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".dev"), "ANSIBLE_HOME": str(tmp_path / "ansible")},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
+    assert done.returncode == 0 and "OUTCOME catalog checkout" in done.stdout, done.stdout

@@ -58,7 +58,9 @@ def test_a_verb_has_no_dash_and_says_what_it_does(playbook: pathlib.Path) -> Non
     assert "-" not in playbook.stem
     lines = playbook.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "---" and lines[1].startswith("# ")
-    assert all(play["hosts"] == "lifeboat_services" or "groups[" in play["hosts"] for play in load(playbook))
+    first, *others = load(playbook)
+    assert first["hosts"] == "{{ groups | lifeboat.recovery.catalog_hosts(ansible_inventory_sources | default([])) }}", "without services it must not succeed"
+    assert all(play["hosts"] == "lifeboat_services" or "groups[" in play["hosts"] for play in others)
     assert f"| `{playbook.stem}` |" in (ROOT / "docs" / "verbs.md").read_text(encoding="utf-8")
 
 

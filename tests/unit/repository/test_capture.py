@@ -11,6 +11,7 @@ import shutil
 
 import pytest
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import faults
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, KeyAccessError, SourceError, StorageError, TargetError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.inspect import list_snapshots
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.resolve import resolve_target
@@ -193,3 +194,15 @@ def test_targets(docs: FilesService) -> None:
     store = docs.spec.store()
     found = {target: resolve_target(docs.spec, store, target)[0].id for target in ("latest", "p1", first["id"], first["time"], second["time"])}
     assert found == {"latest": "p2", "p1": "p1", first["id"]: "p1", first["time"]: "p1", second["time"]: "p2"}
+
+
+def test_a_disk_that_is_full_at_the_first_byte_of_a_pack_leaves_nothing_half_written(tmp_path: pathlib.Path) -> None:
+    service = FilesService(tmp_path).bootstrap()
+    (service.tree / "file").write_bytes(os.urandom(3 << 20))
+    faults.configure("pack.write.before:1:full")
+    try:
+        with pytest.raises(StorageError, match="No space left on device"):
+            service.capture("p1")
+    finally:
+        faults.configure()
+    assert list(service.repository.rglob(".tmp-*")) == []
