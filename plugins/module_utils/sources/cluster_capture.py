@@ -25,7 +25,7 @@ from ..errors import SourceError
 from .cluster_backup import About, Backup, Control, client_of, read_control, segments_between
 from .cluster_capture_preflight import findings_of, preflight_capture
 from .cluster_lsn import position_text
-from .cluster_pages import PageDigest, encode_marks, marks
+from .cluster_pages import PAGE, PageDigest, encode_marks, marks
 from .cluster_parent import HEAD, Parent, directory_identity
 from .cluster_spans import SPAN, File, Part, Result, Spans, Suspect
 from .cluster_walk import CONTROL, Item, Walk, relation_of
@@ -230,7 +230,7 @@ class ClusterCapture:
             "type": "file", "path": CONTROL, "mode": status.st_mode & 0o7777, "mtime_ns": status.st_mtime_ns, "size": size,
             "seen": [status.st_ino, status.st_ctime_ns],
         })
-        self._emit({"type": "span", "path": CONTROL, "at": 0, "length": size, "data": [[0, number, 0, size]],
+        self._emit({"type": "span", "path": CONTROL, "at": 0, "length": size, "unit": PAGE, "data": [[0, number, 0, size]],
                     "marks": encode_marks(marks(self._context.digest_key, control.content))})
         self._total.files += 1
         self._total.bytes += size
