@@ -353,6 +353,10 @@ class _Run:
 
 def _ranges(units: Any, block: _Block) -> list[tuple[int, int]]:
     """Byte ranges of the units that are true, neighbours joined."""
+    if units.all():
+        return [(0, block.length)]
+    if not units.any():
+        return []
     numpy = need("numpy")
     edges = numpy.flatnonzero(numpy.diff(units.astype(numpy.int8), prepend=0, append=0))
     return [(int(low) * block.unit, min(int(high) * block.unit, block.length)) for low, high in zip(edges[::2], edges[1::2])]
