@@ -116,7 +116,7 @@ def rebuild(reader: Reader, digest: dict[str, Any], key: bytes, target: str, spa
                     chunks[number] = reader.chunk(number)
                 assert 0 <= at - entry["at"] <= entry["length"] - length and offset + length <= len(chunks[number])
                 content[at - entry["at"]:at - entry["at"] + length] = chunks[number][offset:offset + length]
-            found = b"".join(keyed_hash(key, bytes(content[start:start + 8192]))[:8] for start in range(0, len(content), 8192))
+            found = b"".join(keyed_hash(key, bytes(content[start:start + entry["unit"]]))[:8] for start in range(0, len(content), entry["unit"]))
             assert found == base64.b64decode(entry["marks"]), f"{entry['path']} at {entry['at']}"
             with open(path, "r+b") as handle:
                 handle.seek(entry["at"])

@@ -24,6 +24,9 @@ class Kit(ABC):
     """A running, private, empty store and what can happen to it."""
 
     type: str
+    #: A capture is proven by the pages it read: another one of the same content differs from it, and whether live content is
+    #: the captured one is known only where the snapshot was staged and verified once.
+    physical = False
 
     @property
     @abstractmethod
@@ -154,6 +157,91 @@ def _plain(line: bytes) -> bytes:
     if b"CHECK (((status)::text = ANY" in line:
         return re.sub(rb"::(?:text|character varying)(?:\[\])?|[()]", b"", line)
     return line
+
+
+class ClusterKit(Kit):
+    """A whole cluster with a tablespace, a log directory behind a link, unlogged rows and a prepared transaction."""
+
+    type = "postgresql"
+    physical = True
+    database = "shop"
+
+    def __init__(self) -> None:
+        self.server = postgres.Postgres().init()
+        self.space, self.wal = os.path.join(self.server.home, "space"), os.path.join(self.server.home, "wal")
+        os.mkdir(self.space, 0o700)
+        os.rename(f"{self.server.data}/pg_wal", self.wal)
+        os.symlink(self.wal, f"{self.server.data}/pg_wal")
+        who = processes.account()
+        if who is not None:
+            os.chown(self.space, *who)
+        with open(f"{self.server.data}/postgresql.conf", "a", encoding="utf-8") as handle:
+            handle.write("wal_level = replica\nmax_prepared_transactions = 10\nautovacuum = off\n")
+        self.server.start()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {
+            "type": self.type, "port": self.server.port, "password_file": self.server.password_file, "data_directory": self.server.data,
+            "server": {"start": self.server.start_argv(), "stop": self.server.stop_argv(), "status": self.server.status_argv()},
+        }
+
+    def fill(self) -> None:
+        postgres_content.roles(self.server)
+        postgres_content.fill(self.server, self.database, 60)
+        self._run(
+            f"CREATE TABLESPACE spare LOCATION '{self.space}'", "CREATE TABLE spread TABLESPACE spare AS SELECT generate_series(1, 2000) AS id",
+            "CREATE TABLE promised (id int)",
+        )
+        self._run("BEGIN", "INSERT INTO promised VALUES (1)", "PREPARE TRANSACTION 'promise'")
+
+    def _run(self, *statements: str) -> None:
+        connection = self.server.connect(self.database)
+        try:
+            with connection.cursor() as cursor:
+                for statement in ("SET default_transaction_read_only = off", *statements):
+                    cursor.execute(statement)
+        finally:
+            connection.close()
+
+    def change(self) -> None:
+        self._run("SET search_path = public", "INSERT INTO no_key VALUES ('new', 2)", "SELECT nextval('untouched')")
+
+    def damage(self) -> None:
+        postgres_content.damage(self.server, self.database)
+        self._run("DELETE FROM public.spread WHERE id % 2 = 0", "CREATE ROLE intruder")
+
+    def lose(self) -> None:
+        self.server.wipe()
+        shutil.rmtree(self.space)
+        shutil.rmtree(self.wal)
+
+    def damage_staged(self, record: dict[str, Any]) -> None:
+        folder = max((os.path.join(record["staged"], "base", name) for name in os.listdir(os.path.join(record["staged"], "base"))), key=lambda path: int(path.split("/")[-1]))
+        path = next(os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.isdigit() and os.path.getsize(os.path.join(folder, name)))
+        with open(path, "r+b") as handle:
+            handle.seek(-1, os.SEEK_END)
+            last = handle.read(1)
+            handle.seek(-1, os.SEEK_END)
+            handle.write(bytes([last[0] ^ 1]))
+
+    def fingerprint(self) -> Any:
+        if self.server.pid() is None:
+            return None
+        environment = {**os.environ, "PGPASSWORD": postgres.PASSWORD, "PGHOST": "127.0.0.1", "PGPORT": str(self.server.port), "PGUSER": postgres.SUPERUSER}
+        text = subprocess.run([f"{self.server.bin}/pg_dumpall", "--no-unlogged-table-data"], env=environment, capture_output=True, timeout=60, check=True).stdout
+        prepared = self.server.sql("SELECT gid FROM pg_prepared_xacts")
+        return [line for line in text.splitlines() if not line.startswith((b"--", b"\\restrict", b"\\unrestrict"))], prepared
+
+    def leftovers(self) -> list[str]:
+        found = []
+        for folder in (self.server.home, self.space):
+            if os.path.isdir(folder):
+                found += [name for name in os.listdir(folder) if "lifeboat" in name]
+        return found
+
+    def destroy(self) -> None:
+        self.server.destroy()
 
 
 class RedisKit(Kit):
@@ -377,6 +465,7 @@ class FilesKit(Kit):
 #: name -> kit; the conformance suite runs over all of them.
 KITS: dict[str, Callable[[], Kit]] = {
     "files": FilesKit,
+    "postgresql": ClusterKit,
     "postgresql_database": PostgresKit,
     "redis": RedisKit,
     "redis-aof": AppendOnlyRedisKit,

@@ -83,7 +83,7 @@ class LogLab:
             "service": "orders",
             "entry": {"sources": {"db": {
                 "type": "postgresql", "data_directory": cluster.data, "address": "127.0.0.1", "port": cluster.port, "user": SUPERUSER,
-                "password_file": cluster.password_file, "log": {"interval": 0.2, **log},
+                "password_file": cluster.password_file, "bin_dir": cluster.bin, "log": {"interval": 0.2, **log},
             }}},
             "repository": {"name": "local", "url": f"file://{self.repository}"},
             "keys": {"provider": "file", "path": str(home / "keys" / "host")},

@@ -35,6 +35,8 @@ from .spool import Spool
 _RETRY = (0.5, 15.0)
 #: Seconds that the last pass may take when the shipper ends.
 _LAST = 60.0
+#: Seconds without any progress, although the server is ahead, after which a receiver counts as hanging.
+_STUCK = 60.0
 #: Room that stays free on the spool's disk, in segments.
 _SPARE = 3
 #: Samples of the server's position that wait to be proven.
@@ -72,6 +74,7 @@ class Shipper:
         self._retry = _RETRY[0]
         self._told = 0.0
         self._used = 0
+        self._moved: tuple[tuple[int, int, str, int], float] = ((0, 0, "", 0), time.monotonic())
         self._version = 0
 
     def stop(self) -> None:
@@ -151,7 +154,12 @@ class Shipper:
             if time.monotonic() - self._received_since > 5:
                 self._retry = _RETRY[0]
                 self._clear("receiver")
-            if self._followed():
+            if self._stuck():
+                self._alarm("receiver", SourceError(f"the receiver received nothing for {_STUCK:.0f} s although the server is ahead", self._client.place,
+                                                    "it is started again; look at the network and the server's log if this stays"))
+                self._receiver.stop()
+                self._later()
+            elif self._followed():
                 self._receiver.stop()  # it followed the server to its timeline; started anew, what it reports is of this timeline only
                 self._next_start = 0.0
             return
@@ -238,6 +246,15 @@ class Shipper:
             mark.system, mark.segment_size, mark.timeline, mark.begin, mark.position = system, size, 0, 0, 0
             proven.write(self._path, self._url, mark)
             self._waiting.clear()
+
+    def _stuck(self) -> bool:
+        """Neither spool nor proven position moved for long, and the server has more than both."""
+        mark, sample, now = self._mark, self._sample, time.monotonic()
+        files = self._spool.files(mark.segment_size) if mark.segment_size else []
+        seen = (mark.timeline, mark.position, files[-1].path if files else "", os.stat(files[-1].path).st_mtime_ns if files else 0)
+        if seen != self._moved[0] or sample is None or sample.position <= mark.position or now - sample.asked > _STUCK / 2:
+            self._moved = (seen, now)
+        return now - self._moved[1] > _STUCK
 
     def _followed(self) -> bool:
         """The server went on on a timeline of its own, and the receiver has reached it."""

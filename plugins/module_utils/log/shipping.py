@@ -14,8 +14,8 @@ import hashlib
 import os
 import platform
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, Callable, NoReturn
 
 from .. import faults
 from ..errors import ConflictError, LifeboatError, SourceError, StorageError
@@ -127,19 +127,16 @@ class Shipping:
         self._go_to(run[0].timeline, run[0].start)
         epoch = self._open(run[0].timeline, run[0].start)
         futures: list[Future[int]] = [self._workers.submit(self._store_whole, epoch, one) for one in run]
-        error: BaseException | None = None
+        wait(futures)  # none may still write when the next pass begins
         for one, future in zip(run, futures):
             try:
                 captured = future.result()
-            except (LifeboatError, OSError) as caught:
-                error = error or caught
-            if error is None:
-                faults.point("log.stored")
-                self._advance(one.start + size, captured)
-                faults.point("log.proven")
-                self._spool.remove(one.path)
-        if error is not None:
-            self._failed(error)
+            except (LifeboatError, OSError) as error:
+                self._failed(error)
+            faults.point("log.stored")
+            self._advance(one.start + size, captured)
+            faults.point("log.proven")
+            self._spool.remove(one.path)
         return len(run)
 
     def _store_whole(self, epoch: OpenEpoch, one: SpoolFile) -> int:
@@ -198,7 +195,7 @@ class Shipping:
         self._advance(begin + len(data), captured)
         faults.point("log.proven")
 
-    def _failed(self, error: BaseException) -> None:
+    def _failed(self, error: BaseException) -> NoReturn:
         if isinstance(error, ConflictError):
             self._epoch = None
         raise error
@@ -207,8 +204,21 @@ class Shipping:
 
     def _advance(self, position: int, captured: int) -> None:
         if position > self.mark.position:
-            self.mark.position, self.mark.time_ns = position, captured
+            self._move(position=position, time_ns=captured)
+
+    def _move(self, **where: Any) -> None:
+        """Nothing counts as proven in memory that is not durable on the host: a spool is emptied by it."""
+        before = {name: getattr(self.mark, name) for name in where}
+        try:
+            self._set(where)
             self._keep(self.mark)
+        except BaseException:
+            self._set(before)
+            raise
+
+    def _set(self, where: dict[str, Any]) -> None:
+        for name, value in where.items():
+            setattr(self.mark, name, value)
 
     def _go_to(self, timeline: int, start: int) -> None:
         """The next bytes begin at ``start`` of ``timeline``: where that leaves a gap, say so before they count."""
@@ -216,18 +226,27 @@ class Shipping:
         if timeline == mark.timeline and start <= mark.position:
             return
         now = time.time_ns()
-        if timeline == mark.timeline:
-            self._gap(timeline, mark.position, start, "the server no longer had this log when it was asked for", now)
-        elif mark.timeline:
+        begin = start
+        if mark.timeline and timeline != mark.timeline:
             self._joint(timeline, start, now)
         else:
-            reached = self._index.end_of(mark.system, timeline)  # this host forgot: the repository did not
+            self._index = self._load()
+            begin, reached = self._held(timeline, mark.position if mark.timeline else None)
             if reached is not None and reached < start:
-                self._gap(timeline, reached, start, "this host did not know how far the log was, and the slot begins later", now)
+                self._gap(timeline, reached, start, "the server no longer had this log when it was asked for", now)
+            if reached is None or reached < start:
+                begin = start
         if timeline != mark.timeline or self._unsigned:
             self._open(timeline, start)  # a gap is signed before this host may forget that it was one
-        mark.timeline, mark.begin, mark.position, mark.time_ns = timeline, start, start, now
-        self._keep(mark)
+        self._move(timeline=timeline, begin=begin, position=start, time_ns=now)
+
+    def _held(self, timeline: int, position: int | None) -> tuple[int, int | None]:
+        """(begin, end) of what is held without a gap around a position, or at the end: this host may know less than the repository."""
+        own = (self.mark.begin, position)
+        for stretch in self._index.stretches(self.mark.system):
+            if stretch.timeline == timeline and (position is None or stretch.start <= position <= stretch.end):
+                own = (stretch.start, max(stretch.end, position or 0))
+        return own
 
     def _gap(self, timeline: int, start: int, end: int, reason: str, now: int) -> None:
         """Remembered on the host, and signed in the record of the epoch that begins behind it."""

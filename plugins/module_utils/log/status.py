@@ -25,6 +25,8 @@ from .spool import Spool
 _GAP = "take a full snapshot: nothing behind the gap can be reached from an older one"
 #: Seconds after which a shipper that tells nothing counts as hanging.
 _SILENT = 30.0
+#: Seconds the log may be behind where the catalog has no rpo.
+_BEHIND = 60.0
 
 
 def status(spec: Spec, source: str) -> dict[str, Any]:
@@ -54,12 +56,17 @@ def status(spec: Spec, source: str) -> dict[str, Any]:
     except LifeboatError as error:
         alarms.append(_alarm("state", error))
     server = _server(settings, alarms)
+    lag = _lag(mark, server, told)
+    allowed = float(spec.entry.get("rpo") or _BEHIND)
+    if lag["seconds"] is not None and lag["seconds"] > allowed:
+        alarms.append(_alarm("behind", SourceError(f"the log is {lag['seconds']:.0f} s behind the server, more than {allowed:.0f} s", settings.where,
+                                                   "look at the other alarms, the repository's speed and the network")))
     held, gaps = _repository(spec, source, mark, alarms)
     return {
         "ok": not alarms, "source": f"{spec.service}.{source}", "running": running, "state": told.get("state") if running else "not running",
         "proven": {"timeline": mark.timeline, "from": wal.text(mark.begin), "position": wal.text(mark.position), "time": iso(mark.time_ns),
                    "epoch": mark.epoch, "in_repository": held} if mark.timeline else None,
-        "server": server, "lag": _lag(mark, server, told), "slot": (server or told.get("server") or {}).get("slot"),
+        "server": server, "lag": lag, "slot": (server or told.get("server") or {}).get("slot"),
         "spool": {"path": settings.spool, "bytes": _used(settings), "limit": settings.spool_limit}, "gaps": gaps, "alarms": alarms,
     }
 

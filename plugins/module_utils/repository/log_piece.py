@@ -23,8 +23,8 @@ CHECKSUM = 32
 PIECE_LIMIT = 64 << 20
 #: The largest object: what cannot be compressed is stored as it is.
 OBJECT_LIMIT = PIECE_LIMIT + HEADER + TAG + CHECKSUM
-#: zstd level; the log is written at the pace of the server's commits.
-LEVEL = 3
+#: zstd level: a third of the time of level 3, and hardly larger, for what must be written at the pace of the commits.
+LEVEL = 1
 
 
 def _associated(name: str, header: bytes) -> bytes:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConflictError, DamageError, LifeboatError, StorageError
@@ -36,6 +37,8 @@ class OpenEpoch:
     record: dict[str, Any]
     key: bytes
     begun: float
+    #: Names written last whose objects were read back: asked again, there is nothing to do.
+    proven: deque[str] = field(default_factory=lambda: deque(maxlen=64))
 
     @property
     def old(self) -> bool:
@@ -108,6 +111,8 @@ class LogWriter:
         return name
 
     def _write(self, epoch: OpenEpoch, name: str, plain: bytes | memoryview, captured_ns: int) -> None:
+        if name in epoch.proven:
+            return
         try:
             self._backend.create(name, seal(epoch.key, name, plain, captured_ns), "log")
         except ConflictError as error:
@@ -120,3 +125,4 @@ class LogWriter:
             raise StorageError(f"a piece of the log reads back different ({error})", name, "check the repository's disk") from error
         if found != plain:
             raise StorageError("a piece of the log reads back different", name, "check the repository's disk")
+        epoch.proven.append(name)

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import LifeboatError, SourceError
 from ..libraries import need
-from .cluster_lsn import parse_position, segment_name
+from .cluster_lsn import parse_position, position_text, segment_name
 from .postgresql_client import Client, version_of
 
 #: Parameters that a server which replays this snapshot must not have smaller, and those that tell what it can do.
@@ -122,7 +122,7 @@ class Backup:
         self._connection: Any = None
         self._seen = 0.0
         self.version = 0
-        self._label = ""
+        self._slot = ""
 
     def connect(self) -> None:
         """Open the session. Raises SourceError; ServerDown when nothing answers."""
@@ -147,7 +147,13 @@ class Backup:
 
     def _rows(self, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         self._seen = time.monotonic()
-        return self._client.rows(self._connection, statement, parameters)
+        try:
+            return self._client.rows(self._connection, statement, parameters)
+        except SourceError as error:
+            if self._connection.closed:
+                raise SourceError(f"the server ended the session ({error.what})", error.where,
+                                  "see the server's log (it stopped, or max_slot_wal_keep_size is too small), then run the same command again") from None
+            raise
 
     def alive(self) -> None:
         """A sign of life now and then, so that neither side nor a firewall between them gives the session up; cheap to call often."""
@@ -183,6 +189,7 @@ class Backup:
 
     def start(self, label: str, slot: str) -> int:
         """Keep the log from here, force a checkpoint and begin the backup; the position at which its log begins."""
+        self._slot = slot
         try:
             self._rows("SELECT pg_create_physical_replication_slot(%s, true, true)", (slot,))
         except SourceError as error:
@@ -196,6 +203,16 @@ class Backup:
         statement = "pg_backup_stop(false)" if self.version >= 150000 else "pg_stop_backup(false, false)"
         position, label, spaces = self._rows(f"SELECT lsn::text, labelfile, spcmapfile FROM {statement}")[0]
         return parse_position(str(position)), str(label), str(spaces or "").strip("\n") + "\n" if str(spaces or "").strip() else ""
+
+    def flushed(self) -> int:
+        """The position up to which the server's log is in its files."""
+        position = self._rows("SELECT (CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())"
+                              " ELSE pg_current_wal_flush_lsn() END)::text")[0][0]
+        return parse_position(str(position)) if position else 0
+
+    def let_go(self, position: int) -> None:
+        """The log before a position is copied: the server may remove it."""
+        self._rows("SELECT pg_replication_slot_advance(%s, %s::pg_lsn)", (self._slot, position_text(position)))
 
     def standby_timeline(self) -> int:
         """The timeline up to which a standby has replayed."""

@@ -14,7 +14,6 @@ import os
 import pwd
 import re
 import secrets
-import struct
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,10 +21,11 @@ from typing import Any, Iterator
 
 from .. import faults
 from ..errors import SourceError
-from .cluster_backup import About, Backup, Control, client_of, read_control, segments_between
+from .cluster_backup import About, Backup, Control, client_of, read_control
 from .cluster_capture_preflight import findings_of, preflight_capture
+from .cluster_log_copy import LogCopy
 from .cluster_lsn import position_text
-from .cluster_pages import PageDigest, encode_marks, marks
+from .cluster_pages import PAGE, PageDigest, encode_marks, marks
 from .cluster_parent import HEAD, Parent, directory_identity
 from .cluster_spans import SPAN, File, Part, Result, Spans, Suspect
 from .cluster_walk import CONTROL, Item, Walk, relation_of
@@ -85,7 +85,8 @@ class ClusterCapture:
         self._writer.entry({"type": "head", "path": HEAD, "format": 1, "started_ns": started_ns, **head})
         spans = Spans(self._context, self._writer, about.checksums, about.relation_segment)
         walk = Walk(self._data, f"PG_{about.version // 10000}_{control.catalog}")
-        self._read(walk.run(), parent, spans)
+        log = LogCopy(self._data, self._backup, spans, self._threads, about.timeline, start, about.wal_segment)
+        self._read(walk.run(), parent, spans, log)
         control = self._same_cluster(about)  # the last of all files: on a standby it says how far the log must be replayed
         control_status = os.lstat(f"{self._data}/{CONTROL}")
         faults.point("cluster.capture.read")
@@ -95,7 +96,7 @@ class ClusterCapture:
         faults.point("cluster.capture.stopped")
         timeline = self._timeline(label, about)
         bad, mended = self._judge(self._total.suspects, start, stop)
-        self._log(timeline, start, stop, about.wal_segment, spans)
+        self._take(log.finish(timeline, stop))
         self._control(control, control_status)
         self._emit({"type": "label", "path": "backup_label", "content": label})
         if spaces:
@@ -120,7 +121,7 @@ class ClusterCapture:
 
     # -- files
 
-    def _read(self, items: Iterator[Item], parent: Parent, spans: Spans) -> None:
+    def _read(self, items: Iterator[Item], parent: Parent, spans: Spans, log: LogCopy) -> None:
         limit = _JOB_WITH_PARENT if parent.present else _JOB
         for item in items:
             if item.kind == "file":
@@ -128,17 +129,18 @@ class ClusterCapture:
             else:
                 self._job.append(_plain(item))
             self._backup.alive()
+            log.tick()
         self._submit(spans)
         self._drain(0)
 
-    def _parts(self, item: Item, parent: Parent | None, spans: Spans, limit: int) -> None:
+    def _parts(self, item: Item, parent: Parent, spans: Spans, limit: int) -> None:
         file, size = File(item), item.status.st_size
         count = max(1, -(-size // SPAN))
         file.expect(count)
-        found = parent.find(item.path) if parent else None
-        unread = parent is not None and parent.unchanged(found, item)
+        found = parent.find(item.path)
+        unread = parent.unchanged(found, item)
         for at in range(0, max(1, size), SPAN):
-            before = parent.span(item.path, at) if parent and found else None
+            before = parent.span(item.path, at) if found else None
             part = Part(file, at, min(SPAN, size - at), before, unread, at == 0, count == 1)
             self._job.append(part)
             self._job_bytes += 0 if unread and before else part.length
@@ -154,13 +156,15 @@ class ClusterCapture:
     def _drain(self, left: int) -> None:
         """Write what is done into the tree until at most ``left`` jobs are unfinished."""
         while len(self._pending) > left or (self._pending and self._pending[0].done()):
-            result = self._pending.popleft().result()
-            for entry in result.entries:
-                self._emit(entry)
-            self._total.suspects += result.suspects
-            self._total.read += result.read
-            self._total.files += result.files
-            self._total.bytes += result.bytes
+            self._take(self._pending.popleft().result())
+
+    def _take(self, result: Result) -> None:
+        for entry in result.entries:
+            self._emit(entry)
+        self._total.suspects += result.suspects
+        self._total.read += result.read
+        self._total.files += result.files
+        self._total.bytes += result.bytes
 
     def _emit(self, entry: Entry) -> None:
         self._writer.entry(entry)
@@ -196,33 +200,6 @@ class ClusterCapture:
                               "restore them from an earlier snapshot, or capture them as they are with bad_pages: warn")
         return bad, len(suspects) - len(bad)
 
-    def _log(self, timeline: int, start: int, stop: int, segment: int, spans: Spans) -> None:
-        """The log from start to stop, so that the snapshot can be restored by itself."""
-        names = segments_between(timeline, start, stop, segment)
-        files = self._total.files
-        for number, name in enumerate(names):
-            full = f"{self._data}/pg_wal/{name}"
-            gone = SourceError("the server removed a segment of its log that the backup needs", full,
-                               "raise max_slot_wal_keep_size or free space for the log, then run the same command again")
-            try:
-                status = os.lstat(full)
-                with open(full, "rb") as handle:
-                    header = handle.read(16)
-            except FileNotFoundError:
-                raise gone from None
-            if status.st_size != segment or struct.unpack_from("=Q", header, 8)[0] != (start // segment + number) * segment:
-                raise gone
-            self._parts(Item("file", f"pg_wal/{name}", full, status), None, spans, _JOB)
-            self._backup.alive()
-        history = f"{timeline:08X}.history"
-        if timeline > 1 and os.path.exists(f"{self._data}/pg_wal/{history}"):
-            full = f"{self._data}/pg_wal/{history}"
-            self._parts(Item("file", f"pg_wal/{history}", full, os.lstat(full)), None, spans, _JOB)
-        self._submit(spans)
-        self._drain(0)
-        if self._total.files - files < len(names):
-            raise SourceError("the server removed its log while it was copied", f"{self._data}/pg_wal", "run the same command again")
-
     def _control(self, control: Control, status: os.stat_result) -> None:
         number = self._writer.put(control.content)
         size = len(control.content)
@@ -230,7 +207,7 @@ class ClusterCapture:
             "type": "file", "path": CONTROL, "mode": status.st_mode & 0o7777, "mtime_ns": status.st_mtime_ns, "size": size,
             "seen": [status.st_ino, status.st_ctime_ns],
         })
-        self._emit({"type": "span", "path": CONTROL, "at": 0, "length": size, "data": [[0, number, 0, size]],
+        self._emit({"type": "span", "path": CONTROL, "at": 0, "length": size, "unit": PAGE, "data": [[0, number, 0, size]],
                     "marks": encode_marks(marks(self._context.digest_key, control.content))})
         self._total.files += 1
         self._total.bytes += size

@@ -63,7 +63,7 @@ def findings_of(context: Context, client: Client, about: About) -> list[Finding]
     try:
         _directory(str(context.config["data_directory"]), about, client)
         for space in about.tablespaces:
-            if not os.access(space["path"], os.R_OK | os.X_OK):
+            if not os.access(os.path.join(str(context.config["data_directory"]), space["path"]), os.R_OK | os.X_OK):
                 error(f"tablespace {space['name']!r} cannot be read", space["path"], "run as the server's user or as root, on the server's host")
     except LifeboatError as found:
         findings.append(Finding("error", found))

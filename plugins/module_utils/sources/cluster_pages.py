@@ -38,11 +38,16 @@ _OFFSETS = (
 )
 
 
-def marks(key: bytes, data: bytes | bytearray | memoryview) -> bytes:
-    """The marks of all pages of ``data``, joined: the first 8 bytes of the keyed BLAKE3 of each; the last page may be short."""
+def unit_of(size: int) -> int:
+    """Bytes that share a mark in a new span of a file of ``size`` bytes: in large files several pages, so that trees stay small."""
+    return 4 * PAGE if size >= 96 << 20 else 2 * PAGE if size >= 16 << 20 else PAGE
+
+
+def marks(key: bytes, data: bytes | bytearray | memoryview, unit: int = PAGE) -> bytes:
+    """The marks of ``data``, joined: the first 8 bytes of the keyed BLAKE3 of each ``unit`` bytes; the last ones may be fewer."""
     view = memoryview(data)
     blake3 = need("blake3").blake3
-    return b"".join([blake3(view[at:at + PAGE], key=key).digest(MARK) for at in range(0, len(view), PAGE)])
+    return b"".join([blake3(view[at:at + unit], key=key).digest(MARK) for at in range(0, len(view), unit)])
 
 
 def encode_marks(joined: bytes) -> str:
@@ -105,7 +110,7 @@ def page_position(page: Any) -> int:
 
 _NAMES = {
     "dir": ("type", "path", "mode"), "link": ("type", "path", "target"), "file": ("type", "path", "mode", "size"),
-    "span": ("type", "path", "at", "length", "marks"), "label": ("type", "path", "content"),
+    "span": ("type", "path", "at", "length", "unit", "marks"), "label": ("type", "path", "content"),
 }
 
 

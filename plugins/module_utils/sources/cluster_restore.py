@@ -280,8 +280,11 @@ class Rebuild:
             wanted = pages.decode_marks(entry["marks"])
         except ValueError as error:
             raise DamageError("tree holds marks that cannot be decoded", repr(file.path), _REMEDY) from error
-        count = -(-length // PAGE)
-        if at < 0 or at % PAGE or not 0 < length <= _SPAN or at + length > file.size or len(wanted) != count * pages.MARK:
+        unit = int(entry.get("unit", PAGE))
+        if not PAGE <= unit <= _SPAN or unit % PAGE:
+            raise DamageError("tree holds a span with an impossible unit", repr(file.path), _REMEDY)
+        count = -(-length // unit)
+        if at < 0 or at % unit or not 0 < length <= _SPAN or at + length > file.size or len(wanted) != count * pages.MARK:
             raise DamageError("tree holds a span that does not fit its file", repr(file.path), _REMEDY)
         buffer = bytearray(length)
         cloned = False
@@ -290,21 +293,22 @@ class Rebuild:
             cloned = self._clone and self._cloned(file, at, length)
             have = self._read(file.target if cloned else file.former, buffer, at)
             with pages.CPU:
-                found = pages.marks(self._context.digest_key, memoryview(buffer)[:have])
+                found = pages.marks(self._context.digest_key, memoryview(buffer)[:have], unit)
             lacking = _differing(found, wanted)
         zero: set[int] = set()
         if len(lacking):
             runs = _runs(lacking)
             for first, last in runs:
-                low, high = first * PAGE, min(last * PAGE, length)
+                low, high = first * unit, min(last * unit, length)
                 if file.former >= 0:
                     buffer[low:high] = bytes(high - low)
-            zero = self._fetch(file, at, buffer, runs, entry["data"])
+            zero = self._fetch(file, at, buffer, runs, entry["data"], unit)
             with pages.CPU:
                 for first, last in runs:
-                    if pages.marks(self._context.digest_key, memoryview(buffer)[first * PAGE:last * PAGE]) != wanted[first * pages.MARK:last * pages.MARK]:
+                    got = pages.marks(self._context.digest_key, memoryview(buffer)[first * unit:last * unit], unit)
+                    if got != wanted[first * pages.MARK:last * pages.MARK]:
                         raise DamageError("a page from the repository is not the one that was captured",
-                                          f"{file.path!r} at byte {at + first * PAGE}", "the snapshot is damaged; choose another one")
+                                          f"{file.path!r} at byte {at + first * unit}", "the snapshot is damaged; choose another one")
         in_place = file.former == file.target
         if cloned or in_place:
             parts = _runs(lacking)
@@ -312,10 +316,10 @@ class Rebuild:
             parts = _runs([page for page in range(count) if page not in zero]) if zero else [(0, count)]
         written = 0
         for first, last in parts:
-            written += self._write(file, memoryview(buffer)[first * PAGE:last * PAGE], at + first * PAGE)
+            written += self._write(file, memoryview(buffer)[first * unit:last * unit], at + first * unit)
         if written >= _WRITEBACK:
             durable.begin_writeback(file.target, at, length)
-        fetched = min(len(lacking) * PAGE, length)
+        fetched = min(len(lacking) * unit, length)
         with self._lock:
             self.fetched += fetched
             self.reused += length - fetched
@@ -352,8 +356,8 @@ class Rebuild:
                 self._clone = False
             return False
 
-    def _fetch(self, file: _File, at: int, buffer: bytearray, runs: list[tuple[int, int]], data: list[list[int]]) -> set[int]:
-        """Fill the runs of pages from the repository; returns the pages that no piece covers: they are zeros."""
+    def _fetch(self, file: _File, at: int, buffer: bytearray, runs: list[tuple[int, int]], data: list[list[int]], unit: int) -> set[int]:
+        """Fill the runs of units from the repository; returns the units that no piece covers: they are zeros."""
         bare: set[int] = set()
         for first, last in runs:
             bare.update(range(first, last))
@@ -363,7 +367,7 @@ class Rebuild:
                 raise DamageError("tree refers beyond the end of a span", repr(file.path), _REMEDY)
             chunk: memoryview | None = None
             for first, last in runs:
-                start, end = max(low, first * PAGE), min(low + length, last * PAGE)
+                start, end = max(low, first * unit), min(low + length, last * unit)
                 if start >= end:
                     continue
                 if chunk is None:
@@ -371,7 +375,7 @@ class Rebuild:
                     if offset + length > len(chunk):
                         raise DamageError("tree refers beyond the end of a chunk", repr(file.path), _REMEDY)
                 buffer[start:end] = chunk[offset + start - low:offset + end - low]
-                bare.difference_update(range(start // PAGE, -(-end // PAGE)))
+                bare.difference_update(range(start // unit, -(-end // unit)))
         return bare
 
     def _chunk(self, number: int) -> bytes:

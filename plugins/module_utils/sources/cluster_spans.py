@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import SourceError
 from ..libraries import need
-from .cluster_pages import CPU, MARK, PAGE, bad_pages, decode_marks, encode_marks, marks, page_position
+from .cluster_pages import CPU, MARK, PAGE, bad_pages, decode_marks, encode_marks, marks, page_position, unit_of
 from .cluster_parent import Piece, Reuse, cut, join
 from .cluster_walk import Item
 from .contract import Context, Entry, Writer
@@ -117,7 +117,7 @@ class Spans:
         self._checksums = checksums
         self._segment = segment
         self._local = threading.local()
-        self._zero = marks(self._key, bytes(PAGE))
+        self._zero: dict[int, bytes] = {}
         self._hopeless = 0
 
     def job(self, parts: list[Part | Entry]) -> Result:
@@ -140,7 +140,9 @@ class Spans:
 
     def _part(self, part: Part, run: _Run, result: Result, pending: list[tuple[Entry, list[Piece]]]) -> None:
         item = part.file.item
-        span: Entry = {"type": "span", "path": item.path, "at": part.at, "length": part.length, "data": []}
+        # a span keeps the unit of its parent, so that they can be compared whatever became of the file's size
+        unit = int(part.parent["unit"]) if part.parent else unit_of(item.status.st_size)
+        span: Entry = {"type": "span", "path": item.path, "at": part.at, "length": part.length, "unit": unit, "data": []}
         if part.unread and part.parent is not None and self._take_over(part, span):
             if part.first:
                 self._file(part, result)
@@ -196,21 +198,23 @@ class Spans:
         known = decode_marks(part.parent["marks"]) if part.parent else b""
         old: list[Piece] = part.parent["data"] if part.parent else []
         doubtful = set(part.parent.get("bad", ())) if part.parent else set()
+        unit: int = span["unit"]
+        zero = self._zeros(unit)
         seen = []
         bad: list[int] = []
         for offset in range(0, part.length, _BLOCK):
             want = min(_BLOCK, part.length - offset)
             view = memoryview(buffer)[:want]
             _read_into(descriptor, view, part.at + offset)
-            block = _Block(part, offset, view, buffer)
-            first = offset // PAGE
+            block = _Block(part, offset, view, buffer, unit)
             with CPU:
-                block.marks = marks(self._key, view)
-            before = known[first * MARK:(first + block.pages) * MARK]
-            again = [page - first for page in doubtful if first <= page < first + block.pages]
+                block.marks = marks(self._key, view, unit)
+            first = offset // unit * MARK
+            before = known[first:first + len(block.marks)]
+            again = [page - offset // PAGE for page in doubtful if offset <= page * PAGE < offset + want]
             fresh: list[tuple[int, int]]
             if before == block.marks and not again:
-                fresh, kept = [], [(0, want)] if self._zero * block.pages != before else []
+                fresh, kept = [], [(0, want)] if zero * block.units != before else []
             else:
                 fresh, kept = self._compare(block, before, again, descriptor, result, bad)
             for low, high in kept:
@@ -232,15 +236,15 @@ class Spans:
         """(byte ranges to store, byte ranges to take over) of a block; pages with a wrong checksum are read again first."""
         numpy = need("numpy")
         now = numpy.frombuffer(block.marks, numpy.uint64)
-        zero = numpy.frombuffer(self._zero, numpy.uint64)[0]
-        changed = numpy.ones(block.pages, bool)
-        common = min(len(before) // MARK, block.pages)
+        zero = numpy.frombuffer(self._zeros(block.unit), numpy.uint64)[0]
+        changed = numpy.ones(block.units, bool)
+        common = min(len(before) // MARK, block.units)
         changed[:common] = numpy.frombuffer(before, numpy.uint64)[:common] != now[:common]
         relation = block.part.file.item.relation
         if self._checksums and relation is not None and block.whole:
-            check = changed & (now != zero)
-            check[again] = True
-            suspects = self._verify(block, numpy.flatnonzero(check[:block.whole]), descriptor)
+            check = numpy.repeat(changed & (now != zero), block.unit // PAGE)[:block.whole]
+            check[[page for page in again if page < block.whole]] = True
+            suspects = self._verify(block, numpy.flatnonzero(check), descriptor)
             first = (block.part.at + block.offset) // PAGE
             for page, position in suspects:
                 number = relation.segment * (self._segment // PAGE) + first + page
@@ -250,7 +254,7 @@ class Spans:
                 now = numpy.frombuffer(block.marks, numpy.uint64)
                 changed[:common] = numpy.frombuffer(before, numpy.uint64)[:common] != now[:common]
         content = now != zero
-        return _ranges(changed & content, block.length), _ranges(~changed & content, block.length)
+        return _ranges(changed & content, block), _ranges(~changed & content, block)
 
     def _verify(self, block: _Block, check: Any, descriptor: int) -> list[tuple[int, int]]:
         """[(page, position in the log)] of pages whose checksum stays wrong however often they are read."""
@@ -277,10 +281,17 @@ class Spans:
             for page in found:
                 start = int(page) * PAGE
                 _read_into(descriptor, block.view[start:start + PAGE], block.part.at + block.offset + start)
-                block.patch(int(page), marks(self._key, block.view[start:start + PAGE]))
+                block.patch(self._key, int(page))
             found = wrong(found)
         self._hopeless += len(found)
         return [(int(page), page_position(pages[page])) for page in found]
+
+    def _zeros(self, unit: int) -> bytes:
+        """The mark of a unit of zeros."""
+        found = self._zero.get(unit)
+        if found is None:
+            found = self._zero[unit] = marks(self._key, bytes(unit), unit)
+        return found
 
     def _buffer(self) -> bytearray:
         buffer: bytearray | None = getattr(self._local, "buffer", None)
@@ -290,22 +301,25 @@ class Spans:
 
 
 class _Block:
-    """Up to 1 MiB of a span in memory. pages: how many, the last one maybe short; whole: how many complete ones."""
+    """Up to 1 MiB of a span in memory. units: how many marks, the last one maybe of fewer bytes; whole: how many complete pages."""
 
-    def __init__(self, part: Part, offset: int, view: memoryview, buffer: bytearray) -> None:
+    def __init__(self, part: Part, offset: int, view: memoryview, buffer: bytearray, unit: int) -> None:
         self.part = part
         self.offset = offset
         self.view = view
         self.buffer = buffer
         self.length = len(view)
-        self.pages = -(-self.length // PAGE)
+        self.unit = unit
+        self.units = -(-self.length // unit)
         self.whole = self.length // PAGE
         self.marks = b""
         self.patched = False
 
-    def patch(self, page: int, mark: bytes) -> None:
+    def patch(self, key: bytes, page: int) -> None:
         """A page was read again."""
-        self.marks = self.marks[:page * MARK] + mark + self.marks[(page + 1) * MARK:]
+        number = page * PAGE // self.unit
+        mark = marks(key, self.view[number * self.unit:(number + 1) * self.unit], self.unit)
+        self.marks = self.marks[:number * MARK] + mark + self.marks[(number + 1) * MARK:]
         self.patched = True
 
 
@@ -337,11 +351,15 @@ class _Run:
         self._data, self._placed = bytearray(), []
 
 
-def _ranges(pages: Any, length: int) -> list[tuple[int, int]]:
-    """Byte ranges of the pages that are true, neighbours joined."""
+def _ranges(units: Any, block: _Block) -> list[tuple[int, int]]:
+    """Byte ranges of the units that are true, neighbours joined."""
+    if units.all():
+        return [(0, block.length)]
+    if not units.any():
+        return []
     numpy = need("numpy")
-    edges = numpy.flatnonzero(numpy.diff(pages.astype(numpy.int8), prepend=0, append=0))
-    return [(int(low) * PAGE, min(int(high) * PAGE, length)) for low, high in zip(edges[::2], edges[1::2])]
+    edges = numpy.flatnonzero(numpy.diff(units.astype(numpy.int8), prepend=0, append=0))
+    return [(int(low) * block.unit, min(int(high) * block.unit, block.length)) for low, high in zip(edges[::2], edges[1::2])]
 
 
 def _read_into(descriptor: int, view: memoryview, at: int) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import SourceError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_capture import ClusterCapture, preflight_capture
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_log_copy import LogCopy
 from ansible_collections.lifeboat.recovery.tests.lab import cluster_tree, processes
 from ansible_collections.lifeboat.recovery.tests.lab.cluster_tree import ClusterStore, Snapshot
 from ansible_collections.lifeboat.recovery.tests.lab.postgres import PASSWORD, SUPERUSER, Postgres, bin_dirs
@@ -212,6 +213,53 @@ def test_the_log_of_a_busy_capture_is_complete(bank: Postgres, store: ClusterSto
     assert bank.sql("SELECT count(*) FROM pg_replication_slots") == [(0,)]
 
 
+def test_the_server_need_not_keep_the_whole_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More log is written than the slot may hold: what is copied in time is enough, what is not copied in time is a failure."""
+    server = make_cluster("max_slot_wal_keep_size = 32MB", "max_wal_size = 32MB", "min_wal_size = 32MB")
+    try:
+        store = ClusterStore(tmp_path, server)
+        real = LogCopy.tick
+        rounds: list[int] = []
+
+        def write(rows: int) -> None:
+            server.sql(f"CREATE TABLE bulk AS SELECT g, repeat(md5(g::text), 10) FROM generate_series(1, {rows}) g")
+            server.sql("DROP TABLE bulk")
+            rounds.append(rows)
+
+        def look(self: LogCopy) -> None:
+            self._looked = float("-inf")
+            real(self)
+
+        def busy(self: LogCopy) -> None:
+            if len(rounds) < 8:
+                write(25000)
+                look(self)
+                for copy in self._copies:
+                    copy.result()
+                look(self)
+                server.sql("CHECKPOINT")
+
+        def starved(self: LogCopy) -> None:
+            while len(rounds) < 12:
+                write(80000)
+                server.sql("CHECKPOINT")
+
+        monkeypatch.setattr(LogCopy, "tick", busy)
+        snapshot = store.capture()
+        names = [entry["path"] for entry in snapshot.reader.entries() if entry["type"] == "file" and entry["path"].startswith("pg_wal/")]
+        assert len(names) > 4 and not os.path.exists(f"{server.data}/{names[0]}")
+        copy = restored(server, store, snapshot)
+        try:
+            cluster_tree.sound(copy)
+        finally:
+            copy.destroy()
+        monkeypatch.setattr(LogCopy, "tick", starved)
+        with pytest.raises(SourceError, match="the server ended the session.*max_slot_wal_keep_size"):
+            store.capture()
+    finally:
+        server.destroy()
+
+
 # -- incremental
 
 
@@ -341,6 +389,6 @@ def test_a_session_ended_by_the_server_fails_the_capture(bank: Postgres, store: 
         return real(self, about)
 
     monkeypatch.setattr(ClusterCapture, "_same_cluster", cut_off)
-    with pytest.raises(SourceError, match="the server refused a statement"):
+    with pytest.raises(SourceError, match="the server ended the session"):
         store.capture()
     assert bank.sql("SELECT count(*) FROM pg_replication_slots") == [(0,)]

@@ -20,6 +20,14 @@ from ansible_collections.lifeboat.recovery.tests.lab.kits import KITS, Kit
 class KitBench(Bench):
     kit: Kit
 
+    def proven(self, reader: MemoryReader) -> MemoryReader:
+        """A physical snapshot is staged and verified once, so that live content can be held against it."""
+        if self.kit.physical:
+            record = self.stage(reader, "20261122_000000_0000beef")
+            assert self.source.verify_staged(self.context, reader, record).equal
+            self.source.discard(self.context, record)
+        return reader
+
 
 @pytest.fixture(params=sorted(KITS))
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KitBench]:
@@ -37,6 +45,9 @@ def test_unchanged_second_capture_stores_nothing(bench: KitBench) -> None:
     first, writer = bench.capture()
     assert writer.new_chunks > 0
     second, again = bench.capture(first)
+    if bench.kit.physical:  # the log it needs, and what a checkpoint writes, are new each time
+        assert again.new_bytes < writer.new_bytes / 2
+        return
     assert (again.new_chunks, again.new_bytes) == (0, 0)
     assert second.manifest["digest"] == first.manifest["digest"]
     full, fresh = bench.capture()
@@ -56,10 +67,12 @@ def test_capture_digest_is_keyed_and_tells_nothing_in_clear(bench: KitBench) -> 
 
 def test_incremental_capture_follows_changes(bench: KitBench) -> None:
     first, _writer = bench.capture()
+    bench.proven(first)
     assert bench.live_equals(first)
     bench.kit.change()
     assert not bench.live_equals(first)
     second, writer = bench.capture(first)
+    bench.proven(second)
     assert writer.new_chunks > 0
     assert second.manifest["digest"]["value"] != first.manifest["digest"]["value"]
     assert bench.live_equals(second)
@@ -81,7 +94,7 @@ def test_restore_rollback_and_commit(bench: KitBench) -> None:
     assert facts["displaced"] is True
     assert bench.kit.fingerprint() == good
     assert bench.live_equals(reader)
-    assert bench.capture()[0].manifest["digest"] == reader.manifest["digest"]
+    assert bench.kit.physical or bench.capture()[0].manifest["digest"] == reader.manifest["digest"]
     assert bench.source.rollback(bench.context, record)["set_aside"]
     assert bench.kit.fingerprint() == bad
     assert bench.kit.leftovers() != []
@@ -219,18 +232,18 @@ def test_staging_that_was_torn_is_done_again(bench: KitBench) -> None:
     record = bench.source.plan_stage(bench.context, reader.manifest, STAGE_ID)
     before = bench.kit.fingerprint()
     with pytest.raises(RuntimeError, match="torn"):
-        bench.source.stage(bench.context, _Failing(reader), record)
+        bench.source.stage(bench.context, _Failing(reader, 1 if bench.kit.physical else len(reader._ids) // 2), record)
     assert bench.kit.fingerprint() == before
     bench.source.stage(bench.context, reader, record)
     assert bench.source.verify_staged(bench.context, reader, record).equal
 
 
 class _Failing(MemoryReader):
-    """Delivers half of the chunks and then fails in a way no source foresees."""
+    """Delivers some chunks and then fails in a way no source foresees. A restore that reuses live pages asks for few."""
 
-    def __init__(self, reader: MemoryReader) -> None:
+    def __init__(self, reader: MemoryReader, left: int) -> None:
         super().__init__(reader._store, reader._ids, reader._lines, reader.manifest)
-        self._left = len(reader._ids) // 2
+        self._left = left
 
     def chunk(self, number: int, read_back: bool = False) -> bytes:
         self._left -= 1

@@ -188,7 +188,7 @@ class Rig:
             elif entry["type"] == "span":
                 for at, number, offset, length in entry["data"]:
                     content[at:at + length] = reader.chunk(number)[offset:offset + length]
-                assert cluster_pages.marks(KEY, content[entry["at"]:entry["at"] + entry["length"]]) == cluster_pages.decode_marks(entry["marks"])
+                assert cluster_pages.marks(KEY, content[entry["at"]:entry["at"] + entry["length"]], entry["unit"]) == cluster_pages.decode_marks(entry["marks"])
         return bytes(content)
 
     def change(self, *pages: int) -> None:
@@ -223,6 +223,44 @@ def test_only_changed_pages_are_stored_and_packed_together(tmp_path: Path) -> No
     assert rig.content(second) != rig.full.read_bytes()
     fourth = rig.capture(third)
     assert rig.writer.new_bytes == 0 and rig.content(fourth) == rig.full.read_bytes()
+
+
+@pytest.mark.parametrize(("size", "unit"), [(1 << 20, 1), (16 << 20, 2), (96 << 20, 4)])
+def test_in_large_files_several_pages_share_a_mark(tmp_path: Path, size: int, unit: int) -> None:
+    rig = Rig(tmp_path)
+    with open(rig.full, "wb") as handle:
+        handle.truncate(size)
+    rig.change(0, 5, 6, 100)
+    first = rig.capture()
+    assert {entry["unit"] for entry in first.entries() if entry["type"] == "span"} == {unit * PAGE}
+    assert rig.writer.new_bytes == {1: 4, 2: 8, 4: 12}[unit] * PAGE and rig.content(first) == rig.full.read_bytes()
+    rig.change(2)
+    os.truncate(rig.full, 96 << 20)
+    second = rig.capture(first)
+    assert rig.writer.new_bytes == unit * PAGE and rig.content(second) == rig.full.read_bytes()
+    assert next(entry["unit"] for entry in second.entries() if entry["type"] == "span") == unit * PAGE
+    rig.change(2)
+    os.truncate(rig.full, 1 << 20)
+    third = rig.capture(second)
+    assert rig.writer.new_bytes == unit * PAGE and rig.content(third) == rig.full.read_bytes()
+
+
+def test_a_torn_page_in_a_unit_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(tmp_path, checksums=True)
+    rig.full.write_bytes(relation(40))
+    monkeypatch.setattr(cluster_spans, "unit_of", lambda _size: 4 * PAGE)
+    real, torn = os.preadv, [1]
+
+    def tearing(descriptor: int, views: Any, at: int) -> int:
+        got = real(descriptor, views, at)
+        if torn[0]:
+            torn[0] -= 1
+            views[0][6 * PAGE + 4096:7 * PAGE] = bytes(4096)
+        return got
+
+    monkeypatch.setattr(os, "preadv", tearing)
+    reader = rig.capture()
+    assert rig.found.suspects == [] and torn == [0] and rig.content(reader) == rig.full.read_bytes()
 
 
 def test_pages_of_zeros_are_not_stored(tmp_path: Path) -> None:
