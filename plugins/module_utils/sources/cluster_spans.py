@@ -27,6 +27,8 @@ from .contract import Context, Entry, Writer
 SPAN = 4 << 20
 #: Bytes read and compared at once, and about the size of a chunk.
 _BLOCK = 1 << 20
+#: Files up to this size are verified together.
+_SMALL = 256 << 10
 #: Pauses before a page with a wrong checksum is read again, seconds: the server is writing it at this moment, or it is damaged.
 _PAUSES = (0.0, 0.005, 0.02, 0.05, 0.1)
 #: After so many pages that stayed wrong the further ones are read again without a pause.
@@ -80,7 +82,10 @@ class File:
 
 @dataclass
 class Part:
-    """One span of a file. parent: the parent's span at the same place. unread: it may be taken over without reading."""
+    """One span of a file. parent: the parent's span at the same place. unread: it may be taken over without reading.
+
+    first: the file's entry comes with it. whole: it is all of the file.
+    """
 
     file: File
     at: int
@@ -89,6 +94,8 @@ class Part:
     unread: bool = False
     first: bool = False
     whole: bool = False
+    #: The content of a small file that was read and verified together with others.
+    loaded: memoryview | None = None
 
 
 @dataclass
@@ -125,11 +132,13 @@ class Spans:
         result = Result()
         run = _Run(self._writer)
         pending: list[tuple[Entry, list[Piece]]] = []
-        for part in parts:
+        for number, part in enumerate(parts):
             if isinstance(part, dict):
                 result.entries.append(part)
                 continue
             try:
+                if part.loaded is None and self._small(part):
+                    self._load(parts[number:number + _BLOCK // PAGE])
                 self._part(part, run, result, pending)
             finally:
                 part.file.done()
@@ -137,6 +146,38 @@ class Spans:
         for entry, pieces in pending:
             entry["data"] = join(pieces)
         return result
+
+    def _small(self, part: Part) -> bool:
+        return self._checksums and part.file.item.relation is not None and part.whole and 0 < part.length <= _SMALL and not part.unread
+
+    def _load(self, parts: list[Part | Entry]) -> None:
+        """Read many small files and verify their pages in one go, which costs hardly more than one page would."""
+        numpy = need("numpy")
+        buffer = self._buffer("loaded")
+        taken: list[tuple[Part, int, int]] = []
+        numbers: list[int] = []
+        for part in parts:
+            if isinstance(part, dict) or not self._small(part):
+                continue
+            relation, descriptor, count = part.file.item.relation, part.file.descriptor(), part.length // PAGE
+            start = len(numbers) * PAGE
+            if relation is None or descriptor < 0 or part.length % PAGE or start + part.length > _BLOCK:
+                break
+            try:
+                _read_into(descriptor, memoryview(buffer)[start:start + part.length], 0)
+            except OSError as error:
+                raise _unreadable(error, part.file.item.full) from error
+            taken.append((part, len(numbers), count))
+            first = relation.segment * (self._segment // PAGE)
+            numbers += range(first, first + count)
+        if not taken:
+            return
+        pages = numpy.frombuffer(buffer, numpy.uint8, len(numbers) * PAGE).reshape(-1, PAGE)
+        with CPU:
+            bad = set(bad_pages(pages, numpy.array(numbers, numpy.uint32)).tolist())
+        for part, start, count in taken:
+            if not bad or bad.isdisjoint(range(start, start + count)):  # others are read again by themselves
+                part.loaded = memoryview(buffer)[start * PAGE:(start + count) * PAGE]
 
     def _part(self, part: Part, run: _Run, result: Result, pending: list[tuple[Entry, list[Piece]]]) -> None:
         item = part.file.item
@@ -156,7 +197,7 @@ class Spans:
             # a file that was replaced since it was listed is taken as it is now
             status = os.fstat(descriptor)
             if status.st_ino != part.file.status.st_ino or not item.relation:
-                part.file.status = status
+                part.file.status, part.loaded = status, None
                 part.length = span["length"] = min(status.st_size, SPAN)
         if part.first:
             self._file(part, result)
@@ -194,7 +235,7 @@ class Spans:
     def _read(self, part: Part, descriptor: int, span: Entry, run: _Run, result: Result) -> list[Piece]:
         """Read a span; fills its marks. Returns its pieces, which are complete when the run was flushed."""
         pieces: list[Piece] = []
-        buffer = self._buffer()
+        buffer = self._buffer("block")
         known = decode_marks(part.parent["marks"]) if part.parent else b""
         old: list[Piece] = part.parent["data"] if part.parent else []
         doubtful = set(part.parent.get("bad", ())) if part.parent else set()
@@ -204,8 +245,9 @@ class Spans:
         bad: list[int] = []
         for offset in range(0, part.length, _BLOCK):
             want = min(_BLOCK, part.length - offset)
-            view = memoryview(buffer)[:want]
-            _read_into(descriptor, view, part.at + offset)
+            view = memoryview(buffer)[:want] if part.loaded is None else part.loaded
+            if part.loaded is None:
+                _read_into(descriptor, view, part.at + offset)
             block = _Block(part, offset, view, buffer, unit)
             with CPU:
                 block.marks = marks(self._key, view, unit)
@@ -241,7 +283,7 @@ class Spans:
         common = min(len(before) // MARK, block.units)
         changed[:common] = numpy.frombuffer(before, numpy.uint64)[:common] != now[:common]
         relation = block.part.file.item.relation
-        if self._checksums and relation is not None and block.whole:
+        if self._checksums and relation is not None and block.whole and block.part.loaded is None:
             check = numpy.repeat(changed & (now != zero), block.unit // PAGE)[:block.whole]
             check[[page for page in again if page < block.whole]] = True
             suspects = self._verify(block, numpy.flatnonzero(check), descriptor)
@@ -293,10 +335,12 @@ class Spans:
             found = self._zero[unit] = marks(self._key, bytes(unit), unit)
         return found
 
-    def _buffer(self) -> bytearray:
-        buffer: bytearray | None = getattr(self._local, "buffer", None)
+    def _buffer(self, name: str) -> bytearray:
+        """One of the thread's own buffers."""
+        buffer: bytearray | None = getattr(self._local, name, None)
         if buffer is None:
-            buffer = self._local.buffer = bytearray(_BLOCK)
+            buffer = bytearray(_BLOCK)
+            setattr(self._local, name, buffer)
         return buffer
 
 
