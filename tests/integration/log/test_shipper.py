@@ -123,23 +123,24 @@ def test_complete_segments_become_one_object_and_leave_the_spool(lab: LogLab, cl
     assert lab.stop() == 0
 
 
-def test_kill_of_the_shipper_and_of_the_server_under_load(lab: LogLab, cluster: WalPostgres, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("turns", [6, pytest.param(100, marks=pytest.mark.soak)])
+def test_kill_of_the_shipper_and_of_the_server_under_load(lab: LogLab, cluster: WalPostgres, tmp_path: pathlib.Path, turns: int) -> None:
     """Killed again and again: nothing told as proven is ever missing, and the log has no gap."""
-    dice = random.Random(7)
+    dice = random.Random(turns)
     cluster.bench_tables()
     system = cluster.system()
     lab.start()
     lab.wait_proven(cluster.position())
     writer = Writer(cluster)
-    bench = cluster.pgbench(60, clients=2)
+    bench = cluster.pgbench(10 * turns, clients=2)
     try:
-        for turn in range(6):
+        for turn in range(turns):
             before = lab.proven()
             processes.wait_for(lambda before=before: lab.proven() > before, "something more to be proven", 60)  # type: ignore[misc]
             threading.Event().wait(dice.random())
             lab.kill()
             assert_all_there(lab, tmp_path, system, list(writer.told))
-            if turn == 3:
+            if turn % 8 == 3:
                 cluster.crash()
                 cluster.start()
             lab.start()
