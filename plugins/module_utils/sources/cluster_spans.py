@@ -110,7 +110,6 @@ class Result:
     bytes: int = 0
 
 
-
 class Spans:
     """Shared by all jobs of a capture: what they need to know, and nothing that they change but under a lock.
 
