@@ -239,7 +239,8 @@ class Ship(Scene):
         assert log.histories() == {2: wal_segments.HISTORY}
         mark = proven.read(self.service.spec.path("log-proven.json"), "here")
         assert (mark.timeline, mark.position) == (2, wal_segments.ENDS[2]) and not mark.gaps
-        assert sorted(path.name for path in (self.spool / "wal").iterdir()) == ["00000002.history", wal_segments.TAIL]
+        # what was removed from the spool may be back after a power loss: it is proven, and removed again by the next pass
+        assert {path.name for path in (self.spool / "wal").iterdir()} >= {"00000002.history", wal_segments.TAIL}
 
 
 def _progress():  # type: ignore[no-untyped-def]

@@ -55,7 +55,7 @@ class ClusterLab:
         """Receive the log up to where the server is now; (timeline, position)."""
         timeline, end = self.server.sql("SELECT timeline_id, pg_current_wal_flush_lsn()::text FROM pg_control_checkpoint()")[0]
         subprocess.run(
-            [f"{self.server.bin}/pg_receivewal", "-D", str(self._directories[-1]), "-S", "lab", "--endpos", end, "--no-password", "--no-loop", "-s", "1", "--synchronous"],
+            [f"{self.server.bin}/pg_receivewal", "-D", str(self._directories[-1]), "-S", "lab", "--endpos", end, "--no-password", "--no-loop", "--synchronous"],
             env={**os.environ, "PGPASSWORD": postgres.PASSWORD, "PGHOST": "127.0.0.1", "PGPORT": str(self.server.port), "PGUSER": postgres.SUPERUSER},
             check=True, timeout=60, capture_output=True, cwd="/", **processes.run_as(),
         )

@@ -217,7 +217,8 @@ class ClusterKit(Kit):
         shutil.rmtree(self.wal)
 
     def damage_staged(self, record: dict[str, Any]) -> None:
-        folder = max((os.path.join(record["staged"], "base", name) for name in os.listdir(os.path.join(record["staged"], "base"))), key=lambda path: int(path.split("/")[-1]))
+        base = os.path.join(record["staged"], "base")
+        folder = os.path.join(base, max(os.listdir(base), key=int))
         path = next(os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.isdigit() and os.path.getsize(os.path.join(folder, name)))
         with open(path, "r+b") as handle:
             handle.seek(-1, os.SEEK_END)
@@ -229,7 +230,8 @@ class ClusterKit(Kit):
         if self.server.pid() is None:
             return None
         environment = {**os.environ, "PGPASSWORD": postgres.PASSWORD, "PGHOST": "127.0.0.1", "PGPORT": str(self.server.port), "PGUSER": postgres.SUPERUSER}
-        text = subprocess.run([f"{self.server.bin}/pg_dumpall", "--no-unlogged-table-data"], env=environment, capture_output=True, timeout=60, check=True).stdout
+        argv = [f"{self.server.bin}/pg_dumpall", "--no-unlogged-table-data"]
+        text = subprocess.run(argv, env=environment, capture_output=True, timeout=60, check=True).stdout
         prepared = self.server.sql("SELECT gid FROM pg_prepared_xacts")
         return [line for line in text.splitlines() if not line.startswith((b"--", b"\\restrict", b"\\unrestrict"))], prepared
 

@@ -65,7 +65,7 @@ class WalPostgres(Postgres):
 
     def standby(self, home: str | None = None) -> WalPostgres:
         """A streaming standby of this cluster, not started."""
-        other = WalPostgres(home)
+        other = WalPostgres(home, programs=self.bin)
         processes.checked([f"{self.bin}/pg_basebackup", "-h", "127.0.0.1", "-p", str(self.port), "-U", SUPERUSER, "-D", other.data, "-R", "-c", "fast"],
                           env={**os.environ, "PGPASSWORD": "lab-password"})
         other.configure(f"port = {other.port}", f"unix_socket_directories = '{other.home}'")

@@ -59,7 +59,10 @@ def _wanted(spool: Spool, mark: Proven, identity: Identity, restart: int, size: 
     files = spool.files(size)
     if files:
         newest = max(files, key=lambda one: (one.start, one.timeline, one.complete))
-        return Start(newest.timeline, newest.start + (size if newest.complete else 0), False)
+        found = Start(newest.timeline, newest.start + (size if newest.complete else 0), False)
+        if newest.timeline != mark.timeline or found.position >= mark.position // size * size:
+            return found
+        # older than what is proven: a power cut brought back what had been removed
     if mark.timeline:
         return Start(mark.timeline, mark.position // size * size, True)
     return Start(identity.timeline, restart // size * size, True)

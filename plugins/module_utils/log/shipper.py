@@ -61,7 +61,6 @@ class Shipper:
         self._shipping_lock = threading.Lock()
         self._sample: Sample | None = None
         self._loaded = 0.0
-        self._history: Callable[[int], bytes] = self._server().history
         self._alarms: dict[str, LifeboatError] = {}
         self._since: dict[str, str] = {}
         self._waiting: collections.deque[Sample] = collections.deque(maxlen=_SAMPLES)
@@ -96,7 +95,11 @@ class Shipper:
             for thread in threads:
                 thread.start()
             while not self._stop.is_set():
-                self._supervise()
+                try:
+                    self._supervise()
+                    self._clear("host")
+                except (LifeboatError, OSError) as error:  # a disk that refuses for a while must not end the receiving for good
+                    self._alarm("host", _as_error(error, self.config.spool))
                 self._tell()
                 self._stop.wait(0.05 if self._used > self.config.spool_limit // 2 else 0.2)
             return self._end(threads[0])
@@ -251,7 +254,11 @@ class Shipper:
         """Neither spool nor proven position moved for long, and the server has more than both."""
         mark, sample, now = self._mark, self._sample, time.monotonic()
         files = self._spool.files(mark.segment_size) if mark.segment_size else []
-        seen = (mark.timeline, mark.position, files[-1].path if files else "", os.stat(files[-1].path).st_mtime_ns if files else 0)
+        touched = 0
+        if files:
+            with contextlib.suppress(FileNotFoundError):  # completed or shipped meanwhile
+                touched = os.stat(files[-1].path).st_mtime_ns
+        seen = (mark.timeline, mark.position, files[-1].path if files else "", touched)
         if seen != self._moved[0] or sample is None or sample.position <= mark.position or now - sample.asked > _STUCK / 2:
             self._moved = (seen, now)
         return now - self._moved[1] > _STUCK
@@ -378,6 +385,10 @@ class Shipper:
         if not force and time.monotonic() - self._told < min(1.0, self.config.interval):
             return
         self._told = time.monotonic()
+        with contextlib.suppress(LifeboatError, OSError):  # a courtesy: shipping goes on without it, and the proven position is kept elsewhere
+            self._write_status()
+
+    def _write_status(self) -> None:
         sample = self._sample
         document: dict[str, Any] = {
             "pid": os.getpid(), "pid_started": lease.process_started(os.getpid()), "boot": lease.boot_id(), "started": self._started,
@@ -388,10 +399,9 @@ class Shipper:
             "alarms": [{"name": name, "since": self._since.get(name), **error.as_dict()} for name, error in sorted(self._alarms.items())],
         }
         path = os.path.join(self.config.directory, "status.json")
-        with contextlib.suppress(OSError):  # a courtesy: shipping goes on without it, and the proven position is kept elsewhere
-            with open(f"{path}.new", "w", encoding="utf-8") as handle:
-                json.dump(document, handle)
-            os.replace(f"{path}.new", path)
+        with open(f"{path}.new", "w", encoding="utf-8") as handle:
+            json.dump(document, handle)
+        os.replace(f"{path}.new", path)
 
 
 def _as_error(error: BaseException, where: str) -> LifeboatError:

@@ -174,8 +174,8 @@ class Shipping:
         begin = one.start
         if one.timeline == self.mark.timeline and one.start < self.mark.position:
             begin = self.mark.position
-        # the last bytes of a segment are never shipped as a tail: a position at its end says that it is there whole, as one object
-        limit = min(one.start + self.mark.segment_size - wal.PAGE, begin // wal.PAGE * wal.PAGE + PIECE_LIMIT)
+        # never to the very end: a position there says that the segment is there whole, as one object, and then it soon is complete
+        limit = min(one.start + self.mark.segment_size - wal.ALIGNMENT, begin // wal.PAGE * wal.PAGE + PIECE_LIMIT)
         known = self._written[1] if newest and self._written[0] == one.timeline else 0
         captured = time.time_ns()
         with open(one.path, "rb") as handle:

@@ -113,9 +113,10 @@ def _server(settings: LogConfig, alarms: list[dict[str, Any]]) -> dict[str, Any]
 def _lag(mark: proven.Proven, server: dict[str, Any] | None, told: dict[str, Any]) -> dict[str, Any]:
     """Nothing unproven on the server: no lag. Else the age of the last look at which that was so."""
     seen = server or told.get("server")
-    if not seen or not mark.timeline or (seen.get("timeline") or mark.timeline) != mark.timeline:
+    if not seen or not mark.timeline:
         return {"bytes": None, "seconds": None}
-    count = max(0, wal.parse(seen["position"]) - mark.position)
+    same = (seen.get("timeline") or mark.timeline) == mark.timeline
+    count = max(0, wal.parse(seen["position"]) - mark.position) if same else None
     since = max(_seconds(told.get("caught_up")), 0.0)
     return {"bytes": count, "seconds": 0.0 if count == 0 and server else None if since == float("inf") else round(since, 3)}
 

@@ -11,6 +11,8 @@ import struct
 from dataclasses import dataclass
 
 PAGE = 8192
+#: Records begin at multiples of this.
+ALIGNMENT = 8
 _SEGMENT = re.compile(r"[0-9A-F]{24}\Z")
 _HISTORY = re.compile(r"([0-9A-F]{8})\.history\Z")
 #: XLogLongPageHeaderData: magic, flags, timeline, address of the page, length of what goes on, (padding), system, segment size, page size
@@ -93,7 +95,7 @@ def filled(data: bytes, address: int, known: int) -> int:
     """
     end = paged(data, address)
     last = max(0, end - 1) // PAGE * PAGE
-    written = last + -(-len(data[last:end].rstrip(b"\0")) // 8) * 8
+    written = last + -(-len(data[last:end].rstrip(b"\0")) // ALIGNMENT) * ALIGNMENT
     return min(end, max(written, known - address))
 
 

@@ -99,7 +99,7 @@ def _pattern(name: str) -> str:
 def examine(context: Context, programs: str, directory: str, private_dir: str, owner: Owner, where: str) -> dict[str, Any]:
     """Start the staged cluster privately, let it read everything, stop it cleanly.
 
-    Returns {"content", "checksums": bool, "amcheck": [databases]}. Raises SourceError naming what cannot be read.
+    Returns {"content", "evidence", "checksums": bool, "amcheck": [databases]}. Raises SourceError naming what cannot be read.
     """
     control = control_data(programs, directory, owner, where)
     checked = clean(control) and page_checksums(programs, directory, owner, control, where)
@@ -108,8 +108,9 @@ def examine(context: Context, programs: str, directory: str, private_dir: str, o
         private.wait_answer()
         databases = amcheck(private, owner)
         content = cluster_content.measure(private.client, context.digest_key, context.workers, context.progress.add)
+        evidence = cluster_content.evidence(private.client)
         private.stop()
-    return {"content": content, "checksums": checked, "amcheck": databases}
+    return {"content": content, "evidence": evidence, "checksums": checked, "amcheck": databases}
 
 
 def compare(baseline: dict[str, Any] | None, found: dict[str, Any]) -> Comparison:

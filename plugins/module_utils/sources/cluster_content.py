@@ -17,8 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, List
 
 from .contract import Comparison
-from .postgresql_client import Client, quote
+from .postgresql_client import Client, quote, version_of
 
+#: Bytes of a large table that are read in one piece.
+_PART = 128 << 20
 #: Most differences a comparison lists; the rest is counted.
 _LISTED = 20
 #: Catalogs whose rows change only when somebody changes them; those with columns have others that change by themselves.
@@ -39,7 +41,7 @@ _SHARED: dict[str, str] = {
     "pg_database": "oid, datname, datdba, encoding, datcollate, datctype, datistemplate, datallowconn, datconnlimit, dattablespace, datacl",
 }
 _TABLES = """
-    SELECT n.nspname, c.relname, pg_relation_size(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    SELECT n.nspname, c.relname, pg_relation_size(c.oid), current_setting('block_size')::int FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'm') AND c.relpersistence = 'p' AND c.relispopulated AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
     ORDER BY 3 DESC, 1, 2"""
 _SEQUENCES = """
@@ -77,45 +79,81 @@ def _database(client: Client, name: str, seed: int, workers: int, progress: Call
     connection = client.connect(name)
     try:
         tables = client.rows(connection, _TABLES)
+        version = version_of(connection)
         for catalog, columns in _CATALOGS.items():
             content[f"{name}/{catalog}"] = _hash(client, connection, f"pg_catalog.{quote(catalog)}", columns, seed)
-        sequences = client.rows(connection, _SEQUENCES)
-        for start in range(0, len(sequences), 200):
-            part = sequences[start:start + 200]
-            statement = " UNION ALL ".join(
-                f"SELECT {number}, last_value, is_called FROM {quote(schema)}.{quote(sequence)}" for number, (schema, sequence) in enumerate(part)
-            )
-            for number, last, called in client.rows(connection, statement):
-                content[f"{name}/sequence {part[number][0]}.{part[number][1]}"] = [1, f"{last} {called}"]
+        _sequences(client, connection, name, content)
     finally:
         connection.close()
-    work: queue.SimpleQueue[tuple[str, str, int]] = queue.SimpleQueue()
-    for table in tables:
-        work.put(table)
+    work: queue.SimpleQueue[tuple[str, str, str, int]] = queue.SimpleQueue()
+    for schema, table, size, page in tables:
+        # a large table is read in parts; the last one has no end, so that nothing is missed that is written meanwhile
+        starts = list(range(0, max(1, size // page), _PART // page)) if version >= 140000 else [0]
+        for start, end in zip(starts, [*starts[1:], None]):
+            condition = f"WHERE ctid >= '({start},0)'" + (f" AND ctid < '({end},0)'" if end is not None else "") if len(starts) > 1 else ""
+            work.put((schema, table, condition, size // len(starts)))
 
-    def worker() -> None:
+    def worker() -> list[tuple[str, int, int]]:
+        done: list[tuple[str, int, int]] = []
         session = client.connect(name, {"max_parallel_workers_per_gather": "0"})
         try:
             while True:
                 try:
-                    schema, table, size = work.get_nowait()
+                    schema, table, condition, size = work.get_nowait()
                 except queue.Empty:
-                    return
-                content[f"{name}/table {schema}.{table}"] = _hash(client, session, f"{quote(schema)}.{quote(table)}", "", seed)
+                    return done
+                rows, total = _hash(client, session, f"{quote(schema)}.{quote(table)}", "", seed, condition)
+                done.append((f"{name}/table {schema}.{table}", rows, int(total)))
                 progress(size)
         finally:
             session.close()
 
-    count = max(1, min(workers, len(tables)))
+    count = max(1, min(workers, work.qsize()))
     with ThreadPoolExecutor(count, thread_name_prefix="digest") as threads:
         for future in [threads.submit(worker) for _number in range(count)] if tables else []:
-            future.result()
+            for item, rows, total in future.result():
+                before = content.get(item, [0, "0"])
+                content[item] = [before[0] + rows, str(int(before[1]) + total)]
 
 
-def _hash(client: Client, connection: Any, relation: str, columns: str, seed: int) -> list[Any]:
+def _sequences(client: Client, connection: Any, name: str, content: Content) -> None:
+    sequences = client.rows(connection, _SEQUENCES)
+    for start in range(0, len(sequences), 200):
+        part = sequences[start:start + 200]
+        statement = " UNION ALL ".join(
+            f"SELECT {number}, last_value, is_called FROM {quote(schema)}.{quote(sequence)}" for number, (schema, sequence) in enumerate(part)
+        )
+        for number, last, called in client.rows(connection, statement):
+            content[f"{name}/sequence {part[number][0]}.{part[number][1]}"] = [1, f"{last} {called}"]
+
+
+def evidence(client: Client) -> dict[str, Any]:
+    """What must change when anything does, but sequences: {"system", "timeline", "transaction", "sequences"}.
+
+    Every change of rows, schema or roles takes a transaction number; a server that was stopped cleanly goes on with the same one.
+    Sequences are asked themselves, because they may move without.
+    """
+    sequences: Content = {}
+    connection = client.connect(client.database)
+    try:
+        system, timeline, transaction = client.rows(connection, """
+            SELECT system_identifier::text, timeline_id, pg_snapshot_xmax(pg_current_snapshot())::text FROM pg_control_system(), pg_control_checkpoint()""")[0]
+        names = [row[0] for row in client.rows(connection, "SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1")]
+    finally:
+        connection.close()
+    for name in names:
+        connection = client.connect(name)
+        try:
+            _sequences(client, connection, name, sequences)
+        finally:
+            connection.close()
+    return {"system": system, "timeline": timeline, "transaction": transaction, "sequences": sequences}
+
+
+def _hash(client: Client, connection: Any, relation: str, columns: str, seed: int, condition: str = "") -> list[Any]:
     subject = f"(SELECT {columns} FROM ONLY {relation})" if columns else f"ONLY {relation}"
     row = client.rows(connection, f"""
-        SELECT count(*), sum(hashtextextended("lifeboat row"::text, {seed})::numeric)::text FROM {subject} AS "lifeboat row" """)[0]
+        SELECT count(*), sum(hashtextextended("lifeboat row"::text, {seed}))::text FROM {subject} AS "lifeboat row" {condition}""")[0]
     return [int(row[0]), str(row[1] or "0")]
 
 

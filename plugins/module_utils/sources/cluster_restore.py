@@ -188,10 +188,13 @@ class Rebuild:
         self._side_link(full, side(home, self._stage, "staged"), os.path.dirname(home))
 
     def _side_link(self, link: str, place: str, parent: str) -> None:
-        fresh = not os.path.isdir(parent)
+        missing, above = [], parent
+        while not os.path.isdir(above):
+            missing.append(above)
+            above = os.path.dirname(above)
         durable.make_dirs(parent, 0o700, "stage")
-        if fresh:
-            self._owner.give(parent)
+        for directory in missing:
+            self._owner.give(directory)
         if not os.path.isdir(place):
             os.mkdir(place, 0o700)
             self._owner.give(place)

@@ -172,15 +172,16 @@ class Preflight:
         wanted: dict[int, list[Any]] = {}
 
         def want(path: str, size: int) -> None:
-            while not os.path.isdir(path) and path != "/":
-                path = os.path.dirname(path)
+            while not os.path.isdir(path):
+                path = os.path.dirname(path) or "/"
             wanted.setdefault(os.stat(path).st_dev, [path, 0])[1] += size
 
         total = int(self._facts.get("bytes", 0))
         for space in self._record["tablespaces"]:
             size = next(int(found.get("bytes") or 0) for found in self._facts["tablespaces"] if str(found["oid"]) == space["oid"])
             total -= size
-            want(str(space["to"]), size)
+            if os.path.isabs(str(space["to"])):
+                want(str(space["to"]), size)
         want(os.path.dirname(self._live), max(0, total))
         present = places.size_of(self._live) if self._record["in_place"] else 0
         for path, size in wanted.values():

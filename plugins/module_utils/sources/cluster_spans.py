@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import SourceError
 from ..libraries import need
+from .cluster_blocks import BLOCK, Block, Run, ranges, read_into
 from .cluster_pages import CPU, MARK, PAGE, bad_pages, decode_marks, encode_marks, marks, page_position, unit_of
 from .cluster_parent import Piece, Reuse, cut, join
 from .cluster_walk import Item
@@ -25,8 +26,8 @@ from .contract import Context, Entry, Writer
 
 #: Bytes of a span.
 SPAN = 4 << 20
-#: Bytes read and compared at once, and about the size of a chunk.
-_BLOCK = 1 << 20
+#: Files up to this size are verified together.
+_SMALL = 256 << 10
 #: Pauses before a page with a wrong checksum is read again, seconds: the server is writing it at this moment, or it is damaged.
 _PAUSES = (0.0, 0.005, 0.02, 0.05, 0.1)
 #: After so many pages that stayed wrong the further ones are read again without a pause.
@@ -80,7 +81,10 @@ class File:
 
 @dataclass
 class Part:
-    """One span of a file. parent: the parent's span at the same place. unread: it may be taken over without reading."""
+    """One span of a file. parent: the parent's span at the same place. unread: it may be taken over without reading.
+
+    first: the file's entry comes with it. whole: it is all of the file.
+    """
 
     file: File
     at: int
@@ -89,6 +93,10 @@ class Part:
     unread: bool = False
     first: bool = False
     whole: bool = False
+    #: The content of a small file that was read and verified together with others.
+    loaded: memoryview | None = None
+    #: Something was wrong with it when it was: it is read again by itself.
+    alone: bool = False
 
 
 @dataclass
@@ -100,7 +108,6 @@ class Result:
     read: int = 0
     files: int = 0
     bytes: int = 0
-
 
 
 class Spans:
@@ -123,13 +130,15 @@ class Spans:
     def job(self, parts: list[Part | Entry]) -> Result:
         """Read and store parts; entries among them keep their place. Raises SourceError for what cannot be read."""
         result = Result()
-        run = _Run(self._writer)
+        run = Run(self._writer)
         pending: list[tuple[Entry, list[Piece]]] = []
-        for part in parts:
+        for number, part in enumerate(parts):
             if isinstance(part, dict):
                 result.entries.append(part)
                 continue
             try:
+                if part.loaded is None and not part.alone and self._small(part):
+                    self._load(parts[number:number + BLOCK // PAGE])
                 self._part(part, run, result, pending)
             finally:
                 part.file.done()
@@ -138,7 +147,44 @@ class Spans:
             entry["data"] = join(pieces)
         return result
 
-    def _part(self, part: Part, run: _Run, result: Result, pending: list[tuple[Entry, list[Piece]]]) -> None:
+    def _small(self, part: Part) -> bool:
+        return self._checksums and part.file.item.relation is not None and part.whole and 0 < part.length <= _SMALL and not part.unread
+
+    def _load(self, parts: list[Part | Entry]) -> None:
+        """Read many small files and verify their pages in one go, which costs hardly more than one page would.
+
+        Called for the first part that was not tried yet, so everything loaded before was used and the buffer is free.
+        """
+        numpy = need("numpy")
+        buffer = self._buffer("loaded")
+        taken: list[tuple[Part, int, int]] = []
+        numbers: list[int] = []
+        for part in parts:
+            if isinstance(part, dict) or not self._small(part):
+                continue
+            relation, descriptor, count = part.file.item.relation, part.file.descriptor(), part.length // PAGE
+            start = len(numbers) * PAGE
+            if relation is None or descriptor < 0 or part.length % PAGE or start + part.length > BLOCK:
+                break
+            try:
+                read_into(descriptor, memoryview(buffer)[start:start + part.length], 0)
+            except OSError as error:
+                raise _unreadable(error, part.file.item.full) from error
+            taken.append((part, len(numbers), count))
+            first = relation.segment * (self._segment // PAGE)
+            numbers += range(first, first + count)
+        if not taken:
+            return
+        pages = numpy.frombuffer(buffer, numpy.uint8, len(numbers) * PAGE).reshape(-1, PAGE)
+        with CPU:
+            bad = set(bad_pages(pages, numpy.array(numbers, numpy.uint32)).tolist())
+        for part, start, count in taken:
+            if bad and not bad.isdisjoint(range(start, start + count)):
+                part.alone = True
+            else:
+                part.loaded = memoryview(buffer)[start * PAGE:(start + count) * PAGE]
+
+    def _part(self, part: Part, run: Run, result: Result, pending: list[tuple[Entry, list[Piece]]]) -> None:
         item = part.file.item
         # a span keeps the unit of its parent, so that they can be compared whatever became of the file's size
         unit = int(part.parent["unit"]) if part.parent else unit_of(item.status.st_size)
@@ -156,7 +202,7 @@ class Spans:
             # a file that was replaced since it was listed is taken as it is now
             status = os.fstat(descriptor)
             if status.st_ino != part.file.status.st_ino or not item.relation:
-                part.file.status = status
+                part.file.status, part.loaded = status, None
                 part.length = span["length"] = min(status.st_size, SPAN)
         if part.first:
             self._file(part, result)
@@ -191,10 +237,10 @@ class Spans:
 
     # -- one span
 
-    def _read(self, part: Part, descriptor: int, span: Entry, run: _Run, result: Result) -> list[Piece]:
+    def _read(self, part: Part, descriptor: int, span: Entry, run: Run, result: Result) -> list[Piece]:
         """Read a span; fills its marks. Returns its pieces, which are complete when the run was flushed."""
         pieces: list[Piece] = []
-        buffer = self._buffer()
+        buffer = self._buffer("block")
         known = decode_marks(part.parent["marks"]) if part.parent else b""
         old: list[Piece] = part.parent["data"] if part.parent else []
         doubtful = set(part.parent.get("bad", ())) if part.parent else set()
@@ -202,11 +248,12 @@ class Spans:
         zero = self._zeros(unit)
         seen = []
         bad: list[int] = []
-        for offset in range(0, part.length, _BLOCK):
-            want = min(_BLOCK, part.length - offset)
-            view = memoryview(buffer)[:want]
-            _read_into(descriptor, view, part.at + offset)
-            block = _Block(part, offset, view, buffer, unit)
+        for offset in range(0, part.length, BLOCK):
+            want = min(BLOCK, part.length - offset)
+            view = memoryview(buffer)[:want] if part.loaded is None else part.loaded
+            if part.loaded is None:
+                read_into(descriptor, view, part.at + offset)
+            block = Block(offset, view, buffer, unit)
             with CPU:
                 block.marks = marks(self._key, view, unit)
             first = offset // unit * MARK
@@ -216,7 +263,7 @@ class Spans:
             if before == block.marks and not again:
                 fresh, kept = [], [(0, want)] if zero * block.units != before else []
             else:
-                fresh, kept = self._compare(block, before, again, descriptor, result, bad)
+                fresh, kept = self._compare(part, block, before, again, descriptor, result, bad)
             for low, high in kept:
                 taken, gone = self._reuse.take(cut(old, part.at + offset + low, part.at + offset + high))
                 pieces += taken
@@ -231,7 +278,7 @@ class Spans:
             span["bad"] = bad
         return pieces
 
-    def _compare(self, block: _Block, before: bytes, again: list[int], descriptor: int, result: Result,
+    def _compare(self, part: Part, block: Block, before: bytes, again: list[int], descriptor: int, result: Result,
                  bad: list[int]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """(byte ranges to store, byte ranges to take over) of a block; pages with a wrong checksum are read again first."""
         numpy = need("numpy")
@@ -240,31 +287,31 @@ class Spans:
         changed = numpy.ones(block.units, bool)
         common = min(len(before) // MARK, block.units)
         changed[:common] = numpy.frombuffer(before, numpy.uint64)[:common] != now[:common]
-        relation = block.part.file.item.relation
-        if self._checksums and relation is not None and block.whole:
+        relation = part.file.item.relation
+        if self._checksums and relation is not None and block.whole and part.loaded is None:
             check = numpy.repeat(changed & (now != zero), block.unit // PAGE)[:block.whole]
             check[[page for page in again if page < block.whole]] = True
-            suspects = self._verify(block, numpy.flatnonzero(check), descriptor)
-            first = (block.part.at + block.offset) // PAGE
+            suspects = self._verify(part, block, numpy.flatnonzero(check), descriptor)
+            first = (part.at + block.offset) // PAGE
             for page, position in suspects:
                 number = relation.segment * (self._segment // PAGE) + first + page
-                result.suspects.append(Suspect(block.part.file.item.path, number, position))
+                result.suspects.append(Suspect(part.file.item.path, number, position))
                 bad.append(block.offset // PAGE + page)
             if block.patched:
                 now = numpy.frombuffer(block.marks, numpy.uint64)
                 changed[:common] = numpy.frombuffer(before, numpy.uint64)[:common] != now[:common]
         content = now != zero
-        return _ranges(changed & content, block), _ranges(~changed & content, block)
+        return ranges(changed & content, block), ranges(~changed & content, block)
 
-    def _verify(self, block: _Block, check: Any, descriptor: int) -> list[tuple[int, int]]:
+    def _verify(self, part: Part, block: Block, check: Any, descriptor: int) -> list[tuple[int, int]]:
         """[(page, position in the log)] of pages whose checksum stays wrong however often they are read."""
         if not len(check):
             return []
         numpy = need("numpy")
         pages = numpy.frombuffer(block.buffer, numpy.uint8, block.whole * PAGE).reshape(-1, PAGE)
-        relation = block.part.file.item.relation
+        relation = part.file.item.relation
         segment = relation.segment if relation is not None else 0
-        numbers = numpy.arange(block.whole, dtype=numpy.uint32) + numpy.uint32(segment * (self._segment // PAGE) + (block.part.at + block.offset) // PAGE)
+        numbers = numpy.arange(block.whole, dtype=numpy.uint32) + numpy.uint32(segment * (self._segment // PAGE) + (part.at + block.offset) // PAGE)
 
         def wrong(which: Any) -> Any:
             with CPU:
@@ -280,7 +327,7 @@ class Spans:
                 time.sleep(pause)
             for page in found:
                 start = int(page) * PAGE
-                _read_into(descriptor, block.view[start:start + PAGE], block.part.at + block.offset + start)
+                read_into(descriptor, block.view[start:start + PAGE], part.at + block.offset + start)
                 block.patch(self._key, int(page))
             found = wrong(found)
         self._hopeless += len(found)
@@ -293,84 +340,13 @@ class Spans:
             found = self._zero[unit] = marks(self._key, bytes(unit), unit)
         return found
 
-    def _buffer(self) -> bytearray:
-        buffer: bytearray | None = getattr(self._local, "buffer", None)
+    def _buffer(self, name: str) -> bytearray:
+        """One of the thread's own buffers."""
+        buffer: bytearray | None = getattr(self._local, name, None)
         if buffer is None:
-            buffer = self._local.buffer = bytearray(_BLOCK)
+            buffer = bytearray(BLOCK)
+            setattr(self._local, name, buffer)
         return buffer
-
-
-class _Block:
-    """Up to 1 MiB of a span in memory. units: how many marks, the last one maybe of fewer bytes; whole: how many complete pages."""
-
-    def __init__(self, part: Part, offset: int, view: memoryview, buffer: bytearray, unit: int) -> None:
-        self.part = part
-        self.offset = offset
-        self.view = view
-        self.buffer = buffer
-        self.length = len(view)
-        self.unit = unit
-        self.units = -(-self.length // unit)
-        self.whole = self.length // PAGE
-        self.marks = b""
-        self.patched = False
-
-    def patch(self, key: bytes, page: int) -> None:
-        """A page was read again."""
-        number = page * PAGE // self.unit
-        mark = marks(key, self.view[number * self.unit:(number + 1) * self.unit], self.unit)
-        self.marks = self.marks[:number * MARK] + mark + self.marks[(number + 1) * MARK:]
-        self.patched = True
-
-
-class _Run:
-    """New pages of one job on their way into chunks."""
-
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-        self._data = bytearray()
-        self._placed: list[tuple[list[Piece], int, int, int]] = []
-
-    def add(self, pieces: list[Piece], at: int, data: memoryview) -> None:
-        """Store ``data``, which stands at ``at`` in its file; pieces gets its place at once or when the chunk is full."""
-        if len(data) == _BLOCK:
-            pieces.append([at, self._writer.put(data), 0, len(data)])
-            return
-        self._placed.append((pieces, at, len(self._data), len(data)))
-        self._data += data
-        if len(self._data) >= _BLOCK:
-            self.flush()
-
-    def flush(self) -> None:
-        """Store what has gathered."""
-        if not self._data:
-            return
-        number = self._writer.put(bytes(self._data))
-        for pieces, at, offset, length in self._placed:
-            pieces.append([at, number, offset, length])
-        self._data, self._placed = bytearray(), []
-
-
-def _ranges(units: Any, block: _Block) -> list[tuple[int, int]]:
-    """Byte ranges of the units that are true, neighbours joined."""
-    if units.all():
-        return [(0, block.length)]
-    if not units.any():
-        return []
-    numpy = need("numpy")
-    edges = numpy.flatnonzero(numpy.diff(units.astype(numpy.int8), prepend=0, append=0))
-    return [(int(low) * block.unit, min(int(high) * block.unit, block.length)) for low, high in zip(edges[::2], edges[1::2])]
-
-
-def _read_into(descriptor: int, view: memoryview, at: int) -> None:
-    """Fill the view from the file; what lies behind its end (it was cut since) is zeros."""
-    done = 0
-    while done < len(view):
-        got = os.preadv(descriptor, [view[done:]], at + done)
-        if got == 0:
-            view[done:] = bytes(len(view) - done)
-            return
-        done += got
 
 
 def _unreadable(error: OSError, full: str) -> SourceError:

@@ -123,23 +123,24 @@ def test_complete_segments_become_one_object_and_leave_the_spool(lab: LogLab, cl
     assert lab.stop() == 0
 
 
-def test_kill_of_the_shipper_and_of_the_server_under_load(lab: LogLab, cluster: WalPostgres, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("turns", [6, pytest.param(100, marks=pytest.mark.soak)])
+def test_kill_of_the_shipper_and_of_the_server_under_load(lab: LogLab, cluster: WalPostgres, tmp_path: pathlib.Path, turns: int) -> None:
     """Killed again and again: nothing told as proven is ever missing, and the log has no gap."""
-    dice = random.Random(7)
+    dice = random.Random(turns)
     cluster.bench_tables()
     system = cluster.system()
     lab.start()
     lab.wait_proven(cluster.position())
     writer = Writer(cluster)
-    bench = cluster.pgbench(60, clients=2)
+    bench = cluster.pgbench(10 * turns, clients=2)
     try:
-        for turn in range(6):
+        for turn in range(turns):
             before = lab.proven()
             processes.wait_for(lambda before=before: lab.proven() > before, "something more to be proven", 60)  # type: ignore[misc]
             threading.Event().wait(dice.random())
             lab.kill()
             assert_all_there(lab, tmp_path, system, list(writer.told))
-            if turn == 3:
+            if turn % 8 == 3:
                 cluster.crash()
                 cluster.start()
             lab.start()
@@ -315,3 +316,66 @@ def test_what_is_missing_in_the_repository_is_told(lab: LogLab, cluster: WalPost
     pieces[-1].unlink()
     told = json.loads(lab.run("log", "status", "orders", "--json", status=3))["orders.db"]
     assert told["proven"]["in_repository"] is False and "missing" in {alarm["name"] for alarm in told["alarms"]}
+
+
+def test_the_receiver_is_killed(lab: LogLab, cluster: WalPostgres, tmp_path: pathlib.Path) -> None:
+    lab.start()
+    writer = Writer(cluster)
+    try:
+        for _time in range(3):
+            before = lab.proven()
+            processes.wait_for(lambda before=before: lab.proven() > before, "something to be proven", 60)  # type: ignore[misc]
+            (pid,) = cluster.sql("SELECT count(*) FROM pg_stat_replication")[0]
+            receiver = json.loads((lab.home / "state/services/orders/log/db/status.json").read_text())["receiver"]
+            if pid and receiver:
+                os.kill(receiver, signal.SIGKILL)
+    finally:
+        told = writer.stop()
+    lab.wait_proven(cluster.position())
+    assert assert_all_there(lab, tmp_path, cluster.system(), told) == len(told)
+    processes.wait_for(lambda: lab.status()["ok"], "the alarms to end", 60)
+    assert lab.stop() == 0
+    assert not cluster.sql("SELECT 1 FROM pg_stat_replication")
+
+
+def test_a_killed_shipper_leaves_no_receiver(lab: LogLab, cluster: WalPostgres) -> None:
+    lab.start()
+    lab.wait_proven(1)
+    receiver = json.loads((lab.home / "state/services/orders/log/db/status.json").read_text())["receiver"]
+    lab.kill()
+    processes.wait_for(lambda: not processes.alive(receiver), "the end of the receiver", 30)
+
+
+def test_commits_that_wait_for_the_shipper_are_an_alarm(lab: LogLab, cluster: WalPostgres) -> None:
+    lab.start()
+    cluster.sql("CREATE TABLE t (n int)")
+    lab.wait_proven(cluster.position())
+    cluster.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    cluster.sql("SELECT pg_reload_conf()")
+    processes.wait_for(lambda: "synchronous" in lab.alarms(), "the alarm", 60)
+    cluster.sql("ALTER SYSTEM RESET synchronous_standby_names")
+    cluster.sql("SELECT pg_reload_conf()")
+    processes.wait_for(lambda: lab.status()["ok"], "the alarm to end", 60)
+
+
+def test_wrong_password(lab: LogLab, cluster: WalPostgres) -> None:
+    (lab.home / "wrong").write_text("nonsense\n")
+    lab.document["entry"]["sources"]["db"]["password_file"] = str(lab.home / "wrong")
+    lab.save()
+    lab.start()
+    processes.wait_for(lambda: "server" in lab.alarms(), "the alarm", 60)
+    assert "nonsense" not in json.dumps(lab.status()) + lab.said()
+    assert lab.stop(seconds=60) in (0, 3)
+
+
+def test_disk_of_the_spool_is_full(lab: LogLab, cluster: WalPostgres, tmp_path: pathlib.Path) -> None:
+    """Nothing that was told is lost when neither receiver nor shipper can write."""
+    lab.start(fault="logmark.write.before:6:full")
+    writer = Writer(cluster)
+    try:
+        processes.wait_for(lambda: len(writer.told) > 50, "commits", 60)
+    finally:
+        told = writer.stop()
+    lab.wait_proven(cluster.position())
+    assert assert_all_there(lab, tmp_path, cluster.system(), told) == len(told)
+    assert not lab.status()["gaps"]

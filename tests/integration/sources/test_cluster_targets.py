@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -46,7 +45,8 @@ class Past:
             connection.commit()
         finally:
             connection.close()
-        lsn, moment = self.lab.server.sql("SELECT pg_current_wal_lsn()::text, to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US') || 'Z'")[0]
+        lsn, moment = self.lab.server.sql(
+            "SELECT pg_current_wal_lsn()::text, to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US') || 'Z'")[0]
         self.lab.server.sql(f"SELECT pg_create_restore_point('point {number}')")
         self.points[number] = {"lsn": lsn, "time": moment, "xid": xid, "name": f"point {number}"}
         if number % 2:

@@ -78,10 +78,10 @@ def host(tmp_path: pathlib.Path) -> Host:
 
 def test_a_tail_grows_and_becomes_one_object(host: Host) -> None:
     shipping = host.start()
-    for end in (2 * SIZE + 1000, 2 * SIZE + 30_000, 2 * SIZE + 30_000, 3 * SIZE - 16):
+    for end in (2 * SIZE + 1000, 2 * SIZE + 30_000, 2 * SIZE + 30_000, 3 * SIZE - 9000, 3 * SIZE - 16, 3 * SIZE - 8):
         host.receive(2 * SIZE, end)
         shipping.ship()
-        assert host.kept().position <= end
+        assert end - 8 <= host.kept().position <= end, "an idle server's last commit is not left out, wherever in its segment it is"
     assert host.kept().position < 3 * SIZE, "the end of a segment is told only when it is there whole"
     host.receive(2 * SIZE)
     shipping.ship()

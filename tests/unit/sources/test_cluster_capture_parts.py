@@ -367,6 +367,33 @@ def test_a_damaged_page_is_named_and_stays_named_in_an_incremental(tmp_path: Pat
     assert not any("bad" in entry for entry in third.entries())
 
 
+def test_small_files_are_verified_together_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, checksums=True)
+    contents = [relation(3), relation(30), bytearray(relation(3)), bytes(PAGE), relation(2, 131072), os.urandom(100), relation(120)]
+    contents[2][PAGE + 5000] ^= 1  # type: ignore[index]
+    names = ["base/5/1", "base/5/2", "base/5/3", "base/5/4", "base/5/5.1", "pg_xact/0000", "base/5/6"]
+    parts: list[Any] = []
+    for number, (name, content) in enumerate(zip(names, contents)):
+        (tmp_path / str(number)).write_bytes(content)
+        item = Item("file", name, str(tmp_path / str(number)), os.lstat(tmp_path / str(number)), relation=relation_of(name))
+        file = File(item)
+        file.expect(1)
+        parts += [{"type": "dir", "path": f"before {name}", "mode": 0}, Part(file, 0, len(content), first=True, whole=True)]
+    found = Spans(rig.context, rig.writer, True, 1 << 30).job(parts)
+    assert [(one.path, one.block) for one in found.suspects] == [("base/5/3", 1)]
+    for entry in found.entries:
+        rig.writer.entry(entry)
+    reader = rig.writer.finish(Captured({}, "physical"))
+    assert [entry["path"] for entry in reader.entries() if entry["type"] == "file"] == names
+    assert rig.writer.new_chunks <= 2
+    for name, content in zip(names, contents):
+        (span,) = [entry for entry in reader.entries() if entry["type"] == "span" and entry["path"] == name]
+        stored = bytearray(span["length"])
+        for at, number, offset, length in span["data"]:
+            stored[at:at + length] = reader.chunk(number)[offset:offset + length]
+        assert stored == content and cluster_pages.marks(KEY, content) == cluster_pages.decode_marks(span["marks"])
+
+
 def test_only_relations_are_verified(tmp_path: Path) -> None:
     rig = Rig(tmp_path, "pg_xact/0000", checksums=True)
     rig.full.write_bytes(os.urandom(PAGE))

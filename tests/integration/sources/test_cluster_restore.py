@@ -1,0 +1,227 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Restores of whole clusters: pages reused from the live one, parts moved elsewhere, in place, killed at random; no copy acts while it is one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConflictError
+from ansible_collections.lifeboat.recovery.tests.lab import processes
+from ansible_collections.lifeboat.recovery.tests.lab.cluster_lab import ClusterLab
+
+ROWS = "SELECT count(*), sum(id) FROM public.t"
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[ClusterLab]:
+    made = ClusterLab(tmp_path)
+    made.server.sql("CREATE TABLE t AS SELECT g AS id, repeat(md5(g::text), 8) AS v FROM generate_series(1, 20000) g")
+    try:
+        yield made
+    finally:
+        made.destroy()
+
+
+def own_dir(lab: ClusterLab, name: str) -> str:
+    """A directory of the server's user."""
+    path = os.path.join(lab.server.home, name)
+    os.mkdir(path, 0o700)
+    who = processes.account()
+    if who is not None:
+        os.chown(path, *who)
+    return path
+
+
+def live(lab: ClusterLab, record: dict[str, Any], reader: Any) -> dict[str, Any]:
+    """Verify and cut over."""
+    comparison = lab.bench.source.verify_staged(lab.bench.context, reader, record)
+    assert comparison.equal, comparison.differences
+    return lab.bench.source.cutover(lab.bench.context, record)
+
+
+def test_pages_the_live_cluster_still_holds_are_not_fetched(lab: ClusterLab) -> None:
+    lab.server.sql("CHECKPOINT")
+    good = lab.server.sql(ROWS)
+    reader = lab.bench.capture()[0]
+    lab.server.sql("UPDATE t SET id = -id WHERE id < 50")
+    lab.server.sql("CHECKPOINT")
+    record = lab.stage(reader)
+    facts = live(lab, record, reader)
+    log_segments = 2 * 16 << 20
+    assert facts["bytes_fetched"] < log_segments + (4 << 20)
+    assert facts["bytes_reused"] > 10 << 20
+    assert lab.server.sql(ROWS) == good
+    assert lab.bench.live_equals(reader)
+    lab.server.sql("UPDATE t SET id = id WHERE id = 7")
+    assert lab.bench.live_equals(reader), "a transaction that leaves the content as it was is found out by comparing the content"
+    lab.server.sql("UPDATE t SET id = 0 WHERE id = 7")
+    found = lab.bench.live(reader)
+    assert not found.equal and any("public.t" in text for text in found.differences)
+
+
+def test_tablespaces_and_log_directory_move(lab: ClusterLab) -> None:
+    space = own_dir(lab, "space")
+    lab.server.sql(f"CREATE TABLESPACE spare LOCATION '{space}'")
+    lab.server.sql("CREATE TABLE spread TABLESPACE spare AS SELECT generate_series(1, 1000) AS id")
+    reader = lab.bench.capture()[0]
+    other, wal = os.path.join(lab.server.home, "new", "space"), os.path.join(lab.server.home, "new", "wal")
+    lab.bench.config.update(tablespace_map={space: other}, wal_directory=wal)
+    record = lab.stage(reader)
+    live(lab, record, reader)
+    assert lab.server.sql("SELECT count(*) FROM spread") == [(1000,)]
+    assert lab.server.sql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'spare'") == [(other,)]
+    assert os.readlink(f"{lab.server.data}/pg_wal") == wal
+    assert [name for name in os.listdir(space) if name.startswith("PG_")] == [], "the displaced cluster lies aside as a whole"
+    lab.bench.source.rollback(lab.bench.context, record)
+    assert lab.server.sql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'spare'") == [(space,)]
+    assert lab.server.sql("SELECT count(*) FROM spread") == [(1000,)]
+    assert not os.path.islink(f"{lab.server.data}/pg_wal")
+    lab.bench.source.commit(lab.bench.context, record)
+    assert lab.leftovers() == [] and [name for name in os.listdir(other) + os.listdir(space) if "lifeboat" in name] == []
+
+
+def test_preflight_names_every_place_that_is_taken(lab: ClusterLab) -> None:
+    space = own_dir(lab, "space")
+    lab.server.sql(f"CREATE TABLESPACE spare LOCATION '{space}'")
+    reader = lab.bench.capture()[0]
+    taken, wal = own_dir(lab, "taken"), own_dir(lab, "wal")
+    os.mkdir(os.path.join(taken, "PG_15_202209061"))
+    Path(wal, "file").touch()
+    source = lab.bench.source
+
+    def errors(**options: Any) -> str:
+        lab.bench.config.update({"tablespace_map": {}, "wal_directory": None, **options})
+        return "\n".join(lab.bench.errors(source.preflight_restore(lab.bench.context, reader.manifest)))
+
+    assert errors() == ""
+    assert "holds files of another cluster" in errors(tablespace_map={space: taken})
+    assert "inside the data directory" in errors(tablespace_map={space: f"{lab.server.data}/spaces"})
+    assert "no tablespace of the snapshot lies there" in errors(tablespace_map={"/nowhere": taken})
+    assert "no absolute path" in errors(tablespace_map={space: "here"})
+    assert "log directory holds files" in errors(wal_directory=wal)
+    lab.bench.config["server"] = {"start": ["true"]}
+    assert "does not say how to stop it" in errors()
+    reader.manifest["facts"]["bytes"] = 1 << 60
+    assert "in_place: true" in errors() and "there is no rollback" in errors()
+
+
+def test_a_copy_does_not_archive_and_its_settings_do_not_act(lab: ClusterLab) -> None:
+    archive = own_dir(lab, "archive")
+    lab.server.sql(f"ALTER SYSTEM SET archive_command = 'cp %p {archive}/%f'")
+    lab.server.sql("ALTER SYSTEM SET archive_mode = 'on'")
+    lab.server.stop()
+    lab.server.start()
+    lab.server.sql("SELECT pg_switch_wal()")
+    reader = lab.bench.capture()[0]
+    processes.wait_for(lambda: lab.server.sql("SELECT last_archived_wal FROM pg_stat_archiver")[0][0] is not None, "archiving")
+    lab.server.stop()
+    before = set(os.listdir(archive))
+    record = lab.stage(reader)
+    facts = live(lab, record, reader)
+    assert "ALTER SYSTEM RESET archive_mode" in facts["archiving"]
+    assert lab.server.sql("SELECT current_setting('archive_mode'), current_setting('archive_command')") == [("off", f"cp %p {archive}/%f")]
+    lab.server.sql("SELECT pg_switch_wal()")
+    lab.server.sql("CHECKPOINT")
+    assert set(os.listdir(archive)) == before
+    lab.server.sql("ALTER SYSTEM RESET archive_mode")
+
+
+def test_settings_that_would_keep_a_private_server_from_starting(lab: ClusterLab) -> None:
+    with open(f"{lab.server.data}/postgresql.auto.conf", "a", encoding="utf-8") as handle:
+        handle.write("shared_preload_libraries = 'no_such_library'\nssl = 'on'\nsynchronous_standby_names = '*'\n")
+    kept = Path(f"{lab.server.data}/postgresql.auto.conf").read_text(encoding="utf-8")
+    reader = lab.bench.capture()[0]
+    record = lab.stage(reader)
+    assert lab.bench.source.verify_staged(lab.bench.context, reader, record).equal
+    assert Path(f"{record['staged']}/postgresql.auto.conf").read_text(encoding="utf-8") == kept
+
+
+def test_unlogged_tables_are_empty_and_prepared_transactions_are_kept(lab: ClusterLab) -> None:
+    lab.server.sql("CREATE UNLOGGED TABLE cache AS SELECT 1 AS id")
+    lab.server.sql("CREATE TABLE promised (id int)")
+    connection = lab.server.connect()
+    with connection.cursor() as cursor:
+        for statement in ("BEGIN", "INSERT INTO promised VALUES (1)", "PREPARE TRANSACTION 'promise'"):
+            cursor.execute(statement)
+    connection.close()
+    reader = lab.bench.capture()[0]
+    lab.server.wipe()
+    live(lab, lab.stage(reader), reader)
+    assert lab.server.sql("SELECT count(*) FROM cache") == [(0,)]
+    assert lab.server.sql("SELECT gid FROM pg_prepared_xacts") == [("promise",)]
+    lab.server.sql("COMMIT PREPARED 'promise'")
+    assert lab.server.sql("SELECT count(*) FROM promised") == [(1,)]
+
+
+def test_in_place(lab: ClusterLab) -> None:
+    good = lab.server.sql(ROWS)
+    reader = lab.bench.capture()[0]
+    lab.server.sql("UPDATE t SET id = -id WHERE id < 50")
+    lab.server.sql("CREATE TABLE later AS SELECT 1 AS id")
+    lab.bench.config["in_place"] = True
+    source = lab.bench.source
+    warnings = [str(finding.error) for finding in source.preflight_restore(lab.bench.context, reader.manifest) if finding.level == "warning"]
+    assert any("there is no rollback" in warning for warning in warnings)
+    inode = os.stat(lab.server.data).st_ino
+    record = lab.stage(reader)
+    facts = live(lab, record, reader)
+    assert os.stat(lab.server.data).st_ino == inode
+    assert facts["displaced"] is False and facts["bytes_reused"] > 10 << 20
+    assert lab.server.sql(ROWS) == good
+    assert lab.server.sql("SELECT count(*) FROM pg_class WHERE relname = 'later'") == [(0,)]
+    with pytest.raises(ConflictError, match="in place"):
+        source.rollback(lab.bench.context, record)
+    source.commit(lab.bench.context, record)
+    assert lab.leftovers() == []
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_killed_at_random_and_done_again(lab: ClusterLab, in_place: bool, tmp_path: Path) -> None:
+    """Any moment of staging; what the private server was doing ends with its keeper."""
+    good = lab.server.sql(ROWS)
+    reader = lab.bench.capture()[0]
+    lab.bench.config["in_place"] = in_place
+    source, dice = lab.bench.source, random.Random(7)
+    lab.server.sql("UPDATE t SET id = -id WHERE id < 5000")
+    record = source.plan_stage(lab.bench.context, reader.manifest, "20261122_000001_abcdef12")
+    for _round in range(5):
+        process = lab.bench.spawn("stage", reader, record)
+        time.sleep(0.5 + 2 * dice.random())
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=20)
+    source.stage(lab.bench.context, reader, record)
+    live(lab, record, reader)
+    assert lab.server.sql(ROWS) == good
+    source.commit(lab.bench.context, record)
+    assert lab.leftovers() == []
+
+
+def test_a_staged_page_that_changed_is_named(lab: ClusterLab) -> None:
+    reader = lab.bench.capture()[0]
+    record = lab.stage(reader)
+    path = lab.server.sql("SELECT pg_relation_filepath('t')")[0][0]
+    with open(os.path.join(record["staged"], path), "r+b") as handle:
+        handle.seek(8192 + 5000)
+        handle.write(b"\xff")
+    comparison = lab.bench.source.verify_staged(lab.bench.context, reader, record)
+    assert not comparison.equal and path in comparison.differences[0]
+    lab.discard(record)
+    assert lab.leftovers() == []
+
+
+def test_what_took_the_place_of_the_server_is_not_overwritten(lab: ClusterLab) -> None:
+    reader = lab.bench.capture()[0]
+    lab.server.wipe()
+    os.mkdir(lab.server.data)
+    Path(lab.server.data, "precious").touch()
+    errors = lab.bench.errors(lab.bench.source.preflight_restore(lab.bench.context, reader.manifest))
+    assert any("holds files but no cluster" in error for error in errors)
