@@ -88,6 +88,7 @@ def all_checks() -> dict[str, Check]:
         Check("build", [["python", "tests/tools/package.py"]], 10),
         pytest_check("unit", 60, 900, "tests/unit"),
         pytest_check("integration", 240, 2700, "tests/integration"),
+        pytest_check("clusters", 400, 1500, "tests/clusters"),
         pytest_check("drills", 240, 1500, "tests/drills"),
         pytest_check("soak", 3600, 4 * 3600, "tests", "-m", "soak"),
         Check(
