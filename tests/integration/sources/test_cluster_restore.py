@@ -16,7 +16,9 @@ import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConflictError
 from ansible_collections.lifeboat.recovery.tests.lab import processes
+from ansible_collections.lifeboat.recovery.tests.lab.bench import Bench
 from ansible_collections.lifeboat.recovery.tests.lab.cluster_lab import ClusterLab
+from ansible_collections.lifeboat.recovery.tests.lab.postgres import PASSWORD, Postgres
 
 ROWS = "SELECT count(*), sum(id) FROM public.t"
 
@@ -226,3 +228,48 @@ def test_what_took_the_place_of_the_server_is_not_overwritten(lab: ClusterLab) -
     Path(lab.server.data, "precious").touch()
     errors = lab.bench.errors(lab.bench.source.preflight_restore(lab.bench.context, reader.manifest))
     assert any("holds files but no cluster" in error for error in errors)
+
+
+def test_a_snapshot_of_a_standby(lab: ClusterLab, tmp_path: Path) -> None:
+    """Restored over the standby's own directory it is a primary on a timeline of its own."""
+    server = lab.server
+    standby = Postgres(programs=server.bin)
+    environment = {**os.environ, "PGPASSWORD": PASSWORD}
+    try:
+        processes.checked([f"{server.bin}/pg_basebackup", "-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres", "-D", standby.data, "-R", "-c", "fast"],
+                          env=environment)
+        with open(f"{standby.data}/postgresql.conf", "a", encoding="utf-8") as handle:
+            handle.write(f"port = {standby.port}\nunix_socket_directories = '{standby.home}'\n")
+        standby.password_file = server.password_file
+        standby.start()
+        server.sql("UPDATE t SET v = 'new' WHERE id < 5000")
+        position = server.sql("SELECT pg_current_wal_lsn()::text")[0][0]
+        processes.wait_for(lambda: standby.sql("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", parameters=(position,))[0][0], "the standby")
+        good = standby.sql(ROWS)
+        config = {**lab.config, "port": standby.port, "data_directory": standby.data,
+                  "server": {"start": standby.start_argv(), "stop": standby.stop_argv(), "status": standby.status_argv()}}
+        bench = Bench(config, tmp_path / "standby")
+        (tmp_path / "standby").mkdir()
+        reader = bench.capture()[0]
+        assert reader.manifest["facts"]["from_standby"] is True
+        record = bench.stage(reader)
+        comparison = bench.source.verify_staged(bench.context, reader, record)
+        assert comparison.equal, comparison.differences
+        facts = bench.source.cutover(bench.context, record)
+        assert facts["reached"]["timeline"] == 2
+        assert standby.sql("SELECT pg_is_in_recovery()") == [(False,)]
+        assert standby.sql(ROWS) == good
+        assert bench.live_equals(reader)
+    finally:
+        standby.destroy()
+
+
+def test_the_servers_own_checks_run_where_they_can(lab: ClusterLab) -> None:
+    lab.server.stop()
+    processes.checked([f"{lab.server.bin}/pg_checksums", "--enable", "--no-sync", "-D", lab.server.data])
+    lab.server.start()
+    lab.server.sql("CREATE EXTENSION amcheck")
+    lab.server.sql("CREATE INDEX ON t (id)")
+    reader = lab.bench.capture()[0]
+    facts = live(lab, lab.stage(reader), reader)
+    assert (facts["checksums"], facts["amcheck"]) == (True, ["postgres"])
