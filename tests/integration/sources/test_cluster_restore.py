@@ -14,7 +14,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConflictError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConflictError, DamageError
 from ansible_collections.lifeboat.recovery.tests.lab import processes
 from ansible_collections.lifeboat.recovery.tests.lab.bench import Bench
 from ansible_collections.lifeboat.recovery.tests.lab.cluster_lab import ClusterLab
@@ -184,6 +184,26 @@ def test_in_place(lab: ClusterLab) -> None:
     with pytest.raises(ConflictError, match="in place"):
         source.rollback(lab.bench.context, record)
     source.commit(lab.bench.context, record)
+    assert lab.leftovers() == []
+
+
+def test_in_place_that_was_given_up_goes_on_with_what_is_there(lab: ClusterLab) -> None:
+    good = lab.server.sql(ROWS)
+    reader = lab.bench.capture()[0]
+    lab.server.sql("UPDATE t SET id = -id")
+    lab.bench.config["in_place"] = True
+    kept = dict(lab.bench.store.chunks)
+    for identity, data in kept.items():
+        lab.bench.store.chunks[identity] = data[:-1] + bytes([data[-1] ^ 1])
+    with pytest.raises(DamageError):
+        lab.stage(reader)
+    assert not os.path.exists(lab.server.data), "nobody can start what is half-built"
+    lab.bench.store.chunks = kept
+    record = lab.stage(reader)
+    facts = live(lab, record, reader)
+    assert facts["bytes_reused"] > 10 << 20
+    assert lab.server.sql(ROWS) == good
+    lab.bench.source.commit(lab.bench.context, record)
     assert lab.leftovers() == []
 
 
