@@ -37,8 +37,10 @@ def ensure_slot(server: LogServer) -> Sample:
     return server.sample()
 
 
-def plan(server: LogServer, identity: Identity, sample: Sample, spool: Spool, mark: Proven) -> Start:
-    """Where to go on. Raises Divergence when the server does not continue what was proven, SourceError when it cannot be told."""
+def plan(server: LogServer, identity: Identity, sample: Sample, spool: Spool, mark: Proven, refused: bool) -> Start:
+    """Where to go on. refused: the receiver was told that the log it asked for is gone; asked only where the server does not let us look.
+
+    Raises Divergence when the server does not continue what was proven, SourceError when it cannot be told."""
     size = identity.segment_size
     restart = wal.parse(sample.slot["restart"]) if sample.slot["restart"] else identity.position
     start = _wanted(spool, mark, identity, restart, size)
@@ -51,7 +53,7 @@ def plan(server: LogServer, identity: Identity, sample: Sample, spool: Spool, ma
                          "a standby that catches up is waited for; a server that was set back must begin a timeline of its own (restore it)")
     if start.timeline < identity.timeline:
         start = _switched(server, identity, start, size)
-    return _there(server, identity, start, restart, size)
+    return _there(server, identity, start, restart, size, refused)
 
 
 def _wanted(spool: Spool, mark: Proven, identity: Identity, restart: int, size: int) -> Start:
@@ -80,10 +82,17 @@ def _switched(server: LogServer, identity: Identity, start: Start, size: int) ->
     return Start(after, left // size * size, True, aside=True)
 
 
-def _there(server: LogServer, identity: Identity, start: Start, restart: int, size: int) -> Start:
+def _there(server: LogServer, identity: Identity, start: Start, restart: int, size: int, refused: bool) -> Start:
     """The server still has the log from there on; else from where its slot keeps it."""
-    if start.position >= identity.position // size * size or server.has_segment(start.position, size) is not False:
+    if start.position >= identity.position // size * size:
         return start
+    there = server.has_segment(start.position, size)
+    if there or (there is None and not refused):
+        return start
+    if restart // size * size <= start.position:
+        # the receiver's own request moved the slot there; it keeps nothing any more
+        server.drop_slot()
+        restart = wal.parse(ensure_slot(server).slot["restart"] or "0/0")
     oldest = restart // size * size
     if oldest <= start.position:
         raise SourceError(f"the server no longer has its log at {wal.text(start.position)}, which its slot should keep", server.client.place,

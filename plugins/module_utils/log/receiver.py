@@ -66,11 +66,11 @@ class Receiver:
         return self._process is not None and self._process.poll() is None
 
     def message(self) -> str:
-        """The last thing it said."""
+        """The last thing it said; what the server told it rather than that it is disconnected now."""
         with contextlib.suppress(OSError), open(self._messages, "rb") as handle:
             handle.seek(max(0, os.fstat(handle.fileno()).st_size - 2000))
             lines = [line for line in handle.read().decode("utf-8", "replace").splitlines() if line.strip()]
-            wanted = [line for line in lines if "error:" in line or "FATAL" in line or "ERROR" in line]
+            wanted = [line for line in lines if ("error:" in line or "FATAL" in line or "ERROR" in line) and not line.endswith("error: disconnected")]
             return (wanted or lines or [""])[-1].strip()[:300]
         return ""
 

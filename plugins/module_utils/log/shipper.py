@@ -63,6 +63,7 @@ class Shipper:
         self._started = iso(time.time_ns())
         self._state = "starting"
         self._base = 0
+        self._refused = False
         self._received_since = 0.0
         self._next_start = 0.0
         self._retry = _RETRY[0]
@@ -163,6 +164,7 @@ class Shipper:
             return
         status = self._receiver.ended()
         if status is not None:
+            self._refused = "already been removed" in self._receiver.message()
             self._alarm("receiver", SourceError(f"the receiver ended ({self._receiver.message() or f'status {status}'})", self._client.place,
                                                 "it is started again; look into the server's log if this stays"))
             self._receiver.stop()
@@ -214,9 +216,10 @@ class Shipper:
                 self._another_cluster(identity.system, identity.segment_size)
             self._mark.system, self._mark.segment_size, self._version = identity.system, identity.segment_size, identity.version
             sample = begin.ensure_slot(server)
-            start = begin.plan(server, identity, sample, self._spool, self._mark)
+            start = begin.plan(server, identity, sample, self._spool, self._mark, self._refused)
         finally:
             server.close()
+        self._refused = False
         if start.aside:
             self._empty_spool()
         if start.mark:

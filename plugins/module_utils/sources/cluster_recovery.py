@@ -303,11 +303,11 @@ class Recovery:
     def _check_reached(self, reach: Reach, reached: dict[str, Any]) -> None:
         """What was reached must be what was promised: not a byte less than the target or the proven end of the log."""
         position, kind = parse_position(str(reached["position"])), self._target["kind"]
-        wanted = reach.stop
+        wanted, slack = reach.stop, max(2 * reach.segment, 16 << 20)
         if kind == "latest":
-            wanted = reach.end - 2 * reach.segment  # the log may end in a record that is not whole, or in an unused rest of a segment
+            wanted = reach.end - slack  # the log may end in a record that is not whole, or in an unused rest of a segment
         elif kind == "lsn":
-            wanted = min(parse_position(self._target["value"]), reach.end - 2 * reach.segment)
+            wanted = min(parse_position(self._target["value"]), reach.end - slack)
         if kind != "immediate" and position < max(wanted, reach.stop):
             raise SourceError(
                 f"recovery ended at {reached['position']}, but the log goes on to {position_text(reach.end)}", self._where,

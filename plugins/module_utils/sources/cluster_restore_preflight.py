@@ -123,7 +123,7 @@ class Preflight:
                           "there is no rollback, and nothing to start until it is done; take in_place out if there is room for two")
         elif places.present(self._live) and places.postmaster(self._live) is None and self._client.listening():
             self._error("something else listens where the cluster's server should", self._client.place,
-                    "find it with `ss -ltnp`, or correct address and port")
+                        "find it with `ss -ltnp`, or correct address and port")
 
     def _spaces(self) -> None:
         mine = {os.path.realpath(place) for _link, place in places.spaces(self._live)}

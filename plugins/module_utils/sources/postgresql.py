@@ -266,5 +266,3 @@ def _remember(context: Context, manifest: dict[str, Any], record: dict[str, Any]
     for name in names[:-_KEPT]:
         durable.unlink(os.path.join(context.work_dir, name), "origin")
     durable.replace_file(_baseline(context, manifest), json.dumps(kept, separators=(",", ":")).encode(), "origin")
-
-

@@ -265,6 +265,30 @@ def test_slot_lost(lab: LogLab, cluster: WalPostgres) -> None:
     assert lab.stop() == 0
 
 
+@pytest.mark.parametrize("monitor", [True, False])
+def test_a_role_that_may_only_replicate(lab: LogLab, cluster: WalPostgres, monitor: bool) -> None:
+    """No superuser; without pg_monitor a lost slot shows by what the receiver is told."""
+    cluster.sql("CREATE ROLE shipper LOGIN REPLICATION PASSWORD 'lab-password'")
+    if monitor:
+        cluster.sql("GRANT pg_monitor TO shipper")
+    lab.document["entry"]["sources"]["db"]["user"] = "shipper"
+    lab.save()
+    lab.start()
+    cluster.sql("CREATE TABLE t (n text)")
+    lab.wait_proven(cluster.position())
+    assert lab.status()["ok"], lab.status()
+    assert lab.stop() == 0
+    cluster.sql("SELECT pg_drop_replication_slot('lifeboat_orders_db')")
+    for _time in range(8):
+        cluster.sql("INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 1000)")
+        cluster.sql("SELECT pg_switch_wal()")
+        cluster.sql("CHECKPOINT")
+    lab.start()
+    lab.wait_proven(cluster.position())
+    assert len(lab.status()["gaps"]) == 1
+    assert lab.stop() == 0
+
+
 def test_slot_dropped_and_spool_gone(lab: LogLab, cluster: WalPostgres) -> None:
     """The server still has what follows the proven position: there is no gap."""
     lab.start()
