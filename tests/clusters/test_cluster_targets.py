@@ -56,7 +56,11 @@ class Past:
             self.lab.server.sql("SELECT pg_switch_wal()")
 
 
-@pytest.fixture(scope="module", params=sorted(VERSIONS))
+#: `make test` takes the oldest and the newest version at hand, `make soak` those between them.
+_VERSIONS = [pytest.param(version, marks=[] if version in (min(VERSIONS), max(VERSIONS)) else [pytest.mark.soak]) for version in sorted(VERSIONS)]
+
+
+@pytest.fixture(scope="module", params=_VERSIONS)
 def past(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Past]:
     made = Past(tmp_path_factory.mktemp("past"), VERSIONS[request.param])
     try:

@@ -87,8 +87,8 @@ def all_checks() -> dict[str, Check]:
         Check("changelog", [["antsibull-changelog", "lint"]], 3),
         Check("build", [["python", "tests/tools/package.py"]], 10),
         pytest_check("unit", 60, 900, "tests/unit"),
-        pytest_check("integration", 240, 2700, "tests/integration"),
-        pytest_check("clusters", 400, 1500, "tests/clusters"),
+        pytest_check("integration", 1000, 2700, "tests/integration", "-m", "not soak and not clusters"),
+        pytest_check("clusters", 700, 2400, "tests/clusters", "tests/integration/sources", "-m", "clusters and not soak"),
         pytest_check("drills", 240, 1500, "tests/drills"),
         pytest_check("soak", 3600, 4 * 3600, "tests", "-m", "soak"),
         Check(

@@ -29,7 +29,7 @@ class KitBench(Bench):
         return reader
 
 
-@pytest.fixture(params=sorted(KITS))
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.clusters] if name == "postgresql" else []) for name in sorted(KITS)])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KitBench]:
     kit = KITS[request.param]()
     try:
