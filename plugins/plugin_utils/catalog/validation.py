@@ -314,7 +314,11 @@ def _servers(context: Context) -> None:
         for index, (owner, config, node) in enumerate(users):
             for other, other_config, _node in users[:index]:
                 where = f"on the server at port {port} of {host}"
-                if family == "redis" or config.get("database") == other_config.get("database"):
+                whole = [name for name, one in ((owner, config), (other, other_config)) if one.get("type") == "postgresql"]
+                if whole:
+                    context.fault(f"{owner} and {other} own the same cluster {where}: {whole[0]} captures and restores all of it", node,
+                                  "make the cluster a service of its own that the others require, or let each own its postgresql_database")
+                elif family == "redis" or config.get("database") == other_config.get("database"):
                     what = "the same server" if family == "redis" else f"database {shown(config.get('database'))}"
                     context.fault(f"{owner} and {other} own {what} {where if family != 'redis' else f'(port {port} of {host})'}", node,
                                   "let one service own it; the other one requires that service")

@@ -22,6 +22,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "settings": {"type": "dict"},
         "tls": {"type": "str", "choices": ["off", "on", "verify"]},
     },
+    "postgresql": {"data_directory": {"type": "path", "required": True}, "port": {"type": "int", "default": 5432}},
     "redis": {"port": {"type": "int", "default": 6379}},
 }
 

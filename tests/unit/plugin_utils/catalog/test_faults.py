@@ -109,6 +109,10 @@ BAD: list[tuple[str, str, str]] = [
      "  b: {host: h, sources: {d: {type: postgresql_database, database: y, address: localhost}}}",
      "b.d and a.d share the server at port 5432 of h, but a.d says cluster: own: shop.catalog.yml:6; "
      "say cluster: shared, or give the other one its own server"),
+    ("a database in a cluster that is captured whole", "services:\n  a: {host: h, sources: {d: {type: postgresql, data_directory: /pg}}}\n"
+     "  b: {host: h, sources: {d: {type: postgresql_database, database: y}}}",
+     "b.d and a.d own the same cluster on the server at port 5432 of h: a.d captures and restores all of it: shop.catalog.yml:6; "
+     "make the cluster a service of its own that the others require, or let each own its postgresql_database"),
     ("unsafe service name", "services:\n  Orders: {host: h}",
      'services.Orders is not a safe name ("Orders"): shop.catalog.yml:5; use small letters, digits, - and _, at most 63, '
      "not beginning with - or _"),
