@@ -29,7 +29,7 @@ BAD: list[tuple[str, str, str]] = [
     ("missing option of a source", "services:\n  orders:\n    host: db1\n    sources:\n      db: {type: files}",
      "missing key path in services.orders.sources.db: shop.catalog.yml:8; add path:"),
     ("missing type of a source", "services:\n  orders:\n    host: db1\n    sources:\n      db: {path: /srv/a}",
-     "missing key type in services.orders.sources.db: shop.catalog.yml:8; add type: (known are files, postgresql_database, redis)"),
+     "missing key type in services.orders.sources.db: shop.catalog.yml:8; add type: (known are files, postgresql, postgresql_database, redis)"),
     ("unknown source type", "services:\n  orders:\n    host: db1\n    sources: {db: {type: fils, path: /srv/a}}",
      'services.orders.sources.db.type is unknown ("fils"): shop.catalog.yml:7; did you mean "files"?'),
     ("wrong choice of a source option", "services: {orders: {host: h, sources: {db: {type: postgresql_database, database: o, tls: maybe}}}}",
