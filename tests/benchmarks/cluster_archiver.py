@@ -1,7 +1,7 @@
 # Copyright (c) Lifeboat contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hand a directory of finished segments to pgbackrest archive-push as the server's archiver does: one call per segment, in order.
+"""Hand the finished segments of a data directory to pgbackrest archive-push as the server's archiver does: one call per segment, in order.
 
 usage: cluster_archiver.py CONFIG DIRECTORY. Prints {"begun", "done"}: monotonic seconds before the first and after the last call.
 What pgBackRest leaves in the background is waited for after that, so that its processor time counts.
@@ -23,12 +23,12 @@ _SUBREAPER = 36
 
 def main(config: str, directory: str) -> int:
     ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
-    status = f"{directory}/archive_status"
+    status = f"{directory}/pg_wal/archive_status"
     begun = time.monotonic()
     for name in sorted(os.listdir(status)):
         segment = name[:-len(".ready")]
-        subprocess.run(["pgbackrest", f"--config={config}", "--stanza=main", "archive-push", f"{directory}/{segment}"], check=True, timeout=600,
-                       cwd="/", **drop())
+        subprocess.run(["pgbackrest", f"--config={config}", "--stanza=main", f"--pg1-path={directory}", "archive-push", f"{directory}/pg_wal/{segment}"],
+                       check=True, timeout=600, cwd="/", **drop())
         os.rename(f"{status}/{name}", f"{status}/{segment}.done")
     done = time.monotonic()
     try:

@@ -83,11 +83,13 @@ class Round:
         return self.rows
 
     def backup(self, step: str, number: int) -> None:
+        wanted = self.origin.content()  # before: looking at changed rows for the first time marks their pages
         for one in self.order:
             self.origin.sql("CHECKPOINT")
             settle("warm", self.origin.data)
             before = one.stored()
             done = one.backup(number, number == 1)
+            one.wanted = wanted
             self.note(step, one.name, done.row(stored=one.stored() - before), self.size())
 
     def size(self) -> int:
@@ -108,6 +110,7 @@ class Round:
             shutil.rmtree(server.home)
 
     def delta(self, step: str) -> None:
+        self.origin.content()
         self.origin.sql("CHECKPOINT")
         word = step.split()[-2]
         self.restore(step, lambda one: self.origin.copy(self.home / f"{word}-{type(one).__name__}"))
@@ -123,6 +126,7 @@ class Round:
             settle("warm", origin.data / "pg_wal")
             self.note("log push", one.name, one.push(begin, end).row(), end - begin)
         for one in self.order:
+            one.wanted = origin.content()
             server = restored(self.home / f"replay-{type(one).__name__}")
             settle("warm", one.repository)
             self.note("log replay", one.name, one.replay(server).row(), end - begin)
@@ -144,6 +148,10 @@ def about(options: argparse.Namespace, origin: Origin) -> dict[str, Any]:
         "postgresql": str(origin.sql("SHOW server_version")[0][0]), "file_system": max(inside, key=lambda mount: len(mount[1]))[2] if inside else "unknown",
         "load": [f"{os.getloadavg()[0]:.1f}"], "note": options.note,
     }
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def main(argv: list[str]) -> int:
@@ -170,18 +178,23 @@ def main(argv: list[str]) -> int:
                 home = work / f"round-{number + 1}"
                 rounds.append(Round(number, home, origin, options).run())
                 told["load"].append(f"{os.getloadavg()[0]:.1f}")
+                write(options.home / "cluster.json", {"about": told, "rounds": rounds})
                 if shutil.disk_usage(work).free < COPIES * options.size * MIB:
                     shutil.rmtree(home)
+        except KeyboardInterrupt:
+            if not rounds:
+                raise
+            print(f"bench: interrupted; {len(rounds)} rounds count", flush=True)
         finally:
             for server in [*RESTORED, origin]:
                 with contextlib.suppress(SystemExit):
                     server.stop()
     shutil.rmtree(work)
-    result = {"about": told, "rounds": rounds}
-    target = options.home / "cluster.json"
-    target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    result: dict[str, Any] = {"about": told, "rounds": rounds}
+    result["about"]["rounds"] = len(rounds)
+    write(options.home / "cluster.json", result)
     print("\n" + cluster_report.page(result))
-    print(f"\nbench: {time.monotonic() - begun:.0f} s; raw numbers in {target}")
+    print(f"\nbench: {time.monotonic() - begun:.0f} s; raw numbers in {options.home / 'cluster.json'}")
     if not options.no_docs and not options.profile:
         cluster_report.update(ROOT / "docs" / "benchmarks.md", cluster_report.page(result))
         print("bench: docs/benchmarks.md updated")

@@ -88,6 +88,8 @@ class Contender(ABC):
     def __init__(self, home: Path, origin: Origin) -> None:
         self.home = home
         self.origin = origin
+        #: What a restored server must hold, by Server.content().
+        self.wanted: tuple[Any, ...] = ()
         own_directory(home)
 
     @property
@@ -118,16 +120,20 @@ class Contender(ABC):
     def replay(self, server: Server) -> Step:
         """Restore newest backup and log; the time of fetching and replaying only, until the server answers."""
 
+    def answer(self, server: Server, begun: float) -> float:
+        """Start a restored server, unless the restore itself did; seconds from ``begun`` until it takes writes. Then look at it, and stop it."""
+        if not server.pid():
+            server.start()
+        server.wait_writable()
+        seconds = time.monotonic() - begun
+        found = server.content()
+        if found != self.wanted:
+            raise SystemExit(f"bench: {self.name} did not restore what was there: {found} instead of {self.wanted}")
+        server.stop()
+        return seconds
+
     def stored(self) -> int:
         return tree_bytes(self.repository)
-
-
-def answer(server: Server, begun: float) -> float:
-    """Start a restored server, unless the restore itself did; seconds from ``begun`` until it takes writes."""
-    if not server.pid():
-        server.start()
-    server.wait_writable()
-    return time.monotonic() - begun
 
 
 class PgBackRest(Contender):
@@ -192,23 +198,26 @@ pg1-user={cluster_server.USER}
 
     def restore(self, server: Server, delta: bool = False) -> dict[str, dict[str, Any]]:
         step = self._restore(server, "--type=immediate", "--target-action=promote", *(["--delta"] if delta else []))
-        seconds = answer(server, step.begun)
-        server.stop()
+        seconds = self.answer(server, step.begun)
         return {"files": step.row(), "answers": {**step.row(), "seconds": round(seconds, 4)}}
 
     def push(self, begin: int, end: int) -> Step:
-        place = own_directory(self.home / "push" / "pg_wal")
+        # a data directory to push from, beside the server's own: what waits in that one its own archiver would take
+        top = own_directory(self.home / "push")
+        for name in ("global/pg_control", "PG_VERSION"):
+            own_directory((top / name).parent)
+            subprocess.run(["cp", "-a", str(self.origin.data / name), str(top / name)], check=True, timeout=60)
+        place = own_directory(top / "pg_wal")
         status = own_directory(place / "archive_status")
         for name in self.origin.segments(begin, end):
             os.link(self.origin.data / "pg_wal" / name, place / name)
             own_file(status / f"{name}.ready", "")
-        return measure([sys.executable, str(Path(__file__).with_name("cluster_archiver.py")), str(self.config), str(place)], self.home, self.env)
+        return measure([sys.executable, str(Path(__file__).with_name("cluster_archiver.py")), str(self.config), str(top)], self.home, self.env)
 
     def replay(self, server: Server) -> Step:
         self._restore(server)
         begun = time.monotonic()
-        seconds = answer(server, begun)
-        server.stop()
+        seconds = self.answer(server, begun)
         return Step(begun, seconds, None, None)
 
 
@@ -257,8 +266,7 @@ class Lifeboat(Contender):
 
     def restore(self, server: Server, delta: bool = False, in_place: bool = False) -> dict[str, dict[str, Any]]:
         step = self._restore(server, **({"in_place": True} if in_place else {}))
-        seconds = answer(server, step.begun)
-        server.stop()
+        seconds = self.answer(server, step.begun)
         told = step.told
         parts = {
             "files": told["files"] - step.begun, "recovery": told["stopped"] - told["recovering"], "checks": told["checked"] - told["checking"],
@@ -303,4 +311,5 @@ class Lifeboat(Contender):
 
     def replay(self, server: Server) -> Step:
         step = self._restore(server)
+        self.answer(server, step.begun)
         return Step(step.begun, step.told["recovered"] - step.told["recovering"], None, step.peak, step.told)

@@ -160,6 +160,11 @@ class Server:
         finally:
             connection.close()
 
+    def content(self) -> tuple[Any, ...]:
+        """Tells two states of the cluster apart."""
+        return self.sql("SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT count(*) FROM pgbench_history),"
+                        " (SELECT count(*) FILTER (WHERE body ? 'seen') FROM events), pg_is_in_recovery()")[0]
+
     def wait_writable(self) -> None:
         """Until recovery has ended and the server takes writes."""
         deadline = time.monotonic() + TIMEOUT
