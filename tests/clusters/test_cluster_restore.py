@@ -14,9 +14,11 @@ from typing import Any, Iterator
 
 import pytest
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConflictError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConflictError, DamageError
 from ansible_collections.lifeboat.recovery.tests.lab import processes
+from ansible_collections.lifeboat.recovery.tests.lab.bench import Bench
 from ansible_collections.lifeboat.recovery.tests.lab.cluster_lab import ClusterLab
+from ansible_collections.lifeboat.recovery.tests.lab.postgres import PASSWORD, Postgres
 
 ROWS = "SELECT count(*), sum(id) FROM public.t"
 
@@ -128,7 +130,8 @@ def test_a_copy_does_not_archive_and_its_settings_do_not_act(lab: ClusterLab) ->
     record = lab.stage(reader)
     facts = live(lab, record, reader)
     assert "ALTER SYSTEM RESET archive_mode" in facts["archiving"]
-    assert lab.server.sql("SELECT current_setting('archive_mode'), current_setting('archive_command')") == [("off", f"cp %p {archive}/%f")]
+    assert lab.server.sql("SELECT current_setting('archive_mode')") == [("off",)]
+    assert f"archive_command = 'cp %p {archive}/%f'" in Path(f"{lab.server.data}/postgresql.auto.conf").read_text(encoding="utf-8")
     lab.server.sql("SELECT pg_switch_wal()")
     lab.server.sql("CHECKPOINT")
     assert set(os.listdir(archive)) == before
@@ -184,6 +187,26 @@ def test_in_place(lab: ClusterLab) -> None:
     assert lab.leftovers() == []
 
 
+def test_in_place_that_was_given_up_goes_on_with_what_is_there(lab: ClusterLab) -> None:
+    good = lab.server.sql(ROWS)
+    reader = lab.bench.capture()[0]
+    lab.server.sql("UPDATE t SET id = -id")
+    lab.bench.config["in_place"] = True
+    kept = dict(lab.bench.store.chunks)
+    for identity, data in kept.items():
+        lab.bench.store.chunks[identity] = data[:-1] + bytes([data[-1] ^ 1])
+    with pytest.raises(DamageError):
+        lab.stage(reader)
+    assert not os.path.exists(lab.server.data), "nobody can start what is half-built"
+    lab.bench.store.chunks = kept
+    record = lab.stage(reader)
+    facts = live(lab, record, reader)
+    assert facts["bytes_reused"] > 10 << 20
+    assert lab.server.sql(ROWS) == good
+    lab.bench.source.commit(lab.bench.context, record)
+    assert lab.leftovers() == []
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_killed_at_random_and_done_again(lab: ClusterLab, in_place: bool, tmp_path: Path) -> None:
     """Any moment of staging; what the private server was doing ends with its keeper."""
@@ -225,3 +248,48 @@ def test_what_took_the_place_of_the_server_is_not_overwritten(lab: ClusterLab) -
     Path(lab.server.data, "precious").touch()
     errors = lab.bench.errors(lab.bench.source.preflight_restore(lab.bench.context, reader.manifest))
     assert any("holds files but no cluster" in error for error in errors)
+
+
+def test_a_snapshot_of_a_standby(lab: ClusterLab, tmp_path: Path) -> None:
+    """Restored over the standby's own directory it is a primary on a timeline of its own."""
+    server = lab.server
+    standby = Postgres(programs=server.bin)
+    environment = {**os.environ, "PGPASSWORD": PASSWORD}
+    try:
+        processes.checked([f"{server.bin}/pg_basebackup", "-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres", "-D", standby.data, "-R", "-c", "fast"],
+                          env=environment)
+        with open(f"{standby.data}/postgresql.conf", "a", encoding="utf-8") as handle:
+            handle.write(f"port = {standby.port}\nunix_socket_directories = '{standby.home}'\n")
+        standby.password_file = server.password_file
+        standby.start()
+        server.sql("UPDATE t SET v = 'new' WHERE id < 5000")
+        position = server.sql("SELECT pg_current_wal_lsn()::text")[0][0]
+        processes.wait_for(lambda: standby.sql("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", parameters=(position,))[0][0], "the standby")
+        good = standby.sql(ROWS)
+        config = {**lab.config, "port": standby.port, "data_directory": standby.data,
+                  "server": {"start": standby.start_argv(), "stop": standby.stop_argv(), "status": standby.status_argv()}}
+        bench = Bench(config, tmp_path / "standby")
+        (tmp_path / "standby").mkdir()
+        reader = bench.capture()[0]
+        assert reader.manifest["facts"]["from_standby"] is True
+        record = bench.stage(reader)
+        comparison = bench.source.verify_staged(bench.context, reader, record)
+        assert comparison.equal, comparison.differences
+        facts = bench.source.cutover(bench.context, record)
+        assert facts["reached"]["timeline"] == 2
+        assert standby.sql("SELECT pg_is_in_recovery()") == [(False,)]
+        assert standby.sql(ROWS) == good
+        assert bench.live_equals(reader)
+    finally:
+        standby.destroy()
+
+
+def test_the_servers_own_checks_run_where_they_can(lab: ClusterLab) -> None:
+    lab.server.stop()
+    processes.checked([f"{lab.server.bin}/pg_checksums", "--enable", "--no-sync", "-D", lab.server.data])
+    lab.server.start()
+    lab.server.sql("CREATE EXTENSION amcheck")
+    lab.server.sql("CREATE INDEX ON t (id)")
+    reader = lab.bench.capture()[0]
+    facts = live(lab, lab.stage(reader), reader)
+    assert (facts["checksums"], facts["amcheck"]) == (True, ["postgres"])

@@ -15,15 +15,18 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_
 from ansible_collections.lifeboat.recovery.tests.doubles.memory_store import MemoryReader
 from ansible_collections.lifeboat.recovery.tests.doubles.wal_log import SEGMENT, WalLog
 from ansible_collections.lifeboat.recovery.tests.lab.cluster_lab import ClusterLab
+from ansible_collections.lifeboat.recovery.tests.lab.postgres import bin_dirs
 
+#: Every PostgreSQL that is at hand.
+VERSIONS = bin_dirs()
 ROWS = "SELECT array_agg(id ORDER BY id) FROM public.t"
 
 
 class Past:
     """A cluster with a snapshot and five commits behind it, each of which can be named in every way."""
 
-    def __init__(self, work: Path) -> None:
-        self.lab = ClusterLab(work)
+    def __init__(self, work: Path, programs: str) -> None:
+        self.lab = ClusterLab(work, programs=programs)
         self.lab.slot()
         self.lab.server.sql("CREATE TABLE t (id int)")
         self.reader: MemoryReader = self.lab.bench.capture()[0]
@@ -53,9 +56,9 @@ class Past:
             self.lab.server.sql("SELECT pg_switch_wal()")
 
 
-@pytest.fixture(scope="module")
-def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Past]:
-    made = Past(tmp_path_factory.mktemp("past"))
+@pytest.fixture(scope="module", params=sorted(VERSIONS))
+def past(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Past]:
+    made = Past(tmp_path_factory.mktemp("past"), VERSIONS[request.param])
     try:
         yield made
     finally:

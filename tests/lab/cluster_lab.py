@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_lsn import parse_position
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_places import Owner
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_private import PrivateCluster, find_programs, private_settings
@@ -22,11 +23,9 @@ from ansible_collections.lifeboat.recovery.tests.lab.bench import Bench
 class ClusterLab:
     """server, bench (the source), and a directory that receives its log."""
 
-    def __init__(self, work: Path, settings: str = "", initdb: tuple[str, ...] = (), **options: Any) -> None:
-        self.server = postgres.Postgres()
+    def __init__(self, work: Path, settings: str = "", programs: str = "", **options: Any) -> None:
+        self.server = postgres.Postgres(programs=programs)
         self.server.init()
-        if initdb:
-            processes.checked([f"{self.server.bin}/pg_checksums", "--enable", "-D", self.server.data])
         with open(f"{self.server.data}/postgresql.conf", "a", encoding="utf-8") as handle:
             handle.write(f"wal_level = replica\nmax_prepared_transactions = 10\n{settings}\n")
         self.server.start()
@@ -39,7 +38,7 @@ class ClusterLab:
         """The source's catalog entry."""
         return {
             "type": "postgresql", "port": self.server.port, "password_file": self.server.password_file, "data_directory": self.server.data,
-            "server": {"start": self.server.start_argv(), "stop": self.server.stop_argv(), "status": self.server.status_argv()},
+            "bin_dir": self.server.bin, "server": {"start": self.server.start_argv(), "stop": self.server.stop_argv(), "status": self.server.status_argv()},
         }
 
     def slot(self) -> None:
@@ -78,7 +77,11 @@ class ClusterLab:
         assert self.bench.errors(self.bench.source.preflight_restore(context, reader.manifest)) == []
         record = self.bench.source.plan_stage(context, reader.manifest, f"20261122_{self._number:06d}_abcdef12")
         self.bench.source.prepare(context, record)
-        self.bench.source.stage(context, reader, record)
+        try:
+            self.bench.source.stage(context, reader, record)
+        except LifeboatError:
+            self.discard(record)  # as the engine does
+            raise
         return record
 
     def staged(self, record: dict[str, Any], statement: str) -> list[tuple[Any, ...]]:

@@ -78,19 +78,19 @@ class Postgres:
 
     def start_argv(self) -> list[str]:
         """The command an inventory would hold under server.start: works as root and as an ordinary user."""
-        return [sys.executable, os.path.abspath(__file__), "start", self.home, str(self.port)]
+        return [sys.executable, os.path.abspath(__file__), "start", self.home, str(self.port), self.bin]
 
     def stop_argv(self) -> list[str]:
         """The same for server.stop."""
-        return [sys.executable, os.path.abspath(__file__), "stop", self.home, str(self.port)]
+        return [sys.executable, os.path.abspath(__file__), "stop", self.home, str(self.port), self.bin]
 
     def status_argv(self) -> list[str]:
         """The same for server.status."""
-        return [sys.executable, os.path.abspath(__file__), "status", self.home, str(self.port)]
+        return [sys.executable, os.path.abspath(__file__), "status", self.home, str(self.port), self.bin]
 
     def provision_argv(self) -> list[str]:
         """initdb and start of an empty cluster in the same place."""
-        return [sys.executable, os.path.abspath(__file__), "provision", self.home, str(self.port)]
+        return [sys.executable, os.path.abspath(__file__), "provision", self.home, str(self.port), self.bin]
 
     def start(self) -> Postgres:
         """Start and wait until it takes connections."""
@@ -167,9 +167,9 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def main(verb: str, home: str, port: str) -> int:
+def main(verb: str, home: str, port: str, programs: str = "") -> int:
     """The commands of an inventory: start, stop, status, provision."""
-    cluster = Postgres(home, int(port))
+    cluster = Postgres(home, int(port), programs)
     if verb == "status":
         return 0 if cluster.pid() is not None else 3
     if verb == "stop":

@@ -10,7 +10,6 @@ one asks the server. A repository that hangs stops neither the bound of the spoo
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import json
 import os
@@ -27,9 +26,10 @@ from ..repository.log_writer import LogWriter
 from ..spec import Spec
 from . import begin, config, proven, wal
 from .receiver import Receiver
-from .server import LogServer, Sample
+from .server import LogServer
 from .shipping import Divergence, Shipping
 from .spool import Spool
+from .watch import Alarms, Watch
 
 #: Seconds between two tries: the first, and the most.
 _RETRY = (0.5, 15.0)
@@ -39,8 +39,6 @@ _LAST = 60.0
 _STUCK = 60.0
 #: Room that stays free on the spool's disk, in segments.
 _SPARE = 3
-#: Samples of the server's position that wait to be proven.
-_SAMPLES = 4096
 
 
 class Shipper:
@@ -59,12 +57,9 @@ class Shipper:
         self._wake = threading.Event()
         self._shipping: Shipping | None = None
         self._shipping_lock = threading.Lock()
-        self._sample: Sample | None = None
         self._loaded = 0.0
-        self._alarms: dict[str, LifeboatError] = {}
-        self._since: dict[str, str] = {}
-        self._waiting: collections.deque[Sample] = collections.deque(maxlen=_SAMPLES)
-        self._caught_up = 0
+        self._alarms = Alarms()
+        self._watch = Watch(self.config, self._server(), self._alarms)
         self._started = iso(time.time_ns())
         self._state = "starting"
         self._base = 0
@@ -91,7 +86,7 @@ class Shipper:
                 self._spool.drop_partials()
             self._remember()
             threads = [threading.Thread(target=self._guard, args=(target,), name=name, daemon=True)
-                       for name, target in (("shipping", self._ship_always), ("server", self._ask_always))]
+                       for name, target in (("shipping", self._ship_always), ("server", lambda: self._watch.run(self._stop)))]
             for thread in threads:
                 thread.start()
             while not self._stop.is_set():
@@ -248,11 +243,11 @@ class Shipper:
             mark.add_gap(mark.timeline, mark.position, mark.position, f"another cluster stands there now ({system}, before: {mark.system})", time.time_ns())
             mark.system, mark.segment_size, mark.timeline, mark.begin, mark.position = system, size, 0, 0, 0
             proven.write(self._path, self._url, mark)
-            self._waiting.clear()
+            self._watch.forget()
 
     def _stuck(self) -> bool:
         """Neither spool nor proven position moved for long, and the server has more than both."""
-        mark, sample, now = self._mark, self._sample, time.monotonic()
+        mark, sample, now = self._mark, self._watch.sample, time.monotonic()
         files = self._spool.files(mark.segment_size) if mark.segment_size else []
         touched = 0
         if files:
@@ -265,7 +260,7 @@ class Shipper:
 
     def _followed(self) -> bool:
         """The server went on on a timeline of its own, and the receiver has reached it."""
-        sample, size = self._sample, self._mark.segment_size
+        sample, size = self._watch.sample, self._mark.segment_size
         files = self._spool.files(size) if size else []
         return bool(sample and sample.timeline and files and files[-1].timeline == sample.timeline != self._base)
 
@@ -293,12 +288,12 @@ class Shipper:
     def _pass(self) -> int:
         if self._shipping is None:
             self._shipping = self._opened()
-        shipping, sample = self._shipping, self._sample
+        shipping, sample = self._shipping, self._watch.sample
         shipping.version = self._version
         known = (self._base, sample.written) if sample and sample.written and self._base and sample.asked > self._received_since else (0, 0)
         shipping.reported(*known)
         count = shipping.ship()
-        self._note()
+        self._watch.note(self._mark)
         return count
 
     def _opened(self) -> Shipping:
@@ -324,62 +319,21 @@ class Shipper:
             server.close()
 
     def _position(self) -> tuple[int | None, int] | None:
-        sample = self._sample
+        sample = self._watch.sample
         return (sample.timeline, sample.position) if sample is not None and sample.asked > self._loaded else None
-
-    def _note(self) -> None:
-        """Up to which look at the server everything it had is proven."""
-        mark = self._mark
-        while self._waiting:
-            first = self._waiting[0]
-            if first.position > mark.position and (first.timeline is None or first.timeline >= mark.timeline):
-                break
-            self._caught_up = self._waiting.popleft().time_ns
 
     # -- the server
 
     def _server(self) -> LogServer:
         return LogServer(self._client, self.config.slot)
 
-    def _ask_always(self) -> None:
-        server, failures = self._server(), 0
-        while not self._stop.is_set():
-            try:
-                sample = server.sample()
-                failures = 0
-                self._clear("ask")
-                self._sample = sample
-                self._waiting.append(sample)
-                self._judge(sample)
-            except LifeboatError as error:
-                failures += 1
-                if failures > 1:
-                    self._alarm("ask", error)
-            self._stop.wait(min(self.config.interval * 2 ** min(failures, 4), _RETRY[1]))
-        server.close()
-
-    def _judge(self, sample: Sample) -> None:
-        status = sample.slot["wal_status"]
-        if status in ("unreserved", "lost"):
-            self._alarm("slot", SourceError(f"the slot {self.config.slot} is {status}: the server removes log that was not received", self._client.place,
-                                            "raise max_slot_wal_keep_size; if a gap is reported, take a full snapshot"))
-        else:
-            self._clear("slot")
-        if sample.sync:
-            self._alarm("synchronous", SourceError("the receiver counts as a synchronous standby: commits wait for it", self._client.place,
-                                                   f"name the standbys in synchronous_standby_names so that {self.config.slot} is none of them"))
-        else:
-            self._clear("synchronous")
-
     # -- what is told
 
     def _alarm(self, name: str, error: LifeboatError) -> None:
-        self._since.setdefault(name, iso(time.time_ns()))
-        self._alarms[name] = error
+        self._alarms.set(name, error)
 
     def _clear(self, name: str) -> None:
-        self._alarms.pop(name, None)
-        self._since.pop(name, None)
+        self._alarms.clear(name)
 
     def _tell(self, force: bool = False) -> None:
         if not force and time.monotonic() - self._told < min(1.0, self.config.interval):
@@ -389,14 +343,15 @@ class Shipper:
             self._write_status()
 
     def _write_status(self) -> None:
-        sample = self._sample
+        sample = self._watch.sample
         document: dict[str, Any] = {
             "pid": os.getpid(), "pid_started": lease.process_started(os.getpid()), "boot": lease.boot_id(), "started": self._started,
             "updated": iso(time.time_ns()), "state": self._state, "receiver": self._receiver.pid if self._receiver.running else None,
-            "caught_up": iso(self._caught_up) if self._caught_up else None, "spool": {"bytes": self._spool.used(), "limit": self.config.spool_limit},
+            "caught_up": iso(self._watch.caught_up) if self._watch.caught_up else None,
+            "spool": {"bytes": self._spool.used(), "limit": self.config.spool_limit},
             "server": {"time": iso(sample.time_ns), "timeline": sample.timeline, "position": wal.text(sample.position), "standby": sample.standby,
                        "slot": sample.slot} if sample else None,
-            "alarms": [{"name": name, "since": self._since.get(name), **error.as_dict()} for name, error in sorted(self._alarms.items())],
+            "alarms": self._alarms.as_list(),
         }
         path = os.path.join(self.config.directory, "status.json")
         with open(f"{path}.new", "w", encoding="utf-8") as handle:

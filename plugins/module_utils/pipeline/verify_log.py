@@ -46,7 +46,7 @@ class LogVerifier:
         prefix = layout.logs(self._store.service)
         listed = {name[len(prefix):].partition("/")[0] for name, _size in self._store.backend.list(prefix)}
         for source in sorted(listed | set(marks)):
-            index = load(self._store.backend, self._store.provider, self._store.repository.id, self._store.service, source)
+            index = load(self._store.backend, self._store.provider, self._store.repository.id, self._store.service, source, everything=True)
             for problem in index.problems:
                 self._found(problem, True)
             jobs = self._pieces(index) + self._others(index)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .backend import Backend
 
 _RECORD_LIMIT = 1 << 20
+#: Pieces of an epoch above which those that a larger one contains are forgotten while listing: a log of a year has tens of millions.
+_MANY = 8192
 _PIECE = re.compile(r"([0-9A-F]{8})-([0-9A-F]{16})-([0-9A-F]{16})\.log\Z")
 _HISTORY = re.compile(r"([0-9A-F]{8})\.history\Z")
 _EPOCH = re.compile(r"\d{12}\Z")
@@ -118,6 +120,22 @@ class LogIndex:
     #: (epoch, timeline) of the history files
     histories: list[tuple[int, int]] = field(default_factory=list)
     problems: list[LifeboatError] = field(default_factory=list)
+    #: Keep what is superseded, however much it is.
+    everything: bool = False
+    _grown: dict[int, int] = field(default_factory=dict)
+
+    def add(self, number: int, timeline: int, piece: Piece) -> None:
+        """Take in a listed piece."""
+        pieces = self.listed.setdefault(number, [])
+        pieces.append((timeline, piece))
+        if not self.everything and len(pieces) >= self._grown.get(number, 0) + _MANY:
+            pieces.sort(key=lambda one: (one[0], one[1].start, -one[1].end))
+            kept: list[tuple[int, Piece]] = []
+            for one in pieces:
+                if not kept or kept[-1][0] != one[0] or one[1].end > kept[-1][1].end:
+                    kept.append(one)
+            self.listed[number] = kept
+            self._grown[number] = len(kept)
 
     @property
     def newest(self) -> tuple[int, str | None]:
@@ -127,7 +145,7 @@ class LogIndex:
         return number, self.epochs[number].digest if number in self.epochs else None
 
     def pieces(self, system: str) -> dict[int, list[Piece]]:
-        """timeline -> the pieces of one cluster, by position; those that a larger one of them contains are left out."""
+        """timeline -> the pieces of one cluster, by position."""
         found: dict[int, list[Piece]] = {}
         for number, epoch in self.epochs.items():
             if epoch.system == system:
@@ -183,9 +201,12 @@ def at(pieces: list[Piece], position: int) -> Iterator[Piece]:
     yield from sorted((piece for piece in pieces[first:last] if piece.start <= position < piece.end), key=lambda p: (-p.end, p.start, -p.epoch))
 
 
-def load(backend: Backend, provider: KeyProvider, repository: str, service: str, source: str, after: int = 0) -> LogIndex:
-    """List a source's log. A list may omit objects, so epochs are also asked for by number. ``after``: only epochs above it."""
-    index = LogIndex(service, source)
+def load(backend: Backend, provider: KeyProvider, repository: str, service: str, source: str, after: int = 0, everything: bool = False) -> LogIndex:
+    """List a source's log. A list may omit objects, so epochs are also asked for by number. ``after``: only epochs above it.
+
+    everything: also the many pieces that whole segments superseded.
+    """
+    index = LogIndex(service, source, everything=everything)
     prefix = layout.logs(service, source)
     if not after:
         names = backend.list(prefix)
@@ -212,7 +233,7 @@ def _take(index: LogIndex, number: int, last: str, size: int, sealed: set[int]) 
     if piece:
         timeline, start, end = (int(word, 16) for word in piece.groups())
         if 0 <= start < end <= start + PIECE_LIMIT:
-            index.listed.setdefault(number, []).append((timeline, Piece(start, end, number, size)))
+            index.add(number, timeline, Piece(start, end, number, size))
             return
     elif history:
         index.histories.append((number, int(history.group(1), 16)))
@@ -255,6 +276,15 @@ def _records(index: LogIndex, backend: Backend, provider: KeyProvider, repositor
             DamageError("a piece lies in an epoch of another timeline", layout.log_piece(index.service, index.source, number, timeline, piece.start, piece.end),
                         "look at who put it there; it is not used")
             for timeline, piece in index.listed.get(number, []) if timeline != epoch.timeline]
+
+
+def list_epoch(backend: Backend, index: LogIndex, number: int) -> None:
+    """List one epoch anew, with everything that is in it."""
+    index.everything = True
+    index.listed[number] = []
+    index.histories = [one for one in index.histories if one[0] != number]
+    for name, size in backend.list(layout.log_epoch(index.service, index.source, number)):
+        _take(index, number, name.rsplit("/", 1)[1], size, set())
 
 
 def captured_at(backend: Backend, index: LogIndex, timeline: int, piece: Piece) -> int:

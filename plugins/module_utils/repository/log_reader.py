@@ -15,7 +15,7 @@ from ..errors import DamageError, KeyAccessError, LifeboatError
 from ..sources.contract import Covered, Log
 from . import layout
 from .datakeys import context, read_key
-from .log_index import LogIndex, Piece, at, captured_at, load
+from .log_index import LogIndex, Piece, at, captured_at, list_epoch, load
 from .log_piece import OBJECT_LIMIT, iso, open_piece
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class SourceLog(Log):
         self._lock = threading.RLock()
         self._index: LogIndex | None = None
         self._pieces: dict[int, list[Piece]] = {}
+        self._relisted: set[int] = set()
         self._keys: dict[int, bytes] = {}
         self._closed: dict[int, LifeboatError] = {}
         self._kept: OrderedDict[tuple[int, Piece], bytes] = OrderedDict()
@@ -47,6 +48,7 @@ class SourceLog(Log):
         with self._lock:
             self._index = None
             self._keys, self._closed = {}, {}
+            self._relisted.clear()
 
     def index(self) -> LogIndex:
         """Everything listed, for verify and status."""
@@ -99,18 +101,33 @@ class SourceLog(Log):
     def _holding(self, timeline: int, position: int, end: int) -> tuple[Piece, bytes]:
         """A sound piece with the byte at a position."""
         wrong: list[DamageError] = []
-        candidates = list(at(self._pieces.get(timeline, []), position)) or self._unlisted(timeline, position)
-        for piece in candidates:
-            try:
-                plain = self.plain(timeline, piece)
-            except DamageError as error:
-                wrong.append(error)
-                continue
-            self.problems += wrong
-            return piece, plain
+        for candidates in (self._listed, self._superseded, self._unlisted):
+            for piece in candidates(timeline, position):
+                try:
+                    plain = self.plain(timeline, piece)
+                except DamageError as error:
+                    wrong.append(error)
+                    continue
+                self.problems += wrong
+                return piece, plain
         if wrong:
             raise wrong[0]
         raise self._hole(timeline, position, end)
+
+    def _listed(self, timeline: int, position: int) -> list[Piece]:
+        return list(at(self._pieces.get(timeline, []), position))
+
+    def _superseded(self, timeline: int, position: int) -> list[Piece]:
+        """After damage: the smaller pieces that were forgotten while listing."""
+        hurt = self._listed(timeline, position)
+        with self._lock:
+            again = {piece.epoch for piece in hurt} - self._relisted
+            for number in again:
+                list_epoch(self._store.backend, self.index(), number)
+                self._relisted.add(number)
+            if again:
+                self._pieces = self.index().pieces(self._system)
+        return [piece for piece in self._listed(timeline, position) if piece not in hurt]
 
     def _hole(self, timeline: int, position: int, end: int) -> DamageError:
         """Named by the object that would fill it."""

@@ -29,6 +29,8 @@ PARAMETERS = (
 )
 #: Seconds between two signs of life on a session that has nothing to do.
 _ALIVE = 15.0
+#: Seconds one statement may take; the longest waits for a checkpoint.
+_STATEMENT = 3600
 
 
 def segments_between(timeline: int, start: int, stop: int, size: int) -> list[str]:
@@ -133,6 +135,7 @@ class Backup:
                 raise
             self._connection = self._client.connect("template1")
         self.version = version_of(self._connection)
+        self._rows(f"SET statement_timeout = '{_STATEMENT}s'")
         if self.version >= 140000:
             self._rows("SET idle_session_timeout = 0")
 

@@ -38,6 +38,20 @@ def inside(location: str, stage_id: str, part: str) -> str:
     return os.path.join(location, f".lifeboat-{stage_id}.{part}")
 
 
+def given_up(live: str) -> list[str] | None:
+    """[path, stage id] of a cluster that a restore in place took and did not finish; None when there is none."""
+    parent, name = os.path.split(live)
+    try:
+        names = sorted(os.listdir(parent))
+    except FileNotFoundError:
+        return None
+    for found in reversed(names):
+        matched = re.fullmatch(rf"\.{re.escape(name)}\.lifeboat-(.+)\.staged", found)
+        if matched and os.path.isdir(os.path.join(parent, found)):
+            return [os.path.join(parent, found), matched.group(1)]
+    return None
+
+
 def present(path: str) -> bool:
     """Something has this name, a dangling link too."""
     return os.path.lexists(path)

@@ -322,7 +322,7 @@ class Rebuild:
             written += self._write(file, memoryview(buffer)[first * unit:last * unit], at + first * unit)
         if written >= _WRITEBACK:
             durable.begin_writeback(file.target, at, length)
-        fetched = min(len(lacking) * unit, length)
+        fetched = sum(min(last * unit, length) - first * unit for first, last in _runs(lacking))
         with self._lock:
             self.fetched += fetched
             self.reused += length - fetched

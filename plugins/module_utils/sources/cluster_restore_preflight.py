@@ -38,6 +38,8 @@ def plan(context: Context, manifest: dict[str, Any], stage_id: str) -> dict[str,
         mode = os.stat(live).st_mode & 0o750
     except FileNotFoundError:
         mode = 0o700
+    in_place = bool(context.config.get("in_place"))
+    given_up = places.given_up(live) if in_place and not places.present(live) else None
     return {
         "stage_id": stage_id, "live": live, "staged": places.side(live, stage_id, "staged"), "displaced": places.side(live, stage_id, "displaced"),
         "set_aside": places.side(live, stage_id, "aside"), "private": places.side(live, stage_id, "private"),
@@ -47,7 +49,7 @@ def plan(context: Context, manifest: dict[str, Any], stage_id: str) -> dict[str,
         ],
         "wal_directory": str(wal).rstrip("/") if wal else None, "owner": [owner.uid, owner.gid], "mode": mode | 0o700,
         "major": int(facts["server_version"]) // 10000, "target": context.target,
-        "in_place": bool(context.config.get("in_place")) and places.present(live), "had_live": places.present(live),
+        "in_place": in_place and (places.present(live) or given_up is not None), "had_live": places.present(live), "given_up": given_up,
     }
 
 

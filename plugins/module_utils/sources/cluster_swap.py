@@ -118,7 +118,8 @@ class Swap:
     def discard(self) -> None:
         """Delete the staged copy. One that is restored in place is the only one there is and stays."""
         end_leftover(self.staged, self.client.where)
-        if self.record.get("in_place") and self.record.get("had_live"):
+        if self.record.get("in_place"):
+            self._remove_private()
             return
         try:
             places.remove(self.staged, self.stage, "staged", self.record, "stage")
@@ -136,6 +137,10 @@ class Swap:
     def take_live(self) -> None:
         """In place: the live cluster is stopped and becomes the staged one, so that nobody can start it half-restored."""
         with self.server.lock():
+            left = self.record.get("given_up")
+            if left and places.present(str(left[0])) and not places.present(self.live) and not places.present(self.staged):
+                end_leftover(str(left[0]), self.client.where)
+                places.move_in(str(left[0]), self.live, str(left[1]), "staged")  # without pg_control it cannot start
             if places.present(self.live) and not places.present(self.staged):
                 self._stop()
                 places.move_out(self.live, self.staged, self.stage, "staged")

@@ -25,6 +25,9 @@ from .contract import Captured, Comparison, Context, Covered, Finding, Log, Read
 from .postgresql_client import Client, ServerDown
 from .server import Server
 
+#: What restored clusters held is remembered of so many besides the newest: a rollback leads back to an earlier one.
+_KEPT = 4
+
 
 class Postgresql(Source):
     """See the module's text. Tested with PostgreSQL 15, written for 13 to 18."""
@@ -258,6 +261,10 @@ def _baseline(context: Context, manifest: dict[str, Any]) -> str:
 def _remember(context: Context, manifest: dict[str, Any], record: dict[str, Any], found: dict[str, Any]) -> None:
     """What the restored cluster holds: whether the live one still does is asked later, without the repository."""
     kept = {"target": record.get("target"), "content": found["content"], "evidence": found["evidence"]}
+    names = sorted((name for name in os.listdir(context.work_dir) if name.startswith("content-")),
+                   key=lambda name: os.stat(os.path.join(context.work_dir, name)).st_mtime_ns)
+    for name in names[:-_KEPT]:
+        durable.unlink(os.path.join(context.work_dir, name), "origin")
     durable.replace_file(_baseline(context, manifest), json.dumps(kept, separators=(",", ":")).encode(), "origin")
 
 

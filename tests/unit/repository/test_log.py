@@ -15,7 +15,7 @@ import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConflictError, DamageError, KeyAccessError, StorageError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.verify import verify_service
-from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import layout
+from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import layout, log_index
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.directory import DirectoryBackend
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_index import load
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_piece import PIECE_LIMIT, open_piece, seal
@@ -226,6 +226,20 @@ def test_a_damaged_whole_segment_is_read_from_its_pieces(log: Log) -> None:
     reader = log.read()
     assert reader.read(1, 0, 70_000) == BYTES[:70_000]
     assert path.name in str(reader.problems[0])
+    with pytest.raises(DamageError, match=path.name):
+        reader.read(1, 0, 80_000)
+
+
+@pytest.mark.parametrize("many", [1, 2, 3])
+def test_what_is_superseded_is_forgotten_until_it_is_needed(log: Log, monkeypatch: pytest.MonkeyPatch, many: int) -> None:
+    monkeypatch.setattr(log_index, "_MANY", many)
+    reader = log.read()
+    assert [(one.timeline, one.start, one.end) for one in reader.coverage()] == [(1, 0, 2 * SEGMENT + 700_000), (2, 2 * SEGMENT, 3 * SEGMENT + 99)]
+    assert reader.read(1, 0, 2 * SEGMENT + 700_000) == BYTES[:2 * SEGMENT + 700_000]
+    path = log.service.repository / layout.log_piece("docs", "tree", 1, 1, 0, SEGMENT)
+    flip(path, 1)
+    reader = log.read()
+    assert reader.read(1, 0, 70_000) == BYTES[:70_000]
     with pytest.raises(DamageError, match=path.name):
         reader.read(1, 0, 80_000)
 

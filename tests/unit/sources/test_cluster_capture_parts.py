@@ -17,9 +17,10 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import So
 from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.seal import keyed_hash
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import cluster_backup, cluster_pages, cluster_spans
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_capture import ClusterCapture
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_pages import PAGE
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_parent import Parent, cut, join
-from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_spans import File, Part, Result, Spans
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_spans import File, Part, Result, Spans, Suspect
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_walk import Item, Walk, order_key, relation_of
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.contract import Captured, Context
 from ansible_collections.lifeboat.recovery.tests.doubles.memory_store import IndexOnly, MemoryReader, MemoryStore, MemoryWriter
@@ -392,6 +393,29 @@ def test_small_files_are_verified_together_and_a_damaged_one_is_named(tmp_path: 
         for at, number, offset, length in span["data"]:
             stored[at:at + length] = reader.chunk(number)[offset:offset + length]
         assert stored == content and cluster_pages.marks(KEY, content) == cluster_pages.decode_marks(span["marks"])
+
+
+@pytest.mark.parametrize(("position", "mended"), [(99, 0), (100, 1), (199, 1), (200, 0)])
+def test_the_log_mends_pages_changed_since_the_start_and_no_others(tmp_path: Path, position: int, mended: int) -> None:
+    """A page that was changed during the backup stands in its log as a whole; any other page with a wrong checksum is damaged."""
+    capture: Any = object.__new__(ClusterCapture)
+    capture._context = Context("s", "db", {"bad_pages": "warn"}, str(tmp_path), Progress("s", "test"), KEY, 2)
+    capture._backup, capture._data = Named(), "/data"
+    suspects = [Suspect("base/5/16384_vm.1", 131075, position)]
+    bad = [] if mended else [{"path": "base/5/16384_vm.1", "relation": "shop.public.orders (vm)", "block": 131075}]
+    assert capture._judge(suspects, 100, 200) == (bad, mended)
+    capture._context.config["bad_pages"] = "fail"
+    if not mended:
+        with pytest.raises(SourceError, match=r"7 pages are damaged on disk: shop\.public\.orders \(vm\) block 131075, .* and 2 more: /data; restore"):
+            capture._judge(suspects * 7, 100, 200)
+
+
+class Named:
+    """A server that knows one relation."""
+
+    def relation(self, path: str, filenode: int) -> str:
+        assert (path, filenode) == ("base/5/16384_vm.1", 16384)
+        return "shop.public.orders"
 
 
 def test_only_relations_are_verified(tmp_path: Path) -> None:
