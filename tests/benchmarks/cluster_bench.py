@@ -123,7 +123,8 @@ class Round:
         restart = str(origin.sql("SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = %s", (SLOT,))[0][0]).split("/")
         begin = ((int(restart[0], 16) << 32) + int(restart[1], 16)) // (16 * MIB) * 16 * MIB
         for one in self.order:
-            settle("warm", origin.data / "pg_wal")
+            origin.warm_log(begin, end)
+            os.sync()
             self.note("log push", one.name, one.push(begin, end).row(), end - begin)
         for one in self.order:
             one.wanted = origin.content()
