@@ -13,7 +13,7 @@ SETUP := tests/tools/setup.sh
 CHECKS := .venv/bin/python tests/tools/checks.py
 TARGETS := ruff types lint sanity changelog build unit integration clusters drills molecule
 
-.PHONY: help demo test bench soak setup clean distclean $(TARGETS)
+.PHONY: help demo test bench bench-cluster soak setup clean distclean $(TARGETS)
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -35,9 +35,14 @@ soak: ## every fault point and the long random walks
 	@$(SETUP) test
 	@$(CHECKS) --live soak
 
-bench: ## Lifeboat, restic and cp -a over the same trees; updates docs/benchmarks.md
+bench: ## beside restic and cp -a, then bench-cluster; updates docs/benchmarks.md
 	@$(SETUP) bench
 	@.venv/bin/python tests/benchmarks/bench.py $(BENCH_ARGS)
+	@$(if $(findstring help,$(BENCH_ARGS)),,$(MAKE) bench-cluster)
+
+bench-cluster: ## PostgreSQL clusters beside pgBackRest
+	@$(SETUP) bench
+	@.venv/bin/python tests/benchmarks/cluster_bench.py $(CLUSTER_ARGS)
 
 setup: ## only the set-up of `make test`
 	@$(SETUP) test

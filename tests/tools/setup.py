@@ -58,6 +58,7 @@ PACKAGES: list[tuple[str, str, Callable[[], bool], set[str]]] = [
     ("redis-server", "redis-server", lambda: has_program("redis-server"), {"demo", "test"}),
     ("git", "git, which tells the checks which files are ours", lambda: has_program("git"), {"test"}),
     ("restic", "restic, the engine that is compared with", lambda: has_program("restic"), {"bench"}),
+    ("pgbackrest", "pgBackRest, the other engine that is compared with", lambda: has_program("pgbackrest"), {"bench"}),
 ]
 
 
