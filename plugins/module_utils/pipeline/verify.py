@@ -203,7 +203,6 @@ class _Verifier:
         look(layout.trees(service), tree)
         look(layout.catalogs(service), lambda name, _size: read_catalog(backend, self.store.provider, name))
 
-
     def history(self, spec: Spec) -> None:
         """The copies of the hosts' ledgers. Nothing is restored from them, so what is wrong there is a warning."""
         problems: list[DamageError] = []
