@@ -79,7 +79,7 @@ class LogServer:
                 application_name=self.slot, connection_factory=extras.PhysicalReplicationConnection,
             )
         except psycopg2.Error as error:
-            line = str(error).strip().split("\n")[-1][:200]
+            line = str(error).strip().rsplit("\n", maxsplit=1)[-1][:200]
             raise SourceError(f"the server takes no replication connection ({line})", self.client.place,
                               "allow it in pg_hba.conf (database: replication) and give the user the REPLICATION attribute") from None
         try:

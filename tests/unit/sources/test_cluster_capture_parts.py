@@ -322,7 +322,11 @@ def test_a_file_cut_while_it_is_read_ends_in_zeros(tmp_path: Path, monkeypatch: 
 def test_a_vanished_file_is_left_out_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig(tmp_path)
     rig.full.write_bytes(b"x" * (9 << 20))
-    monkeypatch.setattr(cluster_spans.os, "open", lambda *_arguments: (_ for _ in ()).throw(FileNotFoundError(2, "gone")))
+
+    def gone(*_arguments: object) -> int:
+        raise FileNotFoundError(2, "gone")
+
+    monkeypatch.setattr(cluster_spans.os, "open", gone)
     assert [entry["type"] for entry in rig.capture().entries()] == ["head"]
 
 
