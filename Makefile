@@ -11,7 +11,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.dev
 
 SETUP := tests/tools/setup.sh
 CHECKS := .venv/bin/python tests/tools/checks.py
-TARGETS := ruff types lint sanity changelog build unit integration clusters drills molecule
+TARGETS := ruff types lint sanity changelog build unit integration stores clusters drills molecule
 
 .PHONY: help demo test bench bench-cluster soak setup clean distclean $(TARGETS)
 
