@@ -38,16 +38,17 @@ _raw:
   elements: path
 """
 
-import hashlib  # noqa: E402
-import io  # noqa: E402
-import os  # noqa: E402
-import zipfile  # noqa: E402
+import hashlib
+import io
+import os
+import zipfile
+from typing import Any
 
-from ansible import constants as C  # noqa: E402
-from ansible.errors import AnsibleError  # noqa: E402
-from ansible.plugins.lookup import LookupBase  # noqa: E402
+from ansible import constants as C
+from ansible.errors import AnsibleError
+from ansible.plugins.lookup import LookupBase
 
-from ansible_collections.lifeboat.recovery.plugins import module_utils  # noqa: E402
+from ansible_collections.lifeboat.recovery.plugins import module_utils
 
 #: The name of the engine inside the archive; its modules import each other relatively.
 PACKAGE = "lifeboat"
@@ -93,7 +94,7 @@ def build(interpreter: str, root: str) -> bytes:
 class LookupModule(LookupBase):
     """Returns the path of the archive for each interpreter line."""
 
-    def run(self, terms, variables=None, **kwargs):  # type: ignore[no-untyped-def]
+    def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         self.set_options(var_options=variables, direct=kwargs)
         root = list(module_utils.__path__)[0]
         paths = []
@@ -105,7 +106,7 @@ class LookupModule(LookupBase):
                 temporary = f"{path}.{os.getpid()}"
                 with open(temporary, "wb") as handle:
                     handle.write(content)
-                os.chmod(temporary, 0o755)  # noqa: S103  # a program; the directory is private
+                os.chmod(temporary, 0o755)  # a program; the directory is private
                 os.replace(temporary, path)
             paths.append(path)
         return paths

@@ -68,7 +68,7 @@ def perform(module: Any, verb: str, work: Work) -> None:
             f"the operating system refused ({error.strerror or error})", os.fsdecode(error.filename or ""), "fix it, then run the same command again"
         )
         module.fail_json(
-            msg=str(told), error=told.as_dict(), **getattr(told, "result", {}), ledger=ledger.written[written:], invocation={"module_args": known}
+            msg=str(told), error=told.as_dict(), **told.result, ledger=ledger.written[written:], invocation={"module_args": known}
         )
         return
     warnings = result.pop("warnings", None) or []
@@ -106,5 +106,5 @@ def refuse_checks(spec: Spec, result: dict[str, Any]) -> dict[str, Any]:
 
 def fail_with(error: LifeboatError, result: dict[str, Any]) -> LifeboatError:
     """An error that carries what was found so far into the module's answer."""
-    error.result = {key: value for key, value in result.items() if key not in ("ledger", "msg", "error", "failed")}  # type: ignore[attr-defined]
+    error.result = {key: value for key, value in result.items() if key not in ("ledger", "msg", "error", "failed")}
     return error

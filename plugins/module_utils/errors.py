@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class LifeboatError(Exception):
     """One line for an operator: ``what: where; remedy``.
@@ -21,6 +23,8 @@ class LifeboatError(Exception):
         self.what = what
         self.where = where
         self.remedy = remedy
+        #: What a module had found out until then, for its answer.
+        self.result: dict[str, Any] = {}
         super().__init__(str(self))
 
     def __str__(self) -> str:

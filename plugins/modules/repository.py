@@ -39,7 +39,7 @@ EXAMPLES = r"""
     keys:
       provider: file
       path: /etc/lifeboat/keys
-      private_path: /root/lifeboat-private
+      private_path: /etc/lifeboat/private
 """
 
 RETURN = r"""

@@ -207,7 +207,7 @@ class Session:
         for attempt in range(attempts):
             if attempt:
                 # full jitter: many hosts that lost the same server do not come back in step
-                time.sleep(random.uniform(0.05, min(_LONGEST_PAUSE, 0.25 * 2 ** attempt)))  # noqa: S311
+                time.sleep(random.uniform(0.05, min(_LONGEST_PAUSE, 0.25 * 2 ** attempt)))
             try:
                 response = self._http().request(
                     method, f"/v1/{path}", headers={"X-Vault-Token": token} if token else {}, raise_exception=False, json=body,

@@ -79,7 +79,7 @@ class Job:
         if not wanted:
             return {}
         if self._store is None and self.phase in ("preflight", "stage"):
-            self.store  # noqa: B018  # opened once, before the threads
+            self._store = self.spec.store(self.workers)  # opened once, before the threads
         results: dict[str, T] = {}
         failures: list[LifeboatError] = []
         with ThreadPoolExecutor(len(wanted), thread_name_prefix=self.phase) as threads:

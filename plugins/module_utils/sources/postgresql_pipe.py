@@ -41,7 +41,7 @@ class _Process:
     def _listen(self) -> None:
         if self.child.stderr is None:
             raise AssertionError("self.child.stderr")
-        with io.BufferedReader(self.child.stderr) as stream:  # type: ignore[type-var]
+        with self.child.stderr as raw, open(raw.fileno(), "rb", closefd=False) as stream:
             for line in iter(lambda: stream.readline(4096), b""):
                 self._words.append(line.decode("utf-8", "replace").strip())
 

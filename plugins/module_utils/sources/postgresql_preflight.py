@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from typing import Any, Callable
@@ -56,7 +57,7 @@ def capture(client: Client) -> list[Finding]:
     try:
         server = _server(findings, client, connection)
         for tool in ("pg_dump", "psql"):
-            findings.attempt(lambda tool=tool: client.tool(tool, server))  # type: ignore[misc]
+            findings.attempt(functools.partial(client.tool, tool, server))
         found = catalog.databases(client, connection, [client.database]).get(client.database)
         if found is None:
             findings.error(SourceError(f"database {client.database!r} does not exist", client.place, "correct the database option, or restore it"))

@@ -109,9 +109,9 @@ class Variables:
 
     def substitute(self, node: Node) -> Scalar:
         """The value of one scalar node with its references resolved; faults are recorded, never raised."""
-        if not isinstance(node.value, str):
-            return node.value  # type: ignore[no-any-return]
-        text = node.value
+        text: Scalar = node.value
+        if not isinstance(text, str):
+            return text
         whole = _REFERENCE.fullmatch(text)
         if whole and whole.group(1) is not None:
             return self.bounded(self.lookup(whole.group(1), node), node)

@@ -18,6 +18,7 @@ import os
 import shlex
 import threading
 import time
+from abc import abstractmethod
 from typing import Any, Callable, Iterator, Optional
 
 from ansible.errors import AnsibleConnectionFailure
@@ -61,7 +62,7 @@ class Leash:
             raise SystemExit("ansible-playbook is gone")
 
 
-class RunActionBase(ActionBase):  # type: ignore[misc]
+class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no type hints for it
     """Masks what a failing action says, and turns our errors into results: one line, and the error's parts."""
 
     def guarded(self, result: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -79,13 +80,13 @@ class LongModule(RunActionBase):
     #: Fully qualified name of the module.
     MODULE = ""
 
+    @abstractmethod
     def phase_of(self, args: dict[str, Any], check: bool) -> str:
         """The phase this call is, from the module's arguments; "" when it is none of its own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def subject_of(self, args: dict[str, Any], check: bool) -> str:
         """Under which subject the answer is kept for the report."""
-        raise NotImplementedError
 
     def then(self, answer: dict[str, Any]) -> list[tuple[str, float]]:
         """Further phases that the same call did, in order, each with its seconds as measured on the host."""

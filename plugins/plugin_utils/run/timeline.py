@@ -37,7 +37,7 @@ def strip(phases: list[dict[str, Any]], total: float, width: int) -> str:
             part = min(end, cell + 1.0) - max(begin, float(cell))
             if part > 0:
                 share[cell][letter] = share[cell].get(letter, 0.0) + part * _WEIGHT.get(letter, 1.0)
-    return "".join(max(sorted(cell), key=lambda letter, c=cell: c[letter]) if cell else " " for cell in share)  # type: ignore[misc]
+    return "".join(max(sorted(cell), key=cell.__getitem__) if cell else " " for cell in share)
 
 
 def axis(total: float, width: int) -> str:

@@ -55,6 +55,11 @@ class Writer:
         return self.told
 
 
+def wait_for_more(lab: LogLab) -> None:
+    before = lab.proven()
+    processes.wait_for(lambda: lab.proven() > before, "something more to be proven", 60)
+
+
 def assert_all_there(lab: LogLab, tmp: pathlib.Path, system: str, told: list[tuple[int, int]], timeline: int = 1) -> int:
     """Every commit that was told at or below the proven position is in the repository's log; how many those are."""
     proven_timeline, proven = lab.proven()
@@ -135,8 +140,7 @@ def test_kill_of_the_shipper_and_of_the_server_under_load(lab: LogLab, cluster: 
     bench = cluster.pgbench(10 * turns, clients=2)
     try:
         for turn in range(turns):
-            before = lab.proven()
-            processes.wait_for(lambda before=before: lab.proven() > before, "something more to be proven", 60)  # type: ignore[misc]
+            wait_for_more(lab)
             threading.Event().wait(dice.random())
             lab.kill()
             assert_all_there(lab, tmp_path, system, list(writer.told))
@@ -347,8 +351,7 @@ def test_the_receiver_is_killed(lab: LogLab, cluster: WalPostgres, tmp_path: pat
     writer = Writer(cluster)
     try:
         for _time in range(3):
-            before = lab.proven()
-            processes.wait_for(lambda before=before: lab.proven() > before, "something to be proven", 60)  # type: ignore[misc]
+            wait_for_more(lab)
             (pid,) = cluster.sql("SELECT count(*) FROM pg_stat_replication")[0]
             receiver = json.loads((lab.home / "state/services/orders/log/db/status.json").read_text())["receiver"]
             if pid and receiver:

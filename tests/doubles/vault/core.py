@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 from acl import DEFAULT, PolicyError, capabilities, parse
 from transit import Engine, Refused, Unsupported
@@ -147,7 +147,8 @@ class Core:
         if (method, path) == ("POST", "capabilities-self") and holder is not None:
             shown = {each: sorted(self.granted(holder, str(each))) for each in body.get("paths", [])}
             return 200, _answer(data=shown)
-        for kind, known, made in (("mounts", self._engines, Engine), ("auth", self._roles, dict)):
+        places: tuple[tuple[str, dict[str, Any], Callable[[], Any]], ...] = (("mounts", self._engines, Engine), ("auth", self._roles, dict))
+        for kind, known, made in places:
             match = re.fullmatch(kind + "/([a-z0-9/_-]+)", path)
             if match and method == "POST":
                 wanted = "transit" if kind == "mounts" else "approle"
@@ -155,7 +156,7 @@ class Core:
                     raise Unsupported(f"{kind} with {body}")
                 if match.group(1) in known:
                     raise Refused(400, f"path is already in use at {match.group(1)}/")
-                known[match.group(1)] = made()  # type: ignore[assignment]
+                known[match.group(1)] = made()
                 return 204, None
             if match and method == "DELETE":
                 known.pop(match.group(1), None)

@@ -29,6 +29,12 @@ class Host(actions.LongModule):
 
     MODULE = "lifeboat.recovery.snapshot"
 
+    def phase_of(self, args: dict[str, Any], check: bool) -> str:
+        return "capture"
+
+    def subject_of(self, args: dict[str, Any], check: bool) -> str:
+        return "snapshot"
+
     def __init__(self, answers: list[Any]) -> None:
         self.answers = answers
         self.removed: list[str] = []

@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import SourceError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.seal import keyed_hash
-from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import cluster_backup, cluster_pages, cluster_spans
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import cluster_pages, cluster_spans
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_capture import ClusterCapture
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_pages import PAGE
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_parent import Parent, cut, join
@@ -71,13 +71,6 @@ def test_marks_are_the_first_bytes_of_each_pages_hash() -> None:
     assert cluster_pages.decode_marks(cluster_pages.encode_marks(joined)) == joined
     with pytest.raises(ValueError, match="base64"):
         cluster_pages.decode_marks("no marks!")
-
-
-def test_segments_of_a_backup() -> None:
-    size = 16 << 20
-    assert cluster_backup.segments_between(10, 0xFE000028, 0x100000000, size) == ["0000000A00000000000000FE", "0000000A00000000000000FF"]
-    assert cluster_backup.segments_between(1, 0x3000028, 0x3000100, size) == ["000000010000000000000003"]
-    assert cluster_backup.segments_between(1, 1 << 32, (1 << 32) + 1, 1 << 30) == ["000000010000000100000000"]
 
 
 # -- what is left out
@@ -478,35 +471,3 @@ def test_a_file_is_unchanged_only_by_every_evidence(tmp_path: Path) -> None:
     assert not asked(before=status.st_ctime_ns + 10 ** 9)
     assert not asked(now=started - 1)
     assert not asked(type="dir")
-
-
-# -- talking to servers of all versions
-
-
-class Fake:
-    """A client that answers like a server of some version and keeps what it was asked."""
-
-    place = "shop.db at 127.0.0.1:5432"
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    def rows(self, _connection: Any, statement: str, _parameters: Any = None) -> list[tuple[Any, ...]]:
-        self.asked.append(statement)
-        return [("0/2000028", "START WAL LOCATION: ...", "\n")]
-
-
-@pytest.mark.parametrize(("version", "begin", "end"), [
-    (130018, "pg_start_backup(%s, true, false)", "pg_stop_backup(false, false)"),
-    (140011, "pg_start_backup(%s, true, false)", "pg_stop_backup(false, false)"),
-    (150004, "pg_backup_start(%s, true)", "pg_backup_stop(false)"),
-    (180000, "pg_backup_start(%s, true)", "pg_backup_stop(false)"),
-])
-def test_the_backup_functions_of_each_version(version: int, begin: str, end: str) -> None:
-    fake: Any = Fake()
-    backup = cluster_backup.Backup(fake)
-    backup.version = version
-    assert backup.start("label", "slot") == 0x2000028
-    assert backup.stop() == (0x2000028, "START WAL LOCATION: ...", "")
-    assert "pg_create_physical_replication_slot(%s, true, true)" in fake.asked[0]
-    assert begin in fake.asked[1] and end in fake.asked[2]
