@@ -18,7 +18,7 @@ from typing import Any, Iterable, Iterator
 from ..errors import ConflictError, DamageError
 from ..keys.provider import KeyProvider
 from ..ledger import ENTRY_BYTES, ZERO, Entry, canonical, entry_hash
-from . import layout
+from . import layout, signed
 from .backend import Backend
 
 #: Entries of one object, in bytes of JSON; one entry more may follow, and JSON in JSON is quoted.
@@ -80,19 +80,7 @@ def read(backend: Backend, provider: KeyProvider | None, repository_id: str | No
         raw = backend.read(name, LIMIT)
     except FileNotFoundError as error:
         raise damaged("is missing") from error
-    try:
-        outer = json.loads(raw)
-        text = outer["ledger"]
-        data = json.loads(text)
-        if json.dumps(outer, sort_keys=True, separators=(",", ":")).encode() != raw or not isinstance(data, dict):
-            raise ValueError("not as it is written")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise damaged("cannot be decoded") from error
-    if provider is not None:
-        try:
-            provider.verify(text.encode(), outer.get("signature") or {})
-        except DamageError as error:
-            raise damaged(f"is damaged ({error.what})") from error
+    data, _text = signed.load(raw, "ledger", provider, damaged)
     try:
         place = layout.ledger(str(data["service"]), str(data["host"]), int(data["first"]), int(data["last"]))
         if data["format"] != layout.FORMAT or data["kind"] != "ledger":

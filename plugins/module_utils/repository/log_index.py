@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Iterator, NamedTuple
 
 from ..errors import DamageError, LifeboatError
-from . import layout
+from . import layout, signed
 from .log_piece import HEADER, PIECE_LIMIT, captured
 
 if TYPE_CHECKING:
@@ -76,18 +75,7 @@ def read_record(backend: Backend, provider: KeyProvider, repository: str, servic
         raise damaged("is missing") from error
     except LifeboatError as error:
         raise damaged(f"cannot be read ({error.what})") from error
-    try:
-        envelope = json.loads(raw)
-        text, signature = envelope["epoch"], envelope["signature"]
-        data = json.loads(text)
-        if not isinstance(data, dict) or json.dumps(envelope, separators=(",", ":")).encode() != raw:
-            raise ValueError("not as it was written")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise damaged("cannot be decoded") from error
-    try:
-        provider.verify(text.encode(), signature)
-    except DamageError as error:
-        raise damaged(f"has a signature that does not match ({error.what})") from error
+    data, text = signed.load(raw, "epoch", provider, damaged)
     if data.get("format") != layout.FORMAT or data.get("kind") != "log epoch":
         raise damaged(f"has format {data.get('format')!r}, this version reads {layout.FORMAT}")
     for key, kind in _FIELDS.items():

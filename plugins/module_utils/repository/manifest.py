@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import DamageError, LifeboatError
 from ..keys.provider import KeyProvider
-from . import layout
+from . import layout, signed
 from .backend import Backend
 
 #: The largest manifest a reader accepts, in bytes.
@@ -73,18 +73,7 @@ def read(backend: Backend, provider: KeyProvider, repository_id: str, name: str)
         raw = backend.read(name, MANIFEST_LIMIT)
     except FileNotFoundError as error:
         raise damaged("is missing") from error
-    try:
-        envelope = json.loads(raw)
-        text, signature = envelope["manifest"], envelope["signature"]
-        data = json.loads(text)
-        if not isinstance(data, dict):
-            raise ValueError("not an object")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise damaged("cannot be decoded") from error
-    try:
-        provider.verify(text.encode(), signature)
-    except DamageError as error:
-        raise damaged(f"signature does not match ({error.what})") from error
+    data, text = signed.load(raw, "manifest", provider, damaged)
     if data.get("format") != layout.FORMAT:
         raise damaged(f"has format {data.get('format')!r}, this version reads {layout.FORMAT}")
     for key, kind in _FIELDS.items():

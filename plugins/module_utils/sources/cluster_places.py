@@ -22,6 +22,7 @@ from typing import Any, Iterator
 
 from .. import durable, faults
 from ..errors import ConflictError, SourceError
+from .disk import tree_bytes
 
 CONTROL = "global/pg_control"
 _SPACE = re.compile(r"[0-9]{1,10}\Z")
@@ -238,18 +239,7 @@ def size_of(directory: str) -> int:
     log = os.path.join(directory, "pg_wal")
     if os.path.islink(log):
         roots.append(os.readlink(log))
-    return sum(_tree_bytes(root) for root in roots)
-
-
-def _tree_bytes(root: str) -> int:
-    total = 0
-    for folder, _names, files in os.walk(root):
-        for name in files:
-            try:
-                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
-            except FileNotFoundError:
-                continue
-    return total
+    return sum(tree_bytes(root) for root in roots)
 
 
 def remove(directory: str, stage_id: str, part: str, record: dict[str, Any], subject: str) -> int:
@@ -275,7 +265,7 @@ def remove(directory: str, stage_id: str, part: str, record: dict[str, Any], sub
 def _remove_tree(path: str, subject: str) -> int:
     if not os.path.isdir(path) or os.path.islink(path):
         return 0
-    freed = _tree_bytes(path)
+    freed = tree_bytes(path)
     faults.point(f"{subject}.unlink.before")
     shutil.rmtree(path)
     faults.point(f"{subject}.unlink.after")

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from .. import durable, faults
 from ..errors import ConflictError, LifeboatError, SourceError
 from .contract import Captured, Comparison, Context, Finding, Reader, Source, TreeReader, Writer
+from .disk import tree_bytes
 from .files_capture import FilesCapture
 from .files_restore import FilesRestore, compare_tree
 from .server import Server
@@ -26,22 +27,11 @@ def _identity(path: str) -> list[int] | None:
     return [status.st_dev, status.st_ino]
 
 
-def _tree_bytes(path: str) -> int:
-    total = 0
-    for directory, _names, files in os.walk(path):
-        for name in files:
-            try:
-                total += os.lstat(os.path.join(directory, name)).st_blocks * 512
-            except FileNotFoundError:
-                continue
-    return total
-
-
 def _remove_tree(path: str, subject: str) -> int:
     """Delete a whole tree durably; returns the bytes it held. Absent is fine."""
     if _identity(path) is None:
         return 0
-    freed = _tree_bytes(path)
+    freed = tree_bytes(path)
     faults.point(f"{subject}.unlink.before")
     _make_removable(path)
     shutil.rmtree(path)
