@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Iterator
+from typing import ClassVar, Iterable, Iterator
 
 
 class NewObject(ABC):
@@ -69,6 +69,10 @@ class Backend(ABC):
     @abstractmethod
     def free_bytes(self) -> int | None:
         """Room left, or None where the place has no such limit."""
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Make existing objects undeletable for as long as new ones are."""
+        return  # where there are no locks
 
     def create(self, name: str, data: bytes, subject: str) -> None:
         """Write a small object at once."""

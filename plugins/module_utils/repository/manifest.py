@@ -84,6 +84,23 @@ def read(backend: Backend, provider: KeyProvider, repository_id: str, name: str)
     return StoredManifest(name, data, hashlib.sha256(text.encode()).hexdigest())
 
 
+def _complete(backend: Backend, service: str, source: str, listed: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """A listing may be incomplete, so what it leaves out between its numbers and after them is asked for by name."""
+    found = dict(listed)
+    number, newest = min(found), max(found)
+    while number <= newest:
+        number += 1
+        if number not in found:
+            name = layout.manifest(service, source, number)
+            try:
+                backend.size(name)
+            except FileNotFoundError:
+                continue
+            found[number] = name
+            newest = max(newest, number)
+    return list(found.items())
+
+
 def chains(backend: Backend, provider: KeyProvider, repository_id: str, service: str) -> list[Chain]:
     """Every source's snapshots. A damaged or missing manifest is a problem of its chain, never an exception."""
     names: dict[str, list[tuple[int, str]]] = {}
@@ -93,7 +110,8 @@ def chains(backend: Backend, provider: KeyProvider, repository_id: str, service:
         if last.endswith(".json") and last[:-5].isdigit():
             names.setdefault(source, []).append((int(last[:-5]), name))
     result = []
-    for source, found in sorted(names.items()):
+    for source, listed in sorted(names.items()):
+        found = _complete(backend, service, source, listed)
         chain = Chain(source)
         previous: tuple[int, str | None] = (0, None)
         for sequence, name in sorted(found):

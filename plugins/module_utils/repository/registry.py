@@ -12,9 +12,17 @@ from ..errors import ConfigError
 from .backend import Backend
 from .directory import DirectoryBackend
 
-#: Scheme -> what makes a backend of a URL.
-_BACKENDS: dict[str, Callable[[str], Backend]] = {
-    DirectoryBackend.scheme: DirectoryBackend,
+
+def _s3(config: dict[str, Any]) -> Backend:
+    from .s3 import S3Backend
+
+    return S3Backend(config)
+
+
+#: Scheme -> what makes a backend of a catalog's repository.
+_BACKENDS: dict[str, Callable[[dict[str, Any]], Backend]] = {
+    DirectoryBackend.scheme: lambda config: DirectoryBackend(str(config["url"])),
+    "s3": _s3,
 }
 
 
@@ -28,4 +36,4 @@ def backend_for(config: dict[str, Any]) -> Backend:
     scheme = url.split("://", 1)[0] if "://" in url else ""
     if scheme not in _BACKENDS:
         raise ConfigError(f"repository scheme {scheme or '(none)'} is not known", url, f"use one of: {', '.join(schemes())}")
-    return _BACKENDS[scheme](url)
+    return _BACKENDS[scheme](config)

@@ -47,6 +47,7 @@ class CaptureSession:
         self.damaged: list[DamageError] = self._index.refresh(self._backend, store.service, store.index_key)
         key_id = new_key_id()
         data_key = create_key(self._backend, store.service, store.repository.id, self._provider, key_id)
+        self._key_id = key_id
         self._pool = PackPool(self._backend, store.service, data_key, key_id, store.index_key, self._index)
         self._writers: list[SnapshotWriter] = []
 
@@ -64,7 +65,16 @@ class CaptureSession:
         self._pool.finish()
         parts = [writer.finish() for writer in self._writers]
         write_index(self._backend, self._store.service, self._store.index_key, self._pool.finished)
+        self._keep(parts)
         return parts
+
+    def _keep(self, parts: list[dict[str, Any]]) -> None:
+        """What these snapshots share with older ones must not be deletable before they are."""
+        service = self._store.service
+        new = {pack.id.hex() for pack in self._pool.finished}
+        shared = {layout.pack(service, bytes.fromhex(pack)) for part in parts for pack, _size, _digest in part["packs"] if pack not in new}
+        shared |= {layout.key(service, key) for part in parts for key in part["keys"] if key != self._key_id}
+        self._backend.keep(sorted(shared))
 
     def publish(self, manifest: dict[str, Any], after: tuple[int, str | None]) -> StoredManifest:
         """Write a manifest under the next free number after ``after`` (sequence, digest of the newest known one)."""

@@ -11,12 +11,9 @@ from typing import Any
 
 from . import kinds
 from .kinds import WRONG, At, Field
-from .problems import shown
 from .reader import Node
 
 _ENGINE = "ansible_collections.lifeboat.recovery.plugins.module_utils"
-#: Schemes that the design knows, besides those that have a backend already.
-_SCHEMES = ("file", "s3")
 
 
 def object_lock(node: Node, at: At) -> Any:
@@ -29,7 +26,7 @@ def object_lock(node: Node, at: At) -> Any:
 
 def repository_url(node: Node, at: At) -> Any:
     backends = importlib.import_module(f"{_ENGINE}.repository.registry").schemes()
-    return kinds.url(*dict.fromkeys([*_SCHEMES, *backends]))(node, at)
+    return kinds.url(*backends)(node, at)
 
 
 OBJECT_LOCK = {
@@ -44,10 +41,12 @@ REPOSITORY = {
     "credentials_file": Field(kinds.home_path),
     "profile": Field(kinds.text),
     "path_style": Field(kinds.boolean),
+    "role_arn": Field(kinds.text),
+    "external_id": Field(kinds.text),
     "object_lock": Field(object_lock),
     "grace": Field(kinds.duration),
 }
-_S3_ONLY = ("endpoint", "region", "ca_file", "credentials_file", "profile", "path_style", "object_lock")
+_S3_ONLY = ("endpoint", "region", "ca_file", "credentials_file", "profile", "path_style", "role_arn", "external_id", "object_lock")
 
 
 def repository(node: Node, at: At) -> Any:
@@ -133,7 +132,4 @@ def unused(values: dict[str, Any]) -> list[str]:
     found = []
     if isinstance(values.get("keys"), dict) and "escrow" in values["keys"]:
         found.append("keys.escrow is read but not used by this version: no data key is wrapped for it")
-    for name, config in (values.get("repositories") or {}).items():
-        if "object_lock" in config:
-            found.append(f"object_lock of repository {shown(name)} is read but not used by this version: its objects can be deleted")
     return found
