@@ -62,7 +62,8 @@ ALTER DATABASE shop SET work_mem = '9MB';
 """
 ROWS = """
 INSERT INTO customers VALUES (1, 'one'), (2, 'two');
-INSERT INTO orders (customer, mood, amount, nice, attributes, place, scan) SELECT 1 + i % 2, 'ok', i, i, hstore('k', i::text), ROW('s', 'sad'::mood)::place, 990001
+INSERT INTO orders (customer, mood, amount, nice, attributes, place, scan)
+    SELECT 1 + i % 2, 'ok', i, i, hstore('k', i::text), ROW('s', 'sad'::mood)::place, 990001
     FROM generate_series(1, 500) i;
 INSERT INTO lines SELECT i, j FROM generate_series(1, 500) i, generate_series(1, 3) j;
 INSERT INTO events SELECT DATE '2024-06-01' + i, 'e' || i FROM generate_series(1, 400) i;
@@ -205,9 +206,9 @@ def test_tables_and_what_cannot_stand_by_itself(shop: Shop) -> None:
     assert shop.cluster.sql("SELECT pg_get_serial_sequence('new_tables.orders', 'id'), pg_get_serial_sequence('new_tables.orders', 'nr')", "shop") == [
         ("new_tables.orders_id_seq", "new_tables.orders_nr_seq")]
     assert shop.cluster.sql("SELECT last_value BETWEEN 501 AND 533, is_called FROM new_tables.orders_id_seq", "shop") == [(True, True)]
-    assert dict(shop.cluster.sql("""SELECT attname, typnamespace::regnamespace::text FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-        WHERE attrelid = 'new_tables.orders'::regclass AND attname IN ('mood', 'nice', 'place', 'attributes')""", "shop")) == {
-            "mood": "new_tables", "nice": "new_tables", "place": "new_tables", "attributes": "public"}
+    assert shop.cluster.sql("""SELECT attname, typnamespace::regnamespace::text FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+        WHERE attrelid = 'new_tables.orders'::regclass AND attname IN ('mood', 'nice', 'place', 'attributes') ORDER BY 1""", "shop") == [
+        ("attributes", "public"), ("mood", "new_tables"), ("nice", "new_tables"), ("place", "new_tables")]
     assert shop.cluster.sql("SELECT conname FROM pg_constraint WHERE connamespace = 'new_tables'::regnamespace AND contype IN ('f', 'c') ORDER BY 1",
                             "shop") == [("of_order",), ("positive_check",)]
     assert shop.cluster.sql("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'new_tables.orders'::regclass AND NOT tgisinternal", "shop") == [(0,)]
@@ -218,7 +219,8 @@ def test_tables_and_what_cannot_stand_by_itself(shop: Shop) -> None:
     left = "\n".join(told["left_out"])
     for words in (
         "foreign key of_customer of public.orders: table public.customers was not picked", "trigger shout of public.orders",
-        "default of public.orders.code: it needs function public.code()", "default of public.orders.ticket: it needs sequence public.shared", "constraint is_small of public.orders", 'index "on_small" of public.orders',
+        "default of public.orders.code: it needs function public.code()", "default of public.orders.ticket: it needs sequence public.shared",
+        "constraint is_small of public.orders", 'index "on_small" of public.orders',
         "public.child as a child of public.parent", "policy own of public.hidden", "rows of public.cache", "1 large objects that public.orders.scan names",
         "ownership by role short_lived", "privileges of role short_lived", "privileges on schema new_tables: it is open to its owner postgres only",
     ):
@@ -238,8 +240,8 @@ def test_what_is_refused_before_anything_is_built(shop: Shop, monkeypatch: pytes
         (shop.request(target="xid:99999999"), TargetError, "does not end in the log"),
         (shop.request(target="name:nobody made it"), TargetError, "no restore point has the name"),
         (shop.request(target="2001-01-01T00:00:00Z"), TargetError, "no complete point"),
-        (shop.request(name="bystander"), ConflictError, 'exists already.*not made by an extraction.*DROP DATABASE "bystander"'),
-        (shop.request("public.orders", name="public"), ConflictError, 'exists already.*DROP SCHEMA "public" CASCADE, in database shop'),
+        (shop.request(name="bystander"), ConflictError, "exists already.*not made by an extraction.*choose another name$"),
+        (shop.request("public.orders", name="public"), ConflictError, "'public' exists already"),
         (shop.request("orders"), LifeboatError, "cannot be read"),
         (shop.request("public.orders", name="pg_mine"), LifeboatError, "the server's own"),
         (shop.request("public.orders", database="gone"), LifeboatError, "does not exist"),

@@ -226,7 +226,7 @@ class _Work:
         else:
             why = f"it was extracted from {last['point']}" if last is not None else "it was not made by an extraction of this service"
         raise ConflictError(f"{self.record['kind']} {self.record['name']!r} exists already", f"{self.job.spec.service}.{self.name} ({why})",
-                            f"nothing was touched; choose another name, or drop it: {drop}")
+                            "nothing was touched; choose another name" + (f", or drop it: {drop}" if last is not None else ""))
 
     # -- acting
 

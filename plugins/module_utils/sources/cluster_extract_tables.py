@@ -164,7 +164,8 @@ class Isolation:
                 self.extensions[extension] = home
                 continue
             if needed == "pg_collation":
-                self._move("COLLATION", "SELECT n.nspname, x.collname FROM pg_collation x JOIN pg_namespace n ON n.oid = x.collnamespace WHERE x.oid = %s", other)
+                self._move(
+                    "COLLATION", "SELECT n.nspname, x.collname FROM pg_collation x JOIN pg_namespace n ON n.oid = x.collnamespace WHERE x.oid = %s", other)
                 return True
             if needed == "pg_type" and self._move_type(other):
                 return True
@@ -219,7 +220,8 @@ class Isolation:
 
     def _drop_index(self, oid: int, reason: str) -> bool:
         kind, partition, table = self._rows("""
-            SELECT c.relkind::text, c.relispartition, i.indrelid::bigint FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid WHERE c.oid = %s""", (oid,))[0]
+            SELECT c.relkind::text, c.relispartition, i.indrelid::bigint FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid
+            WHERE c.oid = %s""", (oid,))[0]
         if kind not in "iI" or partition:
             return False
         name = self._sql(oid)
