@@ -23,6 +23,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.extract
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import cluster_extract
 from ansible_collections.lifeboat.recovery.tests.lab import processes
 from ansible_collections.lifeboat.recovery.tests.lab.log_lab import LogLab, WalPostgres
+from ansible_collections.lifeboat.recovery.tests.lab.postgres import bin_dirs
 
 #: The fault points that only an extraction passes.
 OWN = [point for point in faults.points() if point.startswith("extract.")]
@@ -32,7 +33,7 @@ CREATE ROLE shop_owner; CREATE ROLE shop_read; CREATE ROLE short_lived; CREATE R
 CREATE DATABASE shop OWNER shop_owner; CREATE DATABASE bystander;
 """
 TABLES = r"""
-CREATE EXTENSION hstore;
+CREATE EXTENSION {extension};
 CREATE TYPE mood AS ENUM ('sad', 'ok');
 CREATE DOMAIN positive AS int CHECK (VALUE > 0);
 CREATE TYPE place AS (street text, mood mood);
@@ -43,7 +44,7 @@ CREATE TABLE loud (what text);
 CREATE SEQUENCE shared;
 CREATE TABLE customers (id int PRIMARY KEY, name text);
 CREATE TABLE orders (id serial PRIMARY KEY, nr bigint GENERATED ALWAYS AS IDENTITY, customer int CONSTRAINT of_customer REFERENCES customers,
-    mood mood, amount int, nice positive, attributes hstore, place place, code text DEFAULT code(), ticket bigint DEFAULT nextval('shared'), scan oid,
+    mood mood, amount int, nice positive, attributes {extension}, place place, code text DEFAULT code(), ticket bigint DEFAULT nextval('shared'), scan oid,
     twice int GENERATED ALWAYS AS (amount * 2) STORED, CONSTRAINT is_small CHECK (small(amount)));
 CREATE INDEX on_small ON orders (small(id));
 CREATE INDEX on_mood ON orders (mood);
@@ -63,7 +64,7 @@ ALTER DATABASE shop SET work_mem = '9MB';
 ROWS = """
 INSERT INTO customers VALUES (1, 'one'), (2, 'two');
 INSERT INTO orders (customer, mood, amount, nice, attributes, place, scan)
-    SELECT 1 + i % 2, 'ok', i, i, hstore('k', i::text), ROW('s', 'sad'::mood)::place, 990001
+    SELECT 1 + i % 2, 'ok', i, i, '{value}'::{extension}, ROW('s', 'sad'::mood)::place, 990001
     FROM generate_series(1, 500) i;
 INSERT INTO lines SELECT i, j FROM generate_series(1, 500) i, generate_series(1, 3) j;
 INSERT INTO events SELECT DATE '2024-06-01' + i, 'e' || i FROM generate_series(1, 400) i;
@@ -80,22 +81,27 @@ def quoted(name: str) -> str:
 class Shop:
     """A cluster of several databases with a snapshot and a log behind it, and what it held at a middle moment."""
 
-    def __init__(self, home: pathlib.Path) -> None:
-        self.cluster = cluster = WalPostgres().init()
+    def __init__(self, home: pathlib.Path, programs: str) -> None:
+        self.cluster = cluster = WalPostgres(programs=programs).init()
+        cluster.configure("max_prepared_transactions = 5")
         cluster.start()
+        extension, value = ("hstore", "a=>1") if cluster.sql("SELECT 1 FROM pg_available_extensions WHERE name = 'hstore'") else ("vector", "[1,2]")
         self.lab = LogLab(home, cluster)
         for statement in SCHEMA.split(";"):
             if statement.strip():
                 cluster.sql(statement)
-        cluster.sql(TABLES.replace("$$ BEGIN", "$b$ BEGIN").replace("END $$", "END $b$"), "shop")
+        cluster.sql("CREATE PUBLICATION everything FOR ALL TABLES", "bystander")
+        cluster.sql(TABLES.replace("{extension}", extension), "shop")
         cluster.sql(f"CREATE SCHEMA {quoted(ODD)}; CREATE TABLE {quoted(ODD)}.{quoted(ODD)} ({quoted(ODD)} text);"
                     f" INSERT INTO {quoted(ODD)}.{quoted(ODD)} VALUES ('odd')", "shop")
-        cluster.sql(ROWS, "shop")
+        cluster.sql(ROWS.replace("{extension}", extension).replace("{value}", value), "shop")
+        cluster.sql("BEGIN; UPDATE orders SET amount = 0; PREPARE TRANSACTION 'half way'", "shop")
         self.lab.start()
         capture.capture_service(self.lab.spec, lease.new_run("backup"))
         cluster.sql("INSERT INTO customers VALUES (3, 'three'); INSERT INTO orders (customer, mood, amount) VALUES (3, 'sad', 1000)", "shop")
         self.then = {name: cluster.sql(COUNTS.format(name), "shop")[0] for name in ("customers", "orders", "lines", "events", "parent", "child")}
         self.moment = datetime.datetime.now(datetime.timezone.utc).isoformat()
+        cluster.sql("ROLLBACK PREPARED 'half way'", "shop")
         cluster.sql("DELETE FROM lines; DELETE FROM orders; INSERT INTO customers VALUES (4, 'four')", "shop")
         self.lab.wait_proven(cluster.position())
         self.lab.stop(signal.SIGTERM)
@@ -142,9 +148,13 @@ class Shop:
             self.cluster.sql(f"DROP SCHEMA {quoted(name)} CASCADE", "shop")
 
 
-@pytest.fixture(scope="module")
-def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    made = Shop(tmp_path_factory.mktemp("extract"))
+#: `make test` takes the oldest version at hand, `make soak` the others.
+_VERSIONS = [pytest.param(version, marks=[pytest.mark.soak] * (version != min(bin_dirs()))) for version in bin_dirs()]
+
+
+@pytest.fixture(scope="module", params=_VERSIONS)
+def lasting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    made = Shop(tmp_path_factory.mktemp("extract"), bin_dirs()[request.param])
     try:
         yield made
     finally:
@@ -179,8 +189,8 @@ def test_a_database_at_a_middle_time(shop: Shop) -> None:
     assert shop.cluster.sql("SELECT pg_get_userbyid(datdba), datconnlimit FROM pg_database WHERE datname = %s", parameters=(stamp,)) == [("shop_owner", -1)]
     assert told["roles_missing"] == ["short_lived"]
     left = "\n".join(told["left_out"])
-    for words in ("publication all_of_it", "rows of unlogged table public.cache", "ownership by role short_lived: the role is missing, postgres owns",
-                  "privileges of role short_lived"):
+    for words in ("prepared transaction half way", "publication all_of_it", "rows of unlogged table public.cache",
+                  "ownership by role short_lived: the role is missing, postgres owns", "privileges of role short_lived"):
         assert words in left, left
     assert told["reached"]["target"].startswith("time:")
     again = shop.extract(shop.request())
@@ -225,7 +235,7 @@ def test_tables_and_what_cannot_stand_by_itself(shop: Shop) -> None:
         "ownership by role short_lived", "privileges of role short_lived", "privileges on schema new_tables: it is open to its owner postgres only",
     ):
         assert words in left, f"{words!r} not in {left}"
-    assert len(told["left_out"]) == 13, left
+    assert len(told["left_out"]) == 14 and "prepared transaction half way" in left, left
     assert not shop.extract(request)["changed"]
 
 
@@ -245,6 +255,7 @@ def test_what_is_refused_before_anything_is_built(shop: Shop, monkeypatch: pytes
         (shop.request("orders"), LifeboatError, "cannot be read"),
         (shop.request("public.orders", name="pg_mine"), LifeboatError, "the server's own"),
         (shop.request("public.orders", database="gone"), LifeboatError, "does not exist"),
+        (shop.request("public.loud", name="new_one", database="bystander"), LifeboatError, "publishes all its tables .everything."),
     ):
         with pytest.raises(error, match=words):
             shop.extract(request)
@@ -304,6 +315,7 @@ def test_killed_at_every_point_the_same_command_again_completes(shop: Shop, faul
         assert said["changed"] and len(said["leftovers"]) == 1
         assert "new_whole" not in shop.new()[0] and "new_part" not in shop.new()[1]
     told = shop.extract(request)
+    assert told["of"] == told["extracted"] == len(told["tables"]) and told["left_out"]
     assert told["changed"] == (fault not in ("extract.published", "extract.done"))
     assert shop.new() == ((["new_whole"], []) if not request.tables else ([], ["new_part"]))
     schema, database = ("new_part", "shop") if request.tables else ("public", "new_whole")

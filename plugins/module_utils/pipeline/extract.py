@@ -62,6 +62,22 @@ def _stamp(time: str) -> str:
     return parse_time(time).astimezone(datetime.timezone.utc).strftime("%Y%m%dt%H%M%Sz")
 
 
+#: What an extraction tells of its result; the ledger keeps it with the end of the run.
+_TOLD = ("digest", "extracted", "of", "rows", "left_out", "roles_missing", "bytes", "reached", "sequences", "large_objects")
+#: A ledger entry holds no more tables, and no more lines about what was left out.
+_LISTED = 200
+
+
+def _kept(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts as a ledger entry holds them: "tables" is what was asked for there."""
+    kept = dict(facts)
+    if "tables" in kept:
+        kept["tables_done"] = kept.pop("tables")[:_LISTED]
+    if "left_out" in kept:
+        kept["left_out"] = kept["left_out"][:_LISTED]
+    return kept
+
+
 def extract_service(spec: Spec, run: dict[str, Any], request: Request, progress: Progress | None = None) -> dict[str, Any]:
     """Extract, under the lease of the caller. {"changed", "kind", "name", "point", "tables", "left_out", "sources", ...}.
 
@@ -135,12 +151,8 @@ class _Work:
         position = point.positions.get(self.name)
         if position is not None and position.kind == "latest" and covered is not None:
             self._end = f"{covered.timeline}/{covered.end}"
-        name = self.request.name
-        if not name:
-            ending = suffix(point, self.name, covered.until if covered else point.time)
-            room = 62 - len(ending)
-            name = f"{self.request.database.encode()[:room].decode('utf-8', 'ignore')}_{ending}"
-        wanted = Wanted(self.request.database, self.request.tables, name)
+        ending = suffix(point, self.name, covered.until if covered else point.time)
+        wanted = Wanted(self.request.database, self.request.tables, self.request.name, ending)
         taken = sum(1 for entry in self.job.ledger.entries(self.id) if entry["event"] == "extract.intent")
         digest = hashlib.sha256(f"{self.id}/{taken}".encode()).hexdigest()[:8]
         stamp = re.match(r"(\d{8})T(\d{6})", self.id)
@@ -172,14 +184,14 @@ class _Work:
     # -- what the ledger knows
 
     def unfinished(self) -> list[dict[str, Any]]:
-        """Intents without an end, oldest first; "verified" in those that came so far."""
+        """Intents without an end, oldest first; those that came so far hold as "verified" what was found then."""
         found: dict[str, dict[str, Any]] = {}
         for entry in self.job.ledger.entries():
             data = entry["data"]
             if entry["event"] == "extract.intent":
                 found[str(data["record"]["stage_id"])] = dict(data)
             elif entry["event"] == "extract.verified" and data["stage_id"] in found:
-                found[data["stage_id"]]["verified"] = data["digest"]
+                found[data["stage_id"]]["verified"] = {key: data[key] for key in (*_TOLD, "tables_done") if key in data}
             elif entry["event"] in ("extract.done", "extract.undone"):
                 found.pop(data["stage_id"], None)
         return list(found.values())
@@ -197,7 +209,7 @@ class _Work:
             published = bool(data.get("verified")) and extraction.published(record)
             extraction.clean(record)
             if published:
-                self._log("done", record, **self._asked(data), digest=data["verified"])
+                self._log("done", record, **self._asked(data), **data["verified"])
             else:
                 self._log("undone", record, reason="it was killed")
 
@@ -257,7 +269,7 @@ class _Work:
         self._log("intent", record, **{"record": record, **self.about_target()})
         faults.point("extract.begin")
         try:
-            told = self.extraction.extract(self.job.reader(self.point, self.name), record, lambda step, **facts: self._log(step, record, **facts))
+            told = self.extraction.extract(self.job.reader(self.point, self.name), record, lambda step, **facts: self._log(step, record, **_kept(facts)))
             self.extraction.clean(record)
         except (LifeboatError, OSError) as error:
             try:
@@ -266,20 +278,16 @@ class _Work:
             except (LifeboatError, OSError) as second:
                 self.warnings.append(str(second))  # the intent stays open: the next call removes what is left
             raise
-        self._log("done", record, **self.about_target(), digest=told["digest"], extracted=told["extracted"], of=told["of"], rows=told["rows"],
-                  tables_done=told["tables"][:200], left_out=told["left_out"][:200], roles_missing=told["roles_missing"], bytes=told["bytes"],
-                  reached=told["reached"], large_objects=told["large_objects"], sequences=told["sequences"])
+        self._log("done", record, **self.about_target(), **_kept(told))
         faults.point("extract.done")
         return told
 
     def result(self, changed: bool, told: dict[str, Any]) -> dict[str, Any]:
         """What is told of an extraction that was done, now or before."""
-        known = {key: told.get(key) for key in ("digest", "extracted", "of", "rows", "left_out", "roles_missing", "bytes", "reached", "sequences",
-                                                "large_objects")}
+        known = {key: told.get(key) for key in _TOLD}
         tables = told.get("tables") if changed else told.get("tables_done")
-        where = f"database {told['name'] if not changed else self.record['name']}" if self.record["kind"] == "database" else (
-            f"schema {self.record['name']} of database {self.record['database']}")
-        counted = f"extracted {known['extracted']} of {known['of']} tables, {known['rows']} rows" if known["of"] is not None else "extracted and verified"
+        where = f"{self.record['kind']} {self.record['name']}" + ("" if self.record["kind"] == "database" else f" of database {self.record['database']}")
+        counted = f"extracted {known['extracted']} of {known['of']} tables, {known['rows']} rows"
         digest = {"algorithm": "keyed rows", "value": known["digest"]}
         return {
             **self.about(), **known, "changed": changed, "noop": not changed, "tables": tables or [], "proof": "content", "findings": [],

@@ -50,10 +50,10 @@ class ClusterExtraction(Extraction):
     def plan(self, manifest: dict[str, Any], wanted: Wanted, stage_id: str) -> dict[str, Any]:
         kind = "schema" if wanted.tables else "database"
         picked = names.tables(wanted.tables)
-        record = plan(self._context, manifest, stage_id)
+        database = names.check("database", wanted.database)
         return {
-            **record, "database": names.check("database", wanted.database), "tables": [list(table) for table in picked], "kind": kind,
-            "name": names.new_name(kind, wanted.name), "working": f"lifeboat_{stage_id}",
+            **plan(self._context, manifest, stage_id), "database": database, "tables": [list(table) for table in picked], "kind": kind,
+            "name": names.new_name(kind, wanted.name or names.joined(database, wanted.suffix)), "working": f"lifeboat_{stage_id}",
         }
 
     def preflight(self, manifest: dict[str, Any], record: dict[str, Any]) -> list[Finding]:
@@ -89,8 +89,7 @@ class ClusterExtraction(Extraction):
                              "the live cluster is as it was; verify the snapshot and choose another point")
         note("staged", reached=record.get("reached"))
         faults.point("extract.staged")
-        told = self._moved(record, note)
-        return {**told, "reached": record.get("reached")}
+        return self._moved(record, note)
 
     # -- with the private server
 
@@ -111,9 +110,11 @@ class ClusterExtraction(Extraction):
         properties = self._open(private, database)
         connection = private.connect(database, _QUIET)
         try:
+            left_out = self._end_prepared(private, connection)
             isolation = None if live.whole else self._isolate(private, connection, record)
-            missing, left_out = settle_roles(private, connection, schema, roles)
-            left_out = [*(isolation.left_out if isolation else self._left_out(private, connection)), *left_out]
+            left_out += isolation.left_out if isolation else self._left_out(private, connection)
+            missing, said = settle_roles(private, connection, schema, roles)
+            left_out += said
             self._check_extensions(private, connection, record, isolation)
             tablespaces = self._tablespaces(private, connection, schema, left_out)
             size = self._check_space(private, connection, record, schema)
@@ -132,15 +133,16 @@ class ClusterExtraction(Extraction):
         faults.point("extract.loaded")
         progress.say("comparing what was moved")
         found = self._measure(self._client, live.target, schema)
-        result = self._compared(wanted, found, record, isolation)
-        note("verified", digest=result["digest"], extracted=result["extracted"], of=result["of"], rows=result["rows"])
-        faults.point("extract.verified")
-        live.analyze()
-        live.publish(int(properties["limit"]))
-        faults.point("extract.published")
         if not live.whole:
             left_out.append(f"privileges on schema {live.name}: it is open to its owner {self._client.user} only; those of its tables were kept")
-        return {**result, "left_out": left_out, "roles_missing": missing, "bytes": size}
+        result = {**self._compared(wanted, found, record, isolation), "left_out": left_out, "roles_missing": missing, "bytes": size,
+                  "reached": record.get("reached")}
+        live.analyze()
+        note("verified", **result)
+        faults.point("extract.verified")
+        live.publish(int(properties["limit"]))
+        faults.point("extract.published")
+        return result
 
     def _live_roles(self) -> set[str]:
         connection = self._client.connect(self._client.maintenance())
@@ -160,6 +162,14 @@ class ClusterExtraction(Extraction):
             return catalog.properties(private, connection, database)
         finally:
             connection.close()
+
+    @staticmethod
+    def _end_prepared(private: Client, connection: Any) -> list[str]:
+        """Transactions that were prepared and not committed at the target hold locks; what they wrote is not part of the copy."""
+        found = columns(private.rows(connection, "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY 1"))
+        for gid in found:
+            private.rows(connection, f"ROLLBACK PREPARED {catalog.literal(gid)}")
+        return [f"prepared transaction {gid}: it was not committed at the target" for gid in found]
 
     def _isolate(self, private: Client, connection: Any, record: dict[str, Any]) -> Isolation:
         picked = [(str(schema), str(name)) for schema, name in record["tables"]]
@@ -312,8 +322,21 @@ class _Look(Preflight):
             connection.close()
         if found is None and self._wanted["kind"] == "schema":
             self._error(f"there is no live database {database!r} for the tables", client.place, "extract the whole database, or create it first")
+        elif self._wanted["kind"] == "schema":
+            self._published(database)
         elif found is not None:
             self._room(database, int(found["bytes"]))
+
+    def _published(self, database: str) -> None:
+        """New tables would be sent to subscribers that do not have them, and stop them."""
+        connection = self._client.connect(database)
+        try:
+            found = columns(self._client.rows(connection, "SELECT pubname FROM pg_publication WHERE puballtables ORDER BY 1"))
+        finally:
+            connection.close()
+        if found:
+            self._error(f"the live database publishes all its tables ({', '.join(found)}), new ones too", f"{self._client.place}, database {database}",
+                        "extract the whole database: its copy publishes nothing")
 
     def _room(self, database: str, size: int) -> None:
         """What is there now tells about how much will come; what comes is measured before it is moved."""

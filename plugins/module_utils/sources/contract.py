@@ -176,11 +176,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A part of a snapshot. tables: none means the whole database. name: the new name in the live store."""
+    """A part of a snapshot. tables: none means the whole database. name: the new name in the live store; "": made of the
+    database's and suffix.
+    """
 
     database: str
     tables: tuple[str, ...]
     name: str
+    suffix: str
 
 
 class Extraction(ABC):
