@@ -9,18 +9,20 @@ import datetime
 import json
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
+import threading
 from typing import Any, Iterator
 
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import faults, lease
-from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import CheckError, ConflictError, LifeboatError, TargetError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import CheckError, ConflictError, LifeboatError, SourceError, TargetError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import capture, operations
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.extract import Request
-from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import cluster_extract
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import cluster_extract, cluster_extract_copy
 from ansible_collections.lifeboat.recovery.tests.lab import processes
 from ansible_collections.lifeboat.recovery.tests.lab.log_lab import LogLab, WalPostgres
 from ansible_collections.lifeboat.recovery.tests.lab.postgres import bin_dirs
@@ -207,7 +209,8 @@ def test_tables_and_what_cannot_stand_by_itself(shop: Shop) -> None:
     told = shop.extract(request)
     assert (told["extracted"], told["of"]) == (7, 7) and shop.new() == ([], ["new_tables"])
     assert {table["table"]: table["rows"] for table in told["tables"]} == {
-        "public.orders": 501, "public.lines": 1500, "public.events": 400, "public.child": 1, "public.hidden": 1, "public.cache": 0, f"{ODD}.{ODD}": 1}
+        "public.orders": 501, "public.lines": 1500, "public.events": 400, "public.child": 1, "public.hidden": 1, "public.cache": 0,
+        f"{ODD}.{ODD}".replace("\n", "\\n"): 1}
     assert told["message"].startswith("extracted 7 of 7 tables, 2404 rows, as schema new_tables of database shop")
     for name in ("orders", "lines", "events", "child"):
         assert shop.cluster.sql(COUNTS.format(f"new_tables.{name}"), "shop") == [shop.then[name]], name
@@ -262,6 +265,10 @@ def test_what_is_refused_before_anything_is_built(shop: Shop, monkeypatch: pytes
         assert shop.new() == ([], []) and shop.leftovers() == [], request
 
 
+def dying(_stream: Any) -> None:
+    raise SourceError("pg_dump died", "here", "do that")
+
+
 def test_what_only_the_target_can_tell_leaves_nothing_behind(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     for request, words in (
         (shop.request("public.gone", name="new_one"), "there is no table public.gone"),
@@ -271,6 +278,11 @@ def test_what_only_the_target_can_tell_leaves_nothing_behind(shop: Shop, monkeyp
         with pytest.raises(LifeboatError, match=words):
             shop.extract(request)
         assert shop.new() == ([], []) and shop.leftovers() == [], words
+    with monkeypatch.context() as patched:
+        patched.setattr(cluster_extract_copy.DumpStream, "finish", dying)
+        with pytest.raises(SourceError, match="pg_dump died"):
+            shop.extract(shop.request("public.lines", name="new_one"))
+    assert shop.new() == ([], []) and shop.leftovers() == [], "all of the text was there, but not its end"
     real = cluster_extract.ClusterExtraction._measure
 
     def differing(self: Any, client: Any, database: str, schema: str | None) -> Any:
@@ -296,20 +308,21 @@ operations.extract(spec, lease.new_run("extract"), Request(target, database, tup
 """
 
 
-def killed(shop: Shop, request: Request, fault: str) -> None:
-    """The same in a process of its own, which kills itself."""
+def begin(shop: Shop, request: Request, fault: str = "") -> subprocess.Popen[str]:
+    """The same in a process of its own, which kills itself at the fault."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("LIFEBOAT_FAULT")}
     environment.update(PYTHONPATH=os.pathsep.join(path for path in sys.path if path), LIFEBOAT_FAULT=fault)
     words = [request.target, request.database, request.tables, request.source, request.name]
-    done = subprocess.run([sys.executable, "-c", _EXTRACT, json.dumps({**shop.lab.document, "keys": shop.lab.private}), json.dumps(words)],
-                          env=environment, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    return subprocess.Popen([sys.executable, "-c", _EXTRACT, json.dumps({**shop.lab.document, "keys": shop.lab.private}), json.dumps(words)],
+                            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("fault", [*OWN, "stage.write.after:50"])
 def test_killed_at_every_point_the_same_command_again_completes(shop: Shop, fault: str) -> None:
     request = shop.request(name="new_whole") if len(fault) % 2 else shop.request("public.orders", "public.events", name="new_part")
-    killed(shop, request, fault)
+    process = begin(shop, request, fault)
+    _output, errors = process.communicate(timeout=180)
+    assert process.returncode == -signal.SIGKILL, errors
     if fault not in ("extract.published", "extract.done"):
         said = shop.extract(request, check=True)
         assert said["changed"] and len(said["leftovers"]) == 1
@@ -323,3 +336,19 @@ def test_killed_at_every_point_the_same_command_again_completes(shop: Shop, faul
     held = lease.read(shop.lab.spec)
     assert (held is None or not held["alive"]) and operations.known(shop.lab.spec)["unfinished"] is None
     processes.wait_for(lambda: shop.leftovers() == [], "the end of what was left")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(12))
+def test_killed_at_random_moments(shop: Shop, seed: int) -> None:
+    request = shop.request(name="new_whole") if seed % 2 else shop.request("public.orders", "public.events", name="new_part")
+    process = begin(shop, request)
+    timer = threading.Timer(random.Random(seed).uniform(0.3, 6), process.kill)
+    timer.start()
+    _output, errors = process.communicate(timeout=180)
+    timer.cancel()
+    assert process.returncode in (0, -signal.SIGKILL), errors
+    told = shop.extract(request)
+    assert told["changed"] or told["noop"]
+    assert shop.new() == ((["new_whole"], []) if seed % 2 else ([], ["new_part"]))
+    assert not shop.extract(request)["changed"]

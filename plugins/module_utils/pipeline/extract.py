@@ -236,7 +236,8 @@ class _Work:
                 return dict(last)
             why = "it was extracted from this target and was written to since"
         else:
-            why = f"it was extracted from {last['point']}" if last is not None else "it was not made by an extraction of this service"
+            why = "it was not made by an extraction of this service" if last is None else f"it was extracted from {last['point']}" + (
+                ", when the log ended earlier" if last["end"] != self._end else "")
         raise ConflictError(f"{self.record['kind']} {self.record['name']!r} exists already", f"{self.job.spec.service}.{self.name} ({why})",
                             "nothing was touched; choose another name" + (f", or drop it: {drop}" if last is not None else ""))
 
@@ -274,7 +275,8 @@ class _Work:
         except (LifeboatError, OSError) as error:
             try:
                 self.extraction.clean(record)
-                self._log("undone", record, reason=str(error)[:1000])
+                if not self.extraction.published(record):  # else the next call writes down that it is done
+                    self._log("undone", record, reason=str(error)[:1000])
             except (LifeboatError, OSError) as second:
                 self.warnings.append(str(second))  # the intent stays open: the next call removes what is left
             raise

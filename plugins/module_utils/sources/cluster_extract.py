@@ -64,7 +64,7 @@ class ClusterExtraction(Extraction):
             return ""
         if record["kind"] == "database":
             return f"DROP DATABASE {quote(record['name'])}"
-        return f"DROP SCHEMA {quote(record['name'])} CASCADE, in database {record['database']}"
+        return f"DROP SCHEMA {quote(record['name'])} CASCADE, in database {names.shown(record['database'])}"
 
     def published(self, record: dict[str, Any]) -> bool:
         return Live(self._client, record).published()
@@ -115,6 +115,7 @@ class ClusterExtraction(Extraction):
             left_out += isolation.left_out if isolation else self._left_out(private, connection)
             missing, said = settle_roles(private, connection, schema, roles)
             left_out += said
+            left_out = [names.shown(text) for text in left_out]
             self._check_extensions(private, connection, record, isolation)
             tablespaces = self._tablespaces(private, connection, schema, left_out)
             size = self._check_space(private, connection, record, schema)
@@ -157,7 +158,8 @@ class ClusterExtraction(Extraction):
         try:
             known = columns(private.rows(connection, "SELECT datname FROM pg_database WHERE datname !~ '^template[01]$' ORDER BY 1"))
             if database not in known:
-                raise ConfigError(f"there was no database {database!r} at the target", self._where, f"nothing was changed; there were {', '.join(known)}")
+                raise ConfigError(f"there was no database {database!r} at the target", self._where,
+                                  names.shown(f"nothing was changed; there were {', '.join(known)}"))
             private.rows(connection, f"ALTER DATABASE {quote(database)} ALLOW_CONNECTIONS true")
             return catalog.properties(private, connection, database)
         finally:
@@ -257,7 +259,7 @@ class ClusterExtraction(Extraction):
         items = {name for name in wanted if name.startswith("table ")}
         same = {name for name in items if found.get(name) == wanted[name]}
         if isolation is None:
-            tables = [{"table": name[6:], "rows": wanted[name][0]} for name in sorted(items)]
+            tables = [{"table": names.shown(name[6:]), "rows": wanted[name][0]} for name in sorted(items)]
             extracted = len(same)
         else:
             rows_of = {name[6:]: int(wanted[name][0]) for name in items}

@@ -74,3 +74,8 @@ def joined(base: str, suffix: str) -> str:
     """``base_suffix`` within the limit; the base is cut where it must be."""
     room = LIMIT - len(suffix.encode()) - 1
     return f"{base.encode()[:room].decode('utf-8', 'ignore')}_{suffix}"
+
+
+def shown(text: str) -> str:
+    """A name or a text of the snapshot in one line of a message: what cannot be printed is escaped."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import ConfigError, SourceError, TargetError
+from .cluster_extract_names import shown
 from .postgresql_client import Client, columns, quote, version_of
 
 #: What is dropped with the tables' own names; each of them could call, or refer to, something that is not picked.
@@ -58,7 +59,7 @@ class Isolation:
     def __init__(self, client: Client, connection: Any, database: str, picked: list[tuple[str, str]], schema: str) -> None:
         self._client = client
         self._connection = connection
-        self._where = f"database {database} at the target"
+        self._where = f"database {shown(database)} at the target"
         self._picked = picked
         self._schema = schema
         self._labels: dict[int, str] = {}
@@ -94,7 +95,7 @@ class Isolation:
         return self._client.rows(self._connection, statement, parameters)
 
     def _leave(self, what: str, why: str) -> None:
-        self.left_out.append(f"{what}: {why}")
+        self.left_out.append(shown(f"{what}: {why}"))
 
     def _sql(self, oid: int) -> str:
         schema, name = self._rows("SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s", (oid,))[0]
@@ -103,7 +104,7 @@ class Isolation:
     # -- which tables
 
     def _find(self, schema: str, name: str) -> None:
-        label = f"{schema}.{name}"
+        label = shown(f"{schema}.{name}")
         rows = self._rows("""
             SELECT c.oid::bigint, c.relkind::text, n.nspname ~ '^pg_' OR n.nspname = 'information_schema',
                    (SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
@@ -122,7 +123,7 @@ class Isolation:
                 FROM pg_partition_tree(%s::bigint::oid::regclass) t JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace
                 WHERE t.relid <> %s::bigint::oid ORDER BY t.level, 4""", (oid, oid)):
             if part_kind in "rp":
-                self._labels.setdefault(part, part_label)
+                self._labels.setdefault(part, shown(part_label))
                 own.append(part_name)
             else:
                 self._leave(f"partition {part_label} of {label}", "its rows lie on another server")
@@ -172,7 +173,7 @@ class Isolation:
             drop = {"pg_attrdef": self._drop_default, "pg_constraint": self._drop_constraint, "pg_class": self._drop_index}.get(kind)
             if drop is not None and needed != "pg_type" and drop(oid, reason):
                 return True
-            stuck = stuck or f"{what} needs {reason}"
+            stuck = stuck or shown(f"{what} needs {reason}")
         if stuck:
             raise SourceError(f"the tables cannot stand by themselves ({stuck})", self._where, f"{_WHOLE}; nothing was changed")
         return False
