@@ -63,6 +63,7 @@ class Isolation:
         self._picked = picked
         self._schema = schema
         self._labels: dict[int, str] = {}
+        self._settled: set[int] = set()
         self.left_out: list[str] = []
         self.extensions: dict[str, str] = {}
         #: Per picked table (as asked): the names of its own rows' places, itself and its partitions.
@@ -164,7 +165,8 @@ class Isolation:
             if extension is not None:
                 self.extensions[extension] = home
                 continue
-            if needed == "pg_collation":
+            if needed == "pg_collation" and other not in self._settled:
+                self._settled.add(other)
                 self._move(
                     "COLLATION", "SELECT n.nspname, x.collname FROM pg_collation x JOIN pg_namespace n ON n.oid = x.collnamespace WHERE x.oid = %s", other)
                 return True
@@ -183,14 +185,19 @@ class Isolation:
         self._rows(f"ALTER {word} {quote(schema)}.{quote(name)} SET SCHEMA {quote(self._schema)}")
 
     def _move_type(self, oid: int) -> bool:
-        if version_of(self._connection) >= 140000:
-            ranges = self._rows("SELECT rngtypid::bigint FROM pg_range WHERE rngmultitypid = %s", (oid,))
-            oid = ranges[0][0] if ranges else oid
         kind, relation = self._rows(
             "SELECT t.typtype::text, coalesce(c.relkind::text, '') FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid WHERE t.oid = %s", (oid,))[0]
-        if kind not in "edrc" or relation not in ("", "c"):
+        if kind not in "edrcm" or relation not in ("", "c"):
             return False
-        self._move("TYPE", "SELECT n.nspname, x.typname FROM pg_type x JOIN pg_namespace n ON n.oid = x.typnamespace WHERE x.oid = %s", oid)
+        together = [oid]
+        if kind in "rm":  # neither moves with the other, and the dump of a range names its multirange
+            columns_of = "rngtypid::bigint, rngmultitypid::bigint" if version_of(self._connection) >= 140000 else "rngtypid::bigint"
+            together = list(self._rows(f"SELECT {columns_of} FROM pg_range WHERE {oid} IN ({columns_of})")[0])
+        for one in together:
+            if one in self._settled:
+                return False
+            self._settled.add(one)
+            self._move("TYPE", "SELECT n.nspname, x.typname FROM pg_type x JOIN pg_namespace n ON n.oid = x.typnamespace WHERE x.oid = %s", one)
         return True
 
     def _drop_default(self, oid: int, reason: str) -> bool:
