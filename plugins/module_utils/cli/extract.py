@@ -10,7 +10,6 @@ import argparse
 
 from .. import lease
 from ..pipeline import operations
-from ..pipeline.extract import Request
 from . import text
 from .restore import confirm, say, warn
 from .shared import answer, load
@@ -29,6 +28,8 @@ def arguments(one: argparse.ArgumentParser) -> None:
 
 def extract(options: argparse.Namespace) -> int:
     """Extract, or with --check only look."""
+    from ..pipeline.extract import Request
+
     spec = load(options, options.service)
     if not options.check:
         confirm(spec, options)

@@ -96,7 +96,11 @@ class Isolation:
         return self._client.rows(self._connection, statement, parameters)
 
     def _leave(self, what: str, why: str) -> None:
-        self.left_out.append(shown(f"{what}: {why}"))
+        self.left_out.append(self._said(f"{what}: {why}"))
+
+    def _said(self, text: str) -> str:
+        """The schema that only we know is no word for people."""
+        return shown(text.replace(f"{self._schema}.", ""))
 
     def _sql(self, oid: int) -> str:
         schema, name = self._rows("SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s", (oid,))[0]
@@ -175,7 +179,7 @@ class Isolation:
             drop = {"pg_attrdef": self._drop_default, "pg_constraint": self._drop_constraint, "pg_class": self._drop_index}.get(kind)
             if drop is not None and needed != "pg_type" and drop(oid, reason):
                 return True
-            stuck = stuck or shown(f"{what} needs {reason}")
+            stuck = stuck or self._said(f"{what} needs {reason}")
         if stuck:
             raise SourceError(f"the tables cannot stand by themselves ({stuck})", self._where, f"{_WHOLE}; nothing was changed")
         return False
