@@ -308,7 +308,10 @@ def test_tables_of_every_kind(shop: Shop) -> None:
         assert len(told["left_out"]) == 7, left
     finally:
         shop.cluster.sql("DROP SCHEMA IF EXISTS new_zoo CASCADE", "zoo")
-    for table, words in (("lost", r"cannot stand by themselves .table lost needs function other\.f"), ("stuck", r"cannot stand by themselves .table stuck needs type public\.beasts")):
+    for table, words in (
+        ("lost", r"cannot stand by themselves .table lost needs function other\.f"),
+        ("stuck", r"cannot stand by themselves .table stuck needs type public\.beasts"),
+    ):
         with pytest.raises(SourceError, match=words):
             shop.extract(shop.request(f"public.{table}", database="zoo", name="new_zoo"))
         assert shop.leftovers() == []
