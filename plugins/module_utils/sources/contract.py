@@ -184,8 +184,10 @@ class Source(ABC):
     #: The catalog word.
     type: ClassVar[str]
     #: Catalog options: name -> {"type": "str|int|bool|list|dict|path", "required": bool, "default": value, "help": str, "choices": list}.
-    #: "server" (dict start/stop/status), "provision" (argv) and "host" are common to all and not repeated here.
+    #: "server" (dict start/stop/status), "provision" (argv), "compression" and "host" are common to all and not repeated here.
     options: ClassVar[dict[str, dict[str, Any]]]
+    #: How much its chunks are compressed (repository/compression.py) where the catalog does not say.
+    compression: ClassVar[int] = 3
 
     @abstractmethod
     def preflight_capture(self, context: Context) -> list[Finding]:

@@ -33,6 +33,7 @@ class Postgresql(Source):
     """See the module's text. Tested with PostgreSQL 15, written for 13 to 18."""
 
     type: ClassVar[str] = "postgresql"
+    compression: ClassVar[int] = 1
     options: ClassVar[dict[str, dict[str, Any]]] = {
         "data_directory": {"type": "path", "required": True, "help": "The cluster's data directory on the source's host; not a mount point."},
         "address": {"type": "str", "default": "127.0.0.1", "help": "Address of the server as seen from the source's host."},
