@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import Any
 
 from .errors import ConfigError
@@ -29,11 +31,13 @@ REQUIREMENTS = {
 
 def need(name: str) -> Any:
     """Import ``name`` (dotted names allowed) or raise ConfigError that names the package to install."""
+    if name == "numpy" and name not in sys.modules:
+        # what multiplies matrices would keep a thread per core spinning; nothing here does
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         return importlib.import_module(name)
     except ImportError as error:
         import platform
-        import sys
 
         package = REQUIREMENTS.get(name.split(".")[0], name.split(".")[0])
         raise ConfigError(
