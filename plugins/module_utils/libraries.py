@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
+import threading
 from typing import Any
 
 from .errors import ConfigError
@@ -27,6 +29,16 @@ REQUIREMENTS = {
     "yaml": "PyYAML",
     "zstandard": "zstandard",
 }
+
+
+def begin(*names: str) -> None:
+    """Begin to import libraries that need() will be asked for, while the caller waits for something else; tells nothing of what fails."""
+    def run() -> None:
+        for name in names:
+            with contextlib.suppress(ConfigError):
+                need(name)
+
+    threading.Thread(target=run, name="libraries", daemon=True).start()
 
 
 def need(name: str) -> Any:

@@ -10,7 +10,7 @@ import json
 import os
 from typing import Any, ClassVar
 
-from .. import durable, state
+from .. import durable, libraries, state
 from ..errors import SourceError, StorageError
 from . import cluster_checks as checks
 from . import cluster_content as content
@@ -58,6 +58,7 @@ class Postgresql(Source):
     }
 
     def preflight_capture(self, context: Context) -> list[Finding]:
+        libraries.begin("numpy", "blake3", "zstandard")  # which takes about as long as the server needs to answer
         from .cluster_capture_preflight import preflight_capture
 
         return preflight_capture(context)
