@@ -70,12 +70,12 @@ class ClusterCapture:
 
     def _run(self) -> Captured:
         about, control = self._refuse()
-        self._context.progress.expect(about.bytes)
         self._context.progress.say("waiting for a checkpoint")
         start_time, started_ns = self._backup.now(), time.time_ns()
         start = self._backup.start(f"lifeboat {self._context.service}.{self._context.source}", f"lifeboat_capture_{secrets.token_hex(6)}")
         faults.point("cluster.capture.started")
-        about = self._backup.about()
+        about = self._backup.about(sizes=True)
+        self._context.progress.expect(about.bytes)
         self._context.progress.say("")
         head = {
             "system_identifier": about.system_identifier, "timeline": about.timeline, "directory": directory_identity(self._data),
