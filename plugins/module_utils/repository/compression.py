@@ -15,7 +15,7 @@ DEFAULT = 3
 
 #: Level 1 of zstd as it is looks for matches from seven bytes on and misses most of what an index page repeats. From five bytes on
 #: it is as fast, and stores no more than level 3: of pgbench tables, wide rows and their indexes (docs/benchmarks.md, "Compression").
-_FAST = {"window_log": 20, "hash_log": 14, "chain_log": 13, "search_log": 1, "min_match": 5, "target_length": 0, "strategy": 1}
+_FAST = {"window_log": 20, "hash_log": 13, "chain_log": 13, "search_log": 1, "min_match": 5, "target_length": 0, "strategy": 1}
 
 
 def compressor_of(level: int) -> Any:

@@ -34,7 +34,7 @@ from .contract import Captured, Context, Entry, Finding, Writer
 __all__ = ["ClusterCapture", "preflight_capture", "Finding"]
 
 #: Bytes and parts of one job, without and with a parent: what changed of a job's files shares chunks.
-_JOB = 16 << 20
+_JOB = 8 << 20
 _JOB_WITH_PARENT = 64 << 20
 _PARTS = 512
 #: Damaged pages that an error names.
