@@ -38,7 +38,7 @@ def begin(*names: str) -> None:
             with contextlib.suppress(ConfigError):
                 need(name)
 
-    threading.Thread(target=run, name="libraries", daemon=True).start()
+    threading.Thread(target=run, name="libraries").start()
 
 
 def need(name: str) -> Any:
