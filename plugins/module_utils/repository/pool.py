@@ -17,6 +17,8 @@ from .pack import PACK_TARGET, Located, PackInfo, PackWriter
 #: Packs that are made durable at once, and how many full ones may wait for that before those who fill them wait too.
 _FINISHING = 2
 _WAITING = 2
+#: Bytes of a pack that is finished early.
+_WORTH = PACK_TARGET // 8
 
 
 class PackPool:
@@ -64,6 +66,13 @@ class PackPool:
         with self._lock:
             self._open.discard(pack)
             self.finished.append(info)
+
+    def settle(self) -> None:
+        """Begin to make durable what is worth a pack of its own."""
+        with self._lock:
+            for pack in [pack for pack in self._idle if pack.size >= _WORTH]:
+                self._idle.remove(pack)
+                self._finishing.append(self._threads.submit(self._finish, pack))
 
     def finish(self) -> None:
         """Make every open pack durable; nobody may add any more."""

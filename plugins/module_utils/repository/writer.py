@@ -179,6 +179,9 @@ class SnapshotWriter(Writer):
     def entry(self, entry: Entry) -> None:
         self._tree.record(["e", entry], 1 + len(entry.get("data") or entry.get("extents") or ()) // 16)
 
+    def settle(self) -> None:
+        self._pool.settle()
+
     # -- end
 
     def finish(self) -> dict[str, Any]:

@@ -90,6 +90,7 @@ class ClusterCapture:
         control = self._same_cluster(about)  # the last of all files: on a standby it says how far the log must be replayed
         control_status = os.lstat(f"{self._data}/{CONTROL}")
         faults.point("cluster.capture.read")
+        self._writer.settle()
         self._context.progress.say("ending the backup")
         stop, label, spaces = self._backup.stop()
         stop_time = self._backup.now()

@@ -89,6 +89,10 @@ class Writer(ABC):
     def entry(self, entry: Entry) -> None:
         """Append an entry to the tree, in the order in which stage() wants to read; do not change it afterwards. Not thread-safe."""
 
+    def settle(self) -> None:
+        """Most content has come: what is stored so far may become durable while the source does something else."""
+        return
+
 
 class TreeReader(ABC):
     """A snapshot's entries, readable with the index key alone."""
