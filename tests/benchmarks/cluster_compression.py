@@ -1,10 +1,15 @@
 # Copyright (c) Lifeboat contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What each level of compression costs and saves on the chunks of a cluster: why level 1 is the default for clusters, and why it is not zstd's own."""
+"""What each level of compression costs and saves on the chunks of a cluster: why level 1 is the default for clusters, and why it is not zstd's own.
+
+usage: cluster_compression.py DIRECTORY. Prints measure() of that cluster as JSON. The benchmark runs it as a process of its own: what it
+holds in memory would count in the peaks of all others.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -53,5 +58,4 @@ def measure(directory: Path) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    for row in measure(Path(sys.argv[1])):
-        print(f"{row['name']:20} {row['speed']:6.0f} MiB/s {100 * row['share']:5.1f} %")
+    print(json.dumps(measure(Path(sys.argv[1]))))

@@ -4,8 +4,8 @@
 # Internal to the collection: may change in any release.
 """Reading files of a cluster once: marked, compared page by page with the parent, verified, and what is new stored.
 
-A job is a list of parts, mostly of many files; its new pages are packed together into chunks of about 1 MiB. A job needs a
-few MiB of memory whatever its size.
+A job is a list of parts, mostly of many files; its new pages are packed together into chunks of about 1 MiB. A job needs
+about ten MiB of memory whatever its size.
 """
 
 from __future__ import annotations
