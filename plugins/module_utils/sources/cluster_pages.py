@@ -70,20 +70,23 @@ def page_sums(pages: Any, blocks: Any) -> Any:
     Returns a uint16 array.
     """
     numpy = need("numpy")
-    words = pages.view(numpy.uint32).reshape(len(pages), -1, _COLUMNS)
-    sums = numpy.empty((len(pages), _COLUMNS), numpy.uint32)
-    sums[:] = numpy.array(_OFFSETS, numpy.uint32)
-    spare = numpy.empty_like(sums)
-    first = words[:, 0, :].copy()
+    rows = pages.view(numpy.uint32).reshape(len(pages), -1, _COLUMNS).transpose(1, 0, 2)
+    first = rows[0].copy()
     first[:, 2] &= numpy.uint32(0xFFFF0000)  # the checksum itself counts as zero
+    sums = first ^ numpy.array(_OFFSETS, numpy.uint32)
+    spare = numpy.empty_like(sums)
     prime, shift = numpy.uint32(_PRIME), numpy.uint32(17)
-    for row in range(words.shape[1] + 2):
-        if row < words.shape[1]:  # and two rows of zeros
-            numpy.bitwise_xor(sums, first if row == 0 else words[:, row, :], out=sums)
-        numpy.right_shift(sums, shift, out=spare)
-        numpy.multiply(sums, prime, out=sums)
-        numpy.bitwise_xor(sums, spare, out=sums)
-    folded = numpy.bitwise_xor.reduce(sums, axis=1)
+    add, multiply, right = numpy.bitwise_xor, numpy.multiply, numpy.right_shift
+    for row in rows[1:]:
+        right(sums, shift, spare)
+        multiply(sums, prime, sums)
+        add(sums, spare, sums)
+        add(sums, row, sums)
+    for _step in range(3):  # the last row, and two rows of zeros
+        right(sums, shift, spare)
+        multiply(sums, prime, sums)
+        add(sums, spare, sums)
+    folded = add.reduce(sums, axis=1)
     return ((folded ^ blocks) % numpy.uint32(65535) + numpy.uint32(1)).astype(numpy.uint16)
 
 

@@ -89,6 +89,10 @@ class Writer(ABC):
     def entry(self, entry: Entry) -> None:
         """Append an entry to the tree, in the order in which stage() wants to read; do not change it afterwards. Not thread-safe."""
 
+    def settle(self) -> None:
+        """Most content has come: what is stored so far may become durable while the source does something else."""
+        return
+
 
 class TreeReader(ABC):
     """A snapshot's entries, readable with the index key alone."""
@@ -236,8 +240,10 @@ class Source(ABC):
     #: The catalog word.
     type: ClassVar[str]
     #: Catalog options: name -> {"type": "str|int|bool|list|dict|path", "required": bool, "default": value, "help": str, "choices": list}.
-    #: "server" (dict start/stop/status), "provision" (argv) and "host" are common to all and not repeated here.
+    #: "server" (dict start/stop/status), "provision" (argv), "compression" and "host" are common to all and not repeated here.
     options: ClassVar[dict[str, dict[str, Any]]]
+    #: How much its chunks are compressed (repository/compression.py) where the catalog does not say.
+    compression: ClassVar[int] = 3
 
     @abstractmethod
     def preflight_capture(self, context: Context) -> list[Finding]:

@@ -10,7 +10,7 @@ import json
 import os
 from typing import Any, ClassVar
 
-from .. import durable, state
+from .. import durable, libraries, state
 from ..errors import SourceError, StorageError
 from . import cluster_checks as checks
 from . import cluster_content as content
@@ -33,6 +33,7 @@ class Postgresql(Source):
     """See the module's text. Tested with PostgreSQL 15, written for 13 to 18."""
 
     type: ClassVar[str] = "postgresql"
+    compression: ClassVar[int] = 1
     options: ClassVar[dict[str, dict[str, Any]]] = {
         "data_directory": {"type": "path", "required": True, "help": "The cluster's data directory on the source's host; not a mount point."},
         "address": {"type": "str", "default": "127.0.0.1", "help": "Address of the server as seen from the source's host."},
@@ -57,6 +58,7 @@ class Postgresql(Source):
     }
 
     def preflight_capture(self, context: Context) -> list[Finding]:
+        libraries.begin("numpy", "blake3", "zstandard")  # which takes about as long as the server needs to answer
         from .cluster_capture_preflight import preflight_capture
 
         return preflight_capture(context)
