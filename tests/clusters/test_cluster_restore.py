@@ -56,6 +56,7 @@ def test_pages_the_live_cluster_still_holds_are_not_fetched(lab: ClusterLab) -> 
     reader = lab.bench.capture()[0]
     lab.server.sql("UPDATE t SET id = -id WHERE id < 50")
     lab.server.sql("CHECKPOINT")
+    lab.bench.config["content_digest"] = True
     record = lab.stage(reader)
     facts = live(lab, record, reader)
     log_segments = 2 * 16 << 20

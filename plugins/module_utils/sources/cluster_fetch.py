@@ -36,7 +36,7 @@ place={place}
 asked=
 while :; do
     if [ -e "$place/ready/$1" ]; then
-        rm -f "$place/want/$1"
+        [ -z "$asked" ] || rm -f "$place/want/$1"
         mv -f "$place/ready/$1" "$2" && exit 0
         exit 255
     fi

@@ -24,6 +24,9 @@ from .contract import Entry
 PAGE = 8192
 #: Bytes of a page's mark.
 MARK = 8
+#: Bytes of a span's sum, and how long a span is at least that has one.
+SUM = 32
+SUMMED = 128 << 10
 #: Held while many pages are hashed or summed up.
 CPU = threading.Lock()
 
@@ -48,6 +51,12 @@ def marks(key: bytes, data: bytes | bytearray | memoryview, unit: int = PAGE) ->
     view = memoryview(data)
     blake3 = need("blake3").blake3
     return b"".join([blake3(view[at:at + unit], key=key).digest(MARK) for at in range(0, len(view), unit)])
+
+
+def total(key: bytes, data: bytes | bytearray | memoryview) -> bytes:
+    """The sum of a span: the keyed BLAKE3 of all its bytes. One long hash is twice as fast as many short ones, and threads do not wait for each other."""
+    digest: bytes = need("blake3").blake3(data, key=key).digest(SUM)
+    return digest
 
 
 def encode_marks(joined: bytes) -> str:
