@@ -20,7 +20,6 @@ import struct
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
-from typing import Any
 
 from .. import durable, faults
 from ..errors import DamageError
