@@ -16,7 +16,7 @@ import shutil
 import stat
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Callable
 
 from .. import durable, faults
 from ..errors import DamageError
@@ -26,8 +26,11 @@ from .cluster_pages import PageDigest
 from .cluster_places import CONTROL, Owner, inside, present, side
 from .contract import Context, Entry, Reader
 
-#: Spans on their way at once, per thread.
+#: Jobs on their way at once, per thread.
 _AHEAD = 4
+#: A file up to this size is made as a whole by one thread, and as many of them in one job as come to this size.
+_SMALL = 1 << 20
+_TOGETHER = 64
 #: A restored copy decides by itself what it is; a running server's files are not its.
 _LEFT_OUT = frozenset({
     "standby.signal", "recovery.signal", "postmaster.pid", "postmaster.opts", "backup_label", "backup_label.old", "tablespace_map", "tablespace_map.old",
@@ -83,10 +86,26 @@ class Rebuild:
     def _contents(self) -> list[Entry]:
         jobs: deque[Future[None]] = deque()
         control: list[Entry] = []
-        current: Target | None = None
+        current: Target | _Small | None = None
+        batch: list[_Small] = []
         promised = self._reader.manifest.get("digest") or {}
         total = PageDigest(self._context.digest_key) if promised.get("algorithm") == PageDigest.ALGORITHM else None
         with ThreadPoolExecutor(self._context.workers, thread_name_prefix="restore") as threads:
+
+            def submit(call: Callable[..., None], *arguments: Any) -> None:
+                jobs.append(threads.submit(call, *arguments))
+                while len(jobs) > _AHEAD * self._context.workers:
+                    jobs.popleft().result()
+
+            def end(last: Target | _Small | None) -> None:
+                if isinstance(last, Target):
+                    last.done()
+                elif last is not None:
+                    batch.append(last)
+                if last is None or len(batch) == _TOGETHER or sum(small.size for small in batch) >= _SMALL:
+                    submit(self._batch, batch[:])
+                    batch.clear()
+
             try:
                 for entry in self._reader.entries():
                     kind = entry["type"]
@@ -101,25 +120,27 @@ class Rebuild:
                     if kind == "span":
                         if current is None or current.path != path:
                             raise DamageError("tree holds a span without its file", repr(path), _REMEDY)
-                        current.begin()
                         if entry.get("bad"):
                             self.doubtful.add(path)
-                        jobs.append(threads.submit(self._span, current, entry))
-                        while len(jobs) > _AHEAD * self._context.workers:
-                            jobs.popleft().result()
+                        if isinstance(current, _Small):
+                            current.add(entry)
+                        else:
+                            current.begin()
+                            submit(self._span, current, entry)
                         continue
                     if current is not None:
-                        current.done()
+                        end(current)
                         current = None
                     self._check_path(path)
                     if kind == "file" and path in _LEFT_OUT:
                         current = Target(path, -1, -1, 0)
                     elif kind == "file":
-                        current = self._file(entry)
+                        current = _Small(entry) if int(entry["size"]) <= _SMALL else self._file(entry)
                     else:
                         self._other(entry)
                 if current is not None:
-                    current.done()
+                    end(current)
+                end(None)
                 while jobs:
                     jobs.popleft().result()
             except BaseException:
@@ -285,9 +306,32 @@ class Rebuild:
         file.done()
         durable.fsync_dir(os.path.dirname(full), "stage")
 
+    def _batch(self, files: list[_Small]) -> None:
+        for small in files:
+            file = self._file(small.entry)
+            try:
+                for entry in small.spans:
+                    self._filler.span(file, entry)
+            finally:
+                file.done()
+
     def _span(self, file: Target, entry: Entry) -> None:
         try:
             if file.target >= 0:
                 self._filler.span(file, entry)
         finally:
             file.done()
+
+
+class _Small:
+    """A file that is made as a whole."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.path, self.size, self.entry = str(entry["path"]), int(entry["size"]), entry
+        self.spans: list[Entry] = []
+
+    def add(self, entry: Entry) -> None:
+        """One of its spans."""
+        if len(self.spans) > _SMALL // 8192:
+            raise DamageError("tree holds more spans than their file has pages", repr(self.path), _REMEDY)
+        self.spans.append(entry)
