@@ -67,14 +67,14 @@ class Inspection:
         touched = [path for path, status in now.items() if staged.get(path) != status]
         wrong: list[str] = []
 
-        def one(path: str) -> str:
+        def read(path: str) -> str:
             bad, digest = self._read(path, checksums)
             wrong.extend(bad)
             return digest
 
         look = sorted({*touched, *(path for path in doubtful if path in now)}, key=lambda path: -now[path][0])
         with ThreadPoolExecutor(self._context.workers, thread_name_prefix="check") as threads:
-            hashes = dict(zip(look, threads.map(one, look)))
+            hashes = dict(zip(look, threads.map(read, look)))
         if wrong:
             wrong.sort()
             more = f", and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
@@ -82,6 +82,10 @@ class Inspection:
                               "restore another point; check this host's memory and disk when the source is sound")
         changed = set(touched)
         return {path: [*status, hashes[path] if path in changed else ""] for path, status in now.items()}
+
+    def one(self, path: str) -> list[Any]:
+        """What later looks compare one file with, which was written since."""
+        return [*seen(os.stat(os.path.join(self._directory, path))), self._read(path, False)[1]]
 
     def _read(self, path: str, checksums: bool) -> tuple[list[str], str]:
         """(pages with a wrong checksum, hash) of one file."""

@@ -249,7 +249,7 @@ class Recovery:
         """Until recovery has ended and the server takes connections. It has no time limit as long as anything moves."""
         seen: tuple[int, int] = (0, 0)
         since = time.monotonic()
-        pause = 0.02
+        pause = 0.005
         while True:
             try:
                 if private.answers():
@@ -266,7 +266,7 @@ class Recovery:
             elif time.monotonic() - since > STALLED:
                 raise SourceError(f"recovery made no progress for {STALLED:.0f} s", self._where, f"see {private.log}")
             time.sleep(pause)
-            pause = min(pause * 1.3, 0.25)
+            pause = min(pause * 1.1, 0.25)
 
     def _translate(self, words: str, targeted: bool) -> None:
         if _ENDED_EARLY in words:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 from .. import durable, state
-from ..errors import SourceError, StorageError
+from ..errors import LifeboatError, SourceError, StorageError
+from ..libraries import need
 from . import cluster_checks as checks
 from . import cluster_content as content
 from . import cluster_places as places
@@ -29,6 +31,7 @@ from .server import Server
 
 #: What restored clusters held is remembered of so many besides the newest: a rollback leads back to an earlier one.
 _KEPT = 4
+_SETTINGS = "postgresql.auto.conf"
 #: Nanoseconds that times of files may lag behind.
 _TICK = 20_000_000
 
@@ -131,15 +134,21 @@ class Postgresql(Source):
             told.update(rebuild.run())
             built = rebuild.seen()
             _let_clock_tick(built)
+            threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
             told["reached"] = recovery.run(examine)
             told["evidence"]["timeline"] = told["reached"]["timeline"]  # the server may not have written it to its control file by then
-            told["archiving"] = _hold_archiving(context, record, programs, owner)
             inspection = checks.Inspection(context, staged, where, facts.get("bad_pages") or [], int(facts["relation_segment_size"]))
-            with ThreadPoolExecutor(1, thread_name_prefix="sync") as beside:
+            with ThreadPoolExecutor(2, thread_name_prefix="beside") as beside:
                 roots = [staged, *(place for _link, place in places.spaces(staged)), os.path.join(staged, "pg_wal")]
                 synced = beside.submit(durable.sync_trees, roots, "stage")
+                archives = beside.submit(_archives, context, staged, programs, owner)
                 files = inspection.run(built, rebuild.doubtful, told["checksums"])
                 synced.result()
+            told["archiving"] = None
+            if archives.result():
+                told["archiving"] = _hold_archiving(staged, owner)
+                durable.sync_tree(staged, "stage")
+                files[_SETTINGS] = inspection.one(_SETTINGS)
         except OSError as error:
             raise StorageError(f"the staged copy cannot be written ({error.strerror})", error.filename or staged,
                                "free space or fix permissions, then run the same command again") from error
@@ -232,25 +241,32 @@ def _let_clock_tick(built: dict[str, list[int]]) -> None:
         time.sleep(0.005)
 
 
-def _hold_archiving(context: Context, record: dict[str, Any], programs: str, owner: places.Owner) -> str | None:
-    """A restored copy archives nowhere until told: it is on a timeline of its own, and the original's place is not its own.
+def _warm_up() -> None:
+    """Import while the server recovers what is needed then."""
+    for name in ("psycopg2", "numpy"):
+        try:
+            need(name)
+        except LifeboatError:
+            pass  # whoever needs it says so
 
-    Returns what was done, None when the cluster did not archive.
-    """
-    staged = str(record["staged"])
+
+def _archives(context: Context, staged: str, programs: str, owner: places.Owner) -> bool:
+    """The staged cluster would archive its log when it is started."""
     folder = str(context.config.get("config_directory") or staged)
     if not os.path.isfile(os.path.join(folder, "postgresql.conf")):
-        return None
+        return False
     try:
-        mode = places.run_program(
+        return places.run_program(
             [f"{programs}/postgres", "-D", staged, "-c", f"config_file={folder}/postgresql.conf", "-C", "archive_mode"], owner, 60,
             "reading archive_mode", staged,
-        ).strip()
+        ).strip() != "off"
     except SourceError:
-        mode = "on"  # a configuration that cannot be read may well archive
-    if mode == "off":
-        return None
-    path = os.path.join(staged, "postgresql.auto.conf")
+        return True  # a configuration that cannot be read may well archive
+
+
+def _hold_archiving(staged: str, owner: places.Owner) -> str:
+    """A restored copy archives nowhere until told: it is on a timeline of its own, and the original's place is not its own. Returns what was done."""
+    path = os.path.join(staged, _SETTINGS)
     try:
         with open(path, encoding="utf-8") as handle:
             lines = [line for line in handle.read().splitlines() if not line.replace(" ", "").startswith("archive_mode=")]
