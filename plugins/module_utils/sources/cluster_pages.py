@@ -123,6 +123,9 @@ _NAMES = {
 }
 
 
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class PageDigest:
     """Keyed BLAKE3 over what "the same" means for each entry, in the order of the tree: a JSON line each of its type, path and
     mode, target, size, marks or content. Where something is stored and when a file was changed does not count.
@@ -137,7 +140,7 @@ class PageDigest:
         """Add one entry; the head does not count."""
         names = _NAMES.get(entry["type"])
         if names is not None:
-            self._hash.update(json.dumps([entry[name] for name in names], separators=(",", ":")).encode() + b"\n")
+            self._hash.update(_ENCODE([entry[name] for name in names]).encode() + b"\n")
 
     def result(self) -> dict[str, Any]:
         """The digest as a manifest records it."""

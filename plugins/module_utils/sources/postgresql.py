@@ -134,7 +134,7 @@ class Postgresql(Source):
             told.update(rebuild.run())
             built = rebuild.seen()
             _let_clock_tick(built)
-            threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
+            threading.Thread(target=_warm_up, name="warm-up").start()
             told["reached"] = recovery.run(examine)
             told["evidence"]["timeline"] = told["reached"]["timeline"]  # the server may not have written it to its control file by then
             inspection = checks.Inspection(context, staged, where, facts.get("bad_pages") or [], int(facts["relation_segment_size"]))
