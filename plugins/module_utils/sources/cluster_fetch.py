@@ -5,8 +5,8 @@
 """Segments of the log, fetched in parallel ahead of a server that replays them.
 
 The server's restore command only moves files out of a directory; what it asks for and is not there yet it writes down and
-waits for. Histories of timelines are all there from the beginning. An error while fetching ends the command with a code above 125, which stops recovery: it never looks like the
-end of the log. The files on their way are bounded.
+waits for. Histories of timelines are all there from the beginning. An error while fetching ends the command with a code above
+125, which stops recovery: it never looks like the end of the log. The files on their way are bounded.
 """
 
 from __future__ import annotations
