@@ -182,29 +182,18 @@ def _unlike(context: Context, reader: Reader, directory: str, sizes: dict[str, i
     return wrong
 
 
-def amcheck(private: PrivateCluster, owner: Owner) -> list[str]:
-    """Check tables and B-trees of every database that has the extension; returns their names. Raises SourceError."""
-    program = f"{private.programs}/pg_amcheck"
-    if not os.path.exists(program):
-        return []
-    client, checked = private.client, []
-    connection = client.connect(client.database)
-    try:
-        names = [row[0] for row in client.rows(connection, "SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1")]
-    finally:
-        connection.close()
+def has_amcheck(private: PrivateCluster, connection: Any) -> bool:
+    """The extension is there, in the database of a connection, and so is the server's program."""
+    return os.path.exists(f"{private.programs}/pg_amcheck") and bool(
+        private.client.rows(connection, "SELECT 1 FROM pg_extension WHERE extname = 'amcheck'"))
+
+
+def amcheck(private: PrivateCluster, owner: Owner, names: list[str]) -> None:
+    """Check tables and B-trees of databases that have the extension. Raises SourceError."""
+    environment = private.client.environment(private.client.database)
     for name in names:
-        connection = client.connect(name)
-        try:
-            if client.rows(connection, "SELECT 1 FROM pg_extension WHERE extname = 'amcheck'"):
-                checked.append(name)
-        finally:
-            connection.close()
-    for name in checked:
-        environment = client.environment(client.database)
-        run_program([program, "--no-dependent-toast", "--jobs=2", f"--database={_pattern(name)}"], owner, STALLED, f"pg_amcheck of database {name!r}",
-                    private.where, environment)
-    return checked
+        run_program([f"{private.programs}/pg_amcheck", "--no-dependent-toast", "--jobs=2", f"--database={_pattern(name)}"], owner, STALLED,
+                    f"pg_amcheck of database {name!r}", private.where, environment)
 
 
 def _pattern(name: str) -> str:

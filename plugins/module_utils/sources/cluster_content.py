@@ -127,11 +127,11 @@ def _sequences(client: Client, connection: Any, name: str, content: Content) -> 
             content[f"{name}/sequence {part[number][0]}.{part[number][1]}"] = [1, f"{last} {called}"]
 
 
-def evidence(client: Client) -> dict[str, Any]:
+def evidence(client: Client, also: Callable[[str, Any], None] | None = None) -> dict[str, Any]:
     """What must change when anything does: {"system", "timeline", "transaction", "prepared", "sequences"}.
 
     Every change of rows, schema or roles takes a transaction number; a server that was stopped cleanly goes on with the same one.
-    Sequences are asked themselves, because they may move without.
+    Sequences are asked themselves, because they may move without. also: called with each database and a connection to it.
     """
     sequences: Content = {}
     connection = client.connect(client.database)
@@ -146,6 +146,8 @@ def evidence(client: Client) -> dict[str, Any]:
         connection = client.connect(name)
         try:
             _sequences(client, connection, name, sequences)
+            if also is not None:
+                also(name, connection)
         finally:
             connection.close()
     return {"system": system, "timeline": timeline, "transaction": transaction, "prepared": prepared, "sequences": sequences}

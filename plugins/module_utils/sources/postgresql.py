@@ -117,10 +117,12 @@ class Postgresql(Source):
         told: dict[str, Any] = {"checksums": bool(facts.get("checksums"))}
 
         def examine(private: PrivateCluster) -> None:
-            told["amcheck"] = checks.amcheck(private, owner)
+            able: list[str] = []
+            told["evidence"] = content.evidence(private.client, lambda name, connection: able.append(name) if checks.has_amcheck(private, connection) else None)
+            checks.amcheck(private, owner, able)
+            told["amcheck"] = able
             if context.config.get("content_digest"):
                 told["content"] = content.measure(private.client, context.digest_key, context.workers, context.progress.add)
-            told["evidence"] = content.evidence(private.client)
 
         try:
             recovery = Recovery(context, reader, record, programs, owner)
