@@ -169,10 +169,14 @@ def test_unlogged_tables_are_empty_and_prepared_transactions_are_kept(lab: Clust
 
 
 def test_in_place(lab: ClusterLab) -> None:
+    lab.server.sql(f"CREATE TABLESPACE spare LOCATION '{own_dir(lab, 'space')}'")
+    lab.server.sql("CREATE TABLE spread TABLESPACE spare AS SELECT generate_series(1, 1000) AS id")
     good = lab.server.sql(ROWS)
     reader = lab.bench.capture()[0]
     lab.server.sql("UPDATE t SET id = -id WHERE id < 50")
-    lab.server.sql("CREATE TABLE later AS SELECT 1 AS id")
+    lab.server.sql("CREATE TABLE later TABLESPACE spare AS SELECT 1 AS id")
+    later = lab.server.sql("SELECT pg_relation_filepath('later')")[0][0]
+    lab.server.sql("CHECKPOINT")
     lab.bench.config["in_place"] = True
     source = lab.bench.source
     warnings = [str(finding.error) for finding in source.preflight_restore(lab.bench.context, reader.manifest) if finding.level == "warning"]
@@ -184,6 +188,7 @@ def test_in_place(lab: ClusterLab) -> None:
     assert facts["displaced"] is False and facts["bytes_reused"] > 10 << 20
     assert lab.server.sql(ROWS) == good
     assert lab.server.sql("SELECT count(*) FROM pg_class WHERE relname = 'later'") == [(0,)]
+    assert lab.server.sql("SELECT count(*) FROM spread") == [(1000,)] and not os.path.exists(f"{lab.server.data}/{later}")
     with pytest.raises(ConflictError, match="in place"):
         source.rollback(lab.bench.context, record)
     source.commit(lab.bench.context, record)

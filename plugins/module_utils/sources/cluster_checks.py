@@ -41,10 +41,12 @@ def listing(directory: str) -> dict[str, list[int]]:
         folder = pending.pop()
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir():  # tablespaces and a log directory lie behind links
+                # tablespaces and a log directory lie behind links that a restore makes itself, and no other link is followed
+                path = entry.path[start:]
+                if entry.is_dir(follow_symlinks=path == "pg_wal" or path.rpartition("/")[0] == "pg_tblspc"):
                     pending.append(entry.path)
                 else:
-                    found[entry.path[start:]] = seen(entry.stat(follow_symlinks=False))
+                    found[path] = seen(entry.stat(follow_symlinks=False))
     return found
 
 

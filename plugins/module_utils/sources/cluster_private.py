@@ -286,11 +286,6 @@ def private_settings(programs: str, directory: str, owner: Owner, where: str) ->
     return settings
 
 
-def clean(control: dict[str, str]) -> bool:
-    """A cluster that was shut down cleanly."""
-    return control.get("Database cluster state") == "shut down"
-
-
 def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace("'", "''")
 

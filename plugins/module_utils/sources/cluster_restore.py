@@ -23,7 +23,7 @@ from ..errors import DamageError
 from .cluster_fill import REMEDY as _REMEDY
 from .cluster_fill import Filler, Target
 from .cluster_pages import PageDigest
-from .cluster_places import CONTROL, Owner, inside, present, side
+from .cluster_places import CONTROL, Owner, inside, present, side, spaces
 from .contract import Context, Entry, Reader
 
 #: Jobs on their way at once, per thread.
@@ -241,17 +241,21 @@ class Rebuild:
             os.close(descriptor)
 
     def _remove_others(self) -> None:
-        """In place: what the former cluster had and the snapshot has not."""
-        start = len(self._top) + 1
-        for folder, names, files in os.walk(self._top, topdown=False, followlinks=True):
-            for name in names + files:
-                full = f"{folder}/{name}"
-                if full[start:] in self._kept:
-                    continue
-                if os.path.isdir(full) and not os.path.islink(full):
-                    shutil.rmtree(full)
-                else:
-                    os.unlink(full)
+        """In place: what the former cluster had and the snapshot has not. Only links are followed that lead to parts of this stage."""
+        log = f"{self._top}/pg_wal"
+        sides = [(link, place) for link, place in spaces(self._top) if place == inside(os.path.dirname(place), self._stage, "staged")]
+        if os.path.islink(log) and os.readlink(log).endswith(f".lifeboat-{self._stage}.staged"):
+            sides.append((log, os.readlink(log)))
+        for name, place in [*sides, (self._top, self._top)]:
+            for folder, names, files in os.walk(place, topdown=False):
+                for found in names + files:
+                    full = f"{folder}/{found}"
+                    if (name + full[len(place):])[len(self._top) + 1:] in self._kept:
+                        continue
+                    if os.path.isdir(full) and not os.path.islink(full):
+                        shutil.rmtree(full)
+                    else:
+                        os.unlink(full)
 
     # -- files
 

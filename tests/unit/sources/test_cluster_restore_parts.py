@@ -16,6 +16,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import Co
 from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import cluster_lsn as lsn
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import cluster_places as places
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_checks import listing
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_pages import encode_marks, marks, total
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_restore import Rebuild
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.contract import Captured, Context, Entry
@@ -125,6 +126,22 @@ def test_large_spans(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) 
     told = tree.restore(in_place=way == "in place")
     assert (tmp_path / "staged/base/1").read_bytes() == data
     assert told["bytes_reused"] == (0 if way == "empty" else 19 * PAGE), "16 pages, and three of zeros beyond the live file's end"
+
+
+def test_in_place_removes_nothing_behind_links_that_are_not_its_own(tmp_path: Path) -> None:
+    precious, space = tmp_path / "precious", tmp_path / "space" / ".lifeboat-s.staged"
+    for folder in (precious, space / "PG_15_1", tmp_path / "staged/pg_tblspc", tmp_path / "staged/global", tmp_path / "staged/left"):
+        folder.mkdir(parents=True)
+    (precious / "file").touch()
+    (space / "PG_15_1/old").touch()
+    (tmp_path / "staged/pg_tblspc/16400").symlink_to(space)
+    (tmp_path / "staged/former").symlink_to(precious)
+    tree = Tree(tmp_path)
+    tree.writer.entry({"type": "link", "path": "hostile", "target": str(precious)})
+    tree.restore(in_place=True)
+    assert (precious / "file").exists() and not (space / "PG_15_1").exists()
+    assert sorted(path.name for path in (tmp_path / "staged").iterdir()) == ["base", "global", "hostile"]
+    assert sorted(listing(str(tmp_path / "staged"))) == ["global/pg_control", "hostile"]
 
 
 @pytest.mark.parametrize("way", ["read back", "sum", "marks"])
