@@ -5,14 +5,15 @@
 """Fill one span of a staged file: what the live file still holds is copied from there, the rest comes from the repository.
 
 Whatever a file's times say, bytes count as the same only when their hash does: the span's sum at first, which one long hash
-tells, and the marks of its pages where it differs. What was written is read back from the staged file and held against them
-once more. A snapshot is hostile input: nothing is written outside of a span.
+tells, and the marks of its pages where it differs. What was written is read back from the staged file and held against the one
+or the other once more. A snapshot is hostile input: nothing is written outside of a span.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import copy
 import errno
 import fcntl
 import os
@@ -97,6 +98,14 @@ class Wanted:
                 or len(self.marks) != self.count * pages.MARK or len(self.sum) not in (0, pages.SUM)):
             raise DamageError("tree holds a span that does not fit its file", repr(path), REMEDY)
 
+    def part(self, first: int, last: int) -> Wanted:
+        """Some of its units."""
+        found = copy.copy(self)
+        found.at, found.sum = self.at + first * self.unit, b""
+        found.length, found.count = min(last * self.unit, self.length) - first * self.unit, last - first
+        found.marks = self.marks[first * pages.MARK:last * pages.MARK]
+        return found
+
     def differing(self, key: bytes, view: memoryview) -> list[int]:
         """The numbers of the units that are others in ``view``, which is as long as the span."""
         if self.sum and pages.total(key, view) == self.sum:
@@ -142,8 +151,7 @@ class Filler:
             units = runs(lacking)
             fetched = sum(min(last * wanted.unit, wanted.length) - first * wanted.unit for first, last in units)
             written += self._fetch(file, wanted, units, entry["data"])
-            self._read_back(file, wanted, view)
-            wrong = wanted.differing(self._context.digest_key, view)
+            wrong = self._wrong(file, wanted, units, view)
             if wrong:
                 self._blame(file, wanted, wrong, entry["data"])
         if written >= _WRITEBACK:
@@ -152,6 +160,18 @@ class Filler:
             self.fetched += fetched
             self.reused += wanted.length - fetched
         self._context.progress.add(wanted.length)
+
+    def _wrong(self, file: Target, wanted: Wanted, units: list[tuple[int, int]], view: memoryview) -> list[int]:
+        """Read back what was written; the units that are not what was captured. Those that were not written have been compared before."""
+        if units == [(0, wanted.count)]:
+            self._read_back(file, wanted, view)
+            return wanted.differing(self._context.digest_key, view)
+        wrong: list[int] = []
+        for first, last in units:
+            part = wanted.part(first, last)
+            self._read_back(file, part, view[:part.length])
+            wrong += [first + unit for unit in part.differing(self._context.digest_key, view[:part.length])]
+        return wrong
 
     def equal(self, descriptor: int, wanted: Wanted) -> bool:
         """An open file holds at this place what the snapshot does."""
@@ -212,8 +232,8 @@ class Filler:
     def _fetch(self, file: Target, wanted: Wanted, units: list[tuple[int, int]], data: list[list[int]]) -> int:
         """Write runs of units straight from the chunks that hold them; zeros where no chunk does. Returns the bytes written."""
         unit, at = wanted.unit, wanted.at
-        # with a sum, reading back proves as much as a chunk's id does; what overwrites live pages is proven before
-        trusting = bool(wanted.sum) and not self._in_place
+        # the sum of a span that is read back as a whole proves as much as a chunk's id does; what overwrites live pages is proven before
+        trusting = bool(wanted.sum) and not self._in_place and units == [(0, wanted.count)]
         areas = [(first * unit, min(last * unit, wanted.length)) for first, last in units]
         covered: list[tuple[int, int]] = []
         written = 0
