@@ -280,7 +280,8 @@ class Lifeboat(Contender):
         seconds = self.answer(server, step.begun)
         told = step.told
         parts = {
-            "files": told["files"] - step.begun, "recovery": told["stopped"] - told["recovering"], "checks": told["checked"] - told["checking"],
+            "files": told["files"] - step.begun, "recovery": told["stopped"] - told["recovering"],
+            "checks": told["checked"] - told["checking"] + told["verified"] - told["verifying"],
             "whole": seconds, "bytes_reused": told["bytes_reused"], "bytes_fetched": told["bytes_fetched"],
         }
         files = {"seconds": round(told["files"] - step.begun, 4), "cpu": round(told["files_cpu"], 3), "peak": step.peak}

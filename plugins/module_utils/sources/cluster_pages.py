@@ -24,6 +24,9 @@ from .contract import Entry
 PAGE = 8192
 #: Bytes of a page's mark.
 MARK = 8
+#: Bytes of a span's sum, and how long a span is at least that has one.
+SUM = 32
+SUMMED = 128 << 10
 #: Held while many pages are hashed or summed up.
 CPU = threading.Lock()
 
@@ -48,6 +51,12 @@ def marks(key: bytes, data: bytes | bytearray | memoryview, unit: int = PAGE) ->
     view = memoryview(data)
     blake3 = need("blake3").blake3
     return b"".join([blake3(view[at:at + unit], key=key).digest(MARK) for at in range(0, len(view), unit)])
+
+
+def total(key: bytes, data: bytes | bytearray | memoryview) -> bytes:
+    """The sum of a span: the keyed BLAKE3 of all its bytes. One long hash is twice as fast as many short ones, and threads do not wait for each other."""
+    digest: bytes = need("blake3").blake3(data, key=key).digest(SUM)
+    return digest
 
 
 def encode_marks(joined: bytes) -> str:
@@ -117,6 +126,9 @@ _NAMES = {
 }
 
 
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class PageDigest:
     """Keyed BLAKE3 over what "the same" means for each entry, in the order of the tree: a JSON line each of its type, path and
     mode, target, size, marks or content. Where something is stored and when a file was changed does not count.
@@ -131,7 +143,7 @@ class PageDigest:
         """Add one entry; the head does not count."""
         names = _NAMES.get(entry["type"])
         if names is not None:
-            self._hash.update(json.dumps([entry[name] for name in names], separators=(",", ":")).encode() + b"\n")
+            self._hash.update(_ENCODE([entry[name] for name in names]).encode() + b"\n")
 
     def result(self) -> dict[str, Any]:
         """The digest as a manifest records it."""

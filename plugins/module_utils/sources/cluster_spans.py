@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import SourceError
 from ..libraries import need
 from .cluster_blocks import BLOCK, Block, Run, ranges, read_into
-from .cluster_pages import CPU, MARK, PAGE, bad_pages, decode_marks, encode_marks, marks, page_position, unit_of
+from .cluster_pages import CPU, MARK, PAGE, SUM, SUMMED, bad_pages, decode_marks, encode_marks, marks, page_position, unit_of
 from .cluster_parent import Piece, Reuse, cut, join
 from .cluster_walk import Item
 from .contract import Context, Entry, Writer
@@ -234,6 +234,8 @@ class Spans:
         if gone:
             return False
         span["data"], span["marks"] = taken, parent["marks"]
+        if "sum" in parent:
+            span["sum"] = parent["sum"]
         return True
 
     # -- one span
@@ -248,6 +250,7 @@ class Spans:
         unit: int = span["unit"]
         zero = self._zeros(unit)
         seen = []
+        total = need("blake3").blake3(key=self._key) if part.length >= SUMMED else None
         bad: list[int] = []
         for offset in range(0, part.length, BLOCK):
             want = min(BLOCK, part.length - offset)
@@ -276,7 +279,11 @@ class Spans:
             if not fresh:
                 self._context.progress.add(want)
             seen.append(block.marks)
+            if total is not None:
+                total.update(view)
         span["marks"] = encode_marks(b"".join(seen))
+        if total is not None:
+            span["sum"] = encode_marks(total.digest(SUM))
         if bad:
             span["bad"] = bad
         return pieces
