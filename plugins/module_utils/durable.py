@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 import secrets
-from typing import Callable
+from typing import Callable, Iterable
 
 from . import faults
 
@@ -62,6 +62,16 @@ def sync_tree(path: str, subject: str) -> None:
         os.close(descriptor)
     _seen("synctree", path)
     faults.point(f"{subject}.fsync.after")
+
+
+def sync_trees(paths: Iterable[str], subject: str) -> None:
+    """sync_tree for each file system that the paths lie on, once."""
+    done: set[int] = set()
+    for path in paths:
+        device = os.stat(path).st_dev
+        if device not in done:
+            done.add(device)
+            sync_tree(path, subject)
 
 
 def begin_writeback(descriptor: int, offset: int, length: int) -> None:

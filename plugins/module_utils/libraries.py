@@ -6,7 +6,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import sys
+import threading
 from typing import Any
 
 from .errors import ConfigError
@@ -27,13 +31,25 @@ REQUIREMENTS = {
 }
 
 
+def begin(*names: str) -> None:
+    """Begin to import libraries that need() will be asked for, while the caller waits for something else; tells nothing of what fails."""
+    def run() -> None:
+        for name in names:
+            with contextlib.suppress(ConfigError):
+                need(name)
+
+    threading.Thread(target=run, name="libraries").start()
+
+
 def need(name: str) -> Any:
     """Import ``name`` (dotted names allowed) or raise ConfigError that names the package to install."""
+    if name == "numpy" and name not in sys.modules:
+        # what multiplies matrices would keep a thread per core spinning; nothing here does
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         return importlib.import_module(name)
     except ImportError as error:
         import platform
-        import sys
 
         package = REQUIREMENTS.get(name.split(".")[0], name.split(".")[0])
         raise ConfigError(

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
 
 #: Catalog options every source may have; the others are the source type's own.
-COMMON_SOURCE_OPTIONS = ("type", "host", "server", "provision")
+COMMON_SOURCE_OPTIONS = ("type", "host", "server", "provision", "compression")
+_COMPRESSION = {"type": "int", "choices": list(range(1, 20))}
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "str": str, "path": str, "int": int, "float": (int, float), "bool": bool, "list": list, "dict": dict,
@@ -44,7 +45,7 @@ def source_config(service: str, name: str, entry: dict[str, Any], options: dict[
     config: dict[str, Any] = {}
     for key, value in entry.items():
         if key in COMMON_SOURCE_OPTIONS:
-            config[key] = value
+            config[key] = _convert(key, value, _COMPRESSION, where) if key == "compression" and value is not None else value
             continue
         if key not in options:
             near = difflib.get_close_matches(key, [*options, *COMMON_SOURCE_OPTIONS], 1)

@@ -129,7 +129,7 @@ def profile(tree: Path, racer: contenders.Lifeboat, cache: str, folder: Path) ->
 
 def about(options: argparse.Namespace, racers: list[contenders.Contender], workers: int) -> dict[str, Any]:
     sys.path.insert(0, str(ROOT / ".dev"))
-    from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.session import LEVEL
+    from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.compression import DEFAULT
 
     version = next(line.split(":")[1].strip() for line in (ROOT / "galaxy.yml").read_text(encoding="utf-8").splitlines() if line.startswith("version:"))
     model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), platform.machine())
@@ -139,7 +139,7 @@ def about(options: argparse.Namespace, racers: list[contenders.Contender], worke
     return {
         "time": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": f"{os.cpu_count()} × {model}, {memory} MiB memory, Linux {platform.release()}",
-        "rounds": options.rounds, "cache": options.cache, "workers": workers, "level": LEVEL, "lifeboat": version,
+        "rounds": options.rounds, "cache": options.cache, "workers": workers, "level": DEFAULT, "lifeboat": version,
         "restic": next((racer.version() for racer in racers if racer.name == "restic"), ""), "python": platform.python_version(),
         "file_system": max(inside, key=lambda mount: len(mount[1]))[2] if inside else "unknown", "load": f"{os.getloadavg()[0]:.1f}",
         "own_peak": contenders.own_peak(),

@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import time
 from datetime import datetime, timezone
@@ -26,7 +27,7 @@ from typing import Any, Callable
 import cluster_report
 import data
 from bench import settle
-from cluster_contenders import SLOT, Contender, Lifeboat, PgBackRest
+from cluster_contenders import SLOT, Contender, Lifeboat, PgBackRest, PgBackRestAsInstalled
 from cluster_server import MIB, RESTORED, Origin, own_directory, restored
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +61,8 @@ class Round:
         self.pgbackrest = PgBackRest(home / "pgbackrest", origin, options.workers)
         both: list[Contender] = [self.lifeboat, self.pgbackrest]
         self.order = both if number % 2 == 0 else both[::-1]
+        #: For the rows of the full backup and its restore.
+        self.all = [*self.order, PgBackRestAsInstalled(home / "installed", origin, 1)]
         self.rows: dict[str, dict[str, dict[str, Any]]] = {}
 
     def note(self, step: str, who: str, row: dict[str, Any], size: int) -> None:
@@ -67,7 +70,7 @@ class Round:
         print(f"bench: round {self.number + 1}: {step}: {who} {row['seconds']:.2f} s", flush=True)
 
     def run(self) -> dict[str, dict[str, dict[str, Any]]]:
-        for one in self.order:
+        for one in self.all:
             one.init()
         self.backup("full backup", 1)
         self.restore("restore to empty", lambda one: restored(self.home / f"empty-{type(one).__name__}"))
@@ -84,7 +87,7 @@ class Round:
 
     def backup(self, step: str, number: int) -> None:
         wanted = self.origin.content()  # before: looking at changed rows for the first time marks their pages
-        for one in self.order:
+        for one in self.all if number == 1 else self.order:
             self.origin.sql("CHECKPOINT")
             settle("warm", self.origin.data)
             before = one.stored()
@@ -96,10 +99,11 @@ class Round:
         return int(self.origin.sql("SELECT sum(pg_tablespace_size(oid)) FROM pg_tablespace")[0][0])
 
     def restore(self, step: str, place: Callable[[Contender], Any], in_place: bool = False) -> None:
-        for one in self.order:
+        delta = not step.endswith("empty")
+        for one in self.order if delta else self.all:
             if in_place and one is not self.lifeboat:
                 continue
-            server, delta = place(one), not step.endswith("empty")
+            server = place(one)
             settle("warm", one.repository)
             if delta:
                 settle("warm", server.data)
@@ -175,6 +179,9 @@ def main(argv: list[str]) -> int:
         try:
             origin.create(options.size * MIB)
             told = about(options, origin)
+            told["compression"] = json.loads(subprocess.run(
+                [sys.executable, str(Path(__file__).with_name("cluster_compression.py")), str(origin.data)],
+                check=True, stdout=subprocess.PIPE, timeout=3600).stdout)
             for number in range(options.rounds):
                 home = work / f"round-{number + 1}"
                 rounds.append(Round(number, home, origin, options).run())

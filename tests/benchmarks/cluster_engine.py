@@ -20,11 +20,12 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
 import time
 from datetime import datetime, timezone
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / ".dev"))
 
@@ -35,8 +36,15 @@ def cpu() -> float:
     return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 
 
-def watch(times: dict[str, Any], place: str) -> None:
-    """Note when the parts of a restore begin and end; nothing else changes."""
+def watch(times: dict[str, Any], place: str) -> Callable[[], None]:
+    """Note when the parts of a restore begin and end; nothing else changes. The files count as there when a flush beside the recovery has
+    ended; the function returned waits for it."""
+    flushes: list[threading.Thread] = []
+
+    def flush_files(end: str) -> None:
+        subprocess.run(["sync", "-f", place], check=True, timeout=3600)
+        times[end] = time.monotonic()
+
     def around(owner: Any, name: str, begin: str, end: str, flush: bool = False) -> None:
         inner = getattr(owner, name)
 
@@ -44,10 +52,11 @@ def watch(times: dict[str, Any], place: str) -> None:
         def outer(*arguments: Any, **named: Any) -> Any:
             times.setdefault(begin, time.monotonic())
             result = inner(*arguments, **named)
-            if flush:
-                subprocess.run(["sync", "-f", place], check=True, timeout=3600)
             times[end] = time.monotonic()
             times[f"{end}_cpu"] = cpu()
+            if flush:
+                flushes.append(threading.Thread(target=flush_files, args=(end,)))
+                flushes[-1].start()
             return result
 
         setattr(owner, name, outer)
@@ -56,7 +65,15 @@ def watch(times: dict[str, Any], place: str) -> None:
     recovery = import_module(f"{ENGINE}.sources.cluster_recovery").Recovery
     around(recovery, "run", "recovering", "stopped")
     around(recovery, "_wait", "replaying", "recovered")
-    around(import_module(f"{ENGINE}.sources.postgresql").Postgresql, "verify_staged", "checking", "checked")
+    source = import_module(f"{ENGINE}.sources.postgresql").Postgresql
+    around(import_module(f"{ENGINE}.sources.cluster_checks").Inspection, "run", "checking", "checked")
+    around(source, "verify_staged", "verifying", "verified")
+
+    def wait() -> None:
+        for thread in flushes:
+            thread.join()
+
+    return wait
 
 
 def operate(operation: str, job: dict[str, Any]) -> dict[str, Any]:
@@ -75,12 +92,13 @@ def operate(operation: str, job: dict[str, Any]) -> dict[str, Any]:
         return {"mode": snapshot["mode"], "bytes_stored": snapshot["bytes_stored"]}
     restore = import_module(f"{ENGINE}.pipeline.restore")
     times: dict[str, Any] = {"begun": time.monotonic()}
-    watch(times, str(Path(spec.entry["sources"]["db"]["data_directory"]).parent))
+    wait = watch(times, str(Path(spec.entry["sources"]["db"]["data_directory"]).parent))
     told = restore.go_live(spec, job.get("target", "latest"), run)
     restore.mark_verified(spec, run, "restored")
     assert told["changed"], told
     facts = told["sources"]["db"]["facts"]
     times["live"] = time.monotonic()
+    wait()
     times.update({name: facts.get(name) for name in ("bytes_reused", "bytes_fetched", "reached")})
     return times
 

@@ -13,6 +13,8 @@ from typing import Any
 MIB = 1 << 20
 PEAK = 512 * MIB
 RIVAL = "pgBackRest"
+#: Told beside the others, and not judged.
+INSTALLED = "pgBackRest as installed"
 #: Least median of pgBackRest's time / Lifeboat's, by the beginning and the end of a step's name; 1 for what is not named.
 REQUIRED = (
     ("full backup", "", 3.0), ("restore to empty", "files there", 3.0), ("delta restore", "files there", 2.0),
@@ -50,7 +52,10 @@ def judge(result: dict[str, Any]) -> list[str]:
     lines, peaks = [], []
     for step in steps(result):
         for who in result["rounds"][0][step]:
-            if who == RIVAL:
+            if who == INSTALLED:
+                slower = statistics.median(one[step][who]["seconds"] / one[step]["Lifeboat"]["seconds"] for one in result["rounds"])
+                lines.append(f"      {step}: {who} / Lifeboat {slower:.2f}, for comparison")
+            if who in (RIVAL, INSTALLED):
                 continue
             median = ratio(result, step, who)[0]
             least = required(step)
@@ -82,7 +87,7 @@ def table(result: dict[str, Any]) -> str:
     lines: list[tuple[str, ...]] = [("step", "who", "seconds (least–most)", "MiB/s", "pgBackRest's time / its", "CPU s", "peak MiB", "stored MiB")]
     for step in steps(result):
         present = result["rounds"][0][step]
-        lines += [_line(result, step, who) for who in ("Lifeboat", "Lifeboat in place", RIVAL) if who in present]
+        lines += [_line(result, step, who) for who in ("Lifeboat", "Lifeboat in place", RIVAL, INSTALLED) if who in present]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     out = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines]
     out.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
@@ -105,17 +110,26 @@ def parts(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def compression(result: dict[str, Any]) -> str:
+    """What the levels cost, as a table; empty where it was not measured."""
+    rows = result["about"].get("compression", [])
+    lines = [f"| {row['name']} | {row['speed']:.0f} | {100 * row['share']:.1f} |" for row in rows]
+    return "\n".join(["| level | MiB/s of one core | stored % |", "|---|---|---|", *lines]) if rows else ""
+
+
 def page(result: dict[str, Any]) -> str:
     told = result["about"]
     note = f" {told['note'].rstrip('.')}." if told["note"] else ""
     head = (
         f"Measured {told['time']} on {told['machine']}; cluster of {told['size']} MiB, {told['wal']} MiB of log, {told['rounds']} rounds, cache warm, "
-        f"{told['workers']} workers, zstd level 3, encrypted, page checksums verified; Lifeboat {told['lifeboat']}, {told['pgbackrest']}, "
+        f"{told['workers']} workers, zstd level 1, encrypted, page checksums verified; Lifeboat {told['lifeboat']}, {told['pgbackrest']}, "
         f"PostgreSQL {told['postgresql']}, Python {told['python']}, file system {told['file_system']}; load average at the start and after each round "
         f"{', '.join(told['load'])}.{note}"
     )
+    levels = compression(result)
     return "\n\n".join([head, table(result), "Required and measured:", "```text\n" + "\n".join(judge(result)) + "\n```",
-                        "Inside Lifeboat's restores until the server answers:", parts(result)])
+                        "Inside Lifeboat's restores until the server answers:", parts(result),
+                        *(["Compression of chunks of this cluster:", levels] if levels else [])])
 
 
 def update(path: Path, text: str) -> None:

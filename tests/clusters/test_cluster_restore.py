@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -14,7 +15,8 @@ from typing import Any, Iterator
 
 import pytest
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConflictError, DamageError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConflictError, DamageError, SourceError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_recovery import Recovery
 from ansible_collections.lifeboat.recovery.tests.lab import processes
 from ansible_collections.lifeboat.recovery.tests.lab.bench import Bench
 from ansible_collections.lifeboat.recovery.tests.lab.cluster_lab import ClusterLab
@@ -56,6 +58,7 @@ def test_pages_the_live_cluster_still_holds_are_not_fetched(lab: ClusterLab) -> 
     reader = lab.bench.capture()[0]
     lab.server.sql("UPDATE t SET id = -id WHERE id < 50")
     lab.server.sql("CHECKPOINT")
+    lab.bench.config["content_digest"] = True
     record = lab.stage(reader)
     facts = live(lab, record, reader)
     log_segments = 2 * 16 << 20
@@ -166,10 +169,14 @@ def test_unlogged_tables_are_empty_and_prepared_transactions_are_kept(lab: Clust
 
 
 def test_in_place(lab: ClusterLab) -> None:
+    lab.server.sql(f"CREATE TABLESPACE spare LOCATION '{own_dir(lab, 'space')}'")
+    lab.server.sql("CREATE TABLE spread TABLESPACE spare AS SELECT generate_series(1, 1000) AS id")
     good = lab.server.sql(ROWS)
     reader = lab.bench.capture()[0]
     lab.server.sql("UPDATE t SET id = -id WHERE id < 50")
-    lab.server.sql("CREATE TABLE later AS SELECT 1 AS id")
+    lab.server.sql("CREATE TABLE later TABLESPACE spare AS SELECT 1 AS id")
+    later = lab.server.sql("SELECT pg_relation_filepath('later')")[0][0]
+    lab.server.sql("CHECKPOINT")
     lab.bench.config["in_place"] = True
     source = lab.bench.source
     warnings = [str(finding.error) for finding in source.preflight_restore(lab.bench.context, reader.manifest) if finding.level == "warning"]
@@ -181,6 +188,7 @@ def test_in_place(lab: ClusterLab) -> None:
     assert facts["displaced"] is False and facts["bytes_reused"] > 10 << 20
     assert lab.server.sql(ROWS) == good
     assert lab.server.sql("SELECT count(*) FROM pg_class WHERE relname = 'later'") == [(0,)]
+    assert lab.server.sql("SELECT count(*) FROM spread") == [(1000,)] and not os.path.exists(f"{lab.server.data}/{later}")
     with pytest.raises(ConflictError, match="in place"):
         source.rollback(lab.bench.context, record)
     source.commit(lab.bench.context, record)
@@ -293,3 +301,101 @@ def test_the_servers_own_checks_run_where_they_can(lab: ClusterLab) -> None:
     reader = lab.bench.capture()[0]
     facts = live(lab, lab.stage(reader), reader)
     assert (facts["checksums"], facts["amcheck"]) == (True, ["postgres"])
+
+
+class Checked:
+    """A cluster with page checksums and a table that the log of the snapshot touches."""
+
+    def __init__(self, lab: ClusterLab) -> None:
+        self.lab, server = lab, lab.server
+        server.stop()
+        processes.checked([f"{server.bin}/pg_checksums", "--enable", "--no-sync", "-D", server.data])
+        server.start()
+        server.sql("CREATE TABLE touched AS SELECT g AS id FROM generate_series(1, 5000) g")
+        server.sql("CHECKPOINT")
+        self.still, self.moving = (server.sql(f"SELECT pg_relation_filepath('{name}')")[0][0] for name in ("t", "touched"))
+
+    def capture(self) -> Any:
+        self.lab.slot()
+        reader = self.lab.bench.capture()[0]
+        self.lab.server.sql("UPDATE touched SET id = -id WHERE id < 100")
+        timeline, end = self.lab.receive()
+        reader.log = self.lab.log({timeline: end})
+        return reader
+
+    @staticmethod
+    def flip(path: str, quietly: bool = False) -> None:
+        """One bit, as a disk might; quietly: the file's times do not tell."""
+        before = os.stat(path)
+        with open(path, "r+b") as handle:
+            handle.seek(8192 + 5000)
+            byte = handle.read(1)
+            handle.seek(8192 + 5000)
+            handle.write(bytes([byte[0] ^ 1]))
+        if quietly:
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_what_recovery_changed_is_verified_and_the_rest_is_held_against_the_snapshot(lab: ClusterLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = Checked(lab)
+    reader = checked.capture()
+    source = lab.bench.source
+    # on its way from the server's memory to the disk: the page's own checksum tells
+    recover = Recovery.run
+
+    def damaging(self: Recovery, *arguments: Any) -> dict[str, Any]:
+        reached = recover(self, *arguments)
+        checked.flip(os.path.join(str(self._record["staged"]), checked.moving))
+        return reached
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recovery, "run", damaging)
+        with pytest.raises(SourceError, match=f"wrong checksums.*{checked.moving}. page 1"):
+            lab.stage(reader, "latest")
+    # between staging and verifying: the files' times tell
+    record = lab.stage(reader, "latest")
+    for path in (checked.still, checked.moving):
+        full = os.path.join(record["staged"], path)
+        checked.flip(full)
+        comparison = source.verify_staged(lab.bench.context, reader, record)
+        assert comparison.differences == [f"'{path}' differs from what was staged"]
+        checked.flip(full)
+        assert source.verify_staged(lab.bench.context, reader, record).equal, "touched, but the same"
+    # nobody noticed: whoever did not stage it reads all of it
+    later = type(source)()
+    assert later.verify_staged(lab.bench.context, reader, record).equal
+    files = os.path.join(lab.bench.context.work_dir, f"files-{record['stage_id']}.json")
+    for path in (checked.still, checked.moving):
+        full = os.path.join(record["staged"], path)
+        checked.flip(full, quietly=True)
+        known = json.loads(Path(files).read_text(encoding="utf-8"))
+        status = os.stat(full)
+        known[path][:4] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        Path(files).write_text(json.dumps(known), encoding="utf-8")
+        assert source.verify_staged(lab.bench.context, reader, record).equal, "the evidence was forged"
+        assert later.verify_staged(lab.bench.context, reader, record).differences == [f"'{path}' differs from what was staged"]
+        checked.flip(full)
+    assert later.verify_staged(lab.bench.context, reader, record).equal
+    assert known[checked.still][4] == "" and known[checked.moving][4], "only what recovery wrote has a hash of its own"
+    live(lab, record, reader)
+    assert lab.server.sql("SELECT count(*) FROM touched WHERE id < 0") == [(99,)]
+
+
+def test_a_page_that_was_captured_as_it_is_does_not_keep_the_cluster_from_being_restored(lab: ClusterLab) -> None:
+    checked = Checked(lab)
+    lab.server.stop()
+    checked.flip(os.path.join(lab.server.data, checked.still))
+    lab.server.start()
+    lab.bench.config["bad_pages"] = "warn"
+    reader = checked.capture()
+    assert [(page["path"], page["block"]) for page in reader.manifest["facts"]["bad_pages"]] == [(checked.still, 1)]
+    live(lab, lab.stage(reader, "latest"), reader)
+    assert lab.server.sql("SELECT count(*) FROM touched WHERE id < 0") == [(99,)]
+
+
+def test_live_content_without_a_digest_counts_as_changed_by_any_transaction(lab: ClusterLab) -> None:
+    reader = lab.bench.capture()[0]
+    live(lab, lab.stage(reader), reader)
+    assert lab.bench.live_equals(reader)
+    lab.server.sql("UPDATE t SET id = id WHERE id = 7")
+    assert lab.bench.live(reader).differences == ["1 transactions took a number since it was restored"]

@@ -123,7 +123,7 @@ def _capture(
     catalog = store_catalog(store.backend, store.provider, spec.service, document)
     sources = spec.sources()
     parents = {name: chains[name].manifests[-1] if mode != "full" and name in chains and chains[name].manifests else None for name in sources}
-    writers = {name: session.writer(parents[name]) for name in sources}
+    writers = {name: session.writer(parents[name], int(config.get("compression") or source.compression)) for name, (source, config) in sources.items()}
 
     def capture(name: str) -> tuple[Captured, str, str, float]:
         source, config = sources[name]

@@ -17,6 +17,8 @@ from ..libraries import need
 from .backend import Backend, NewObject
 
 _TEMPORARY = ".tmp-"
+#: Bytes after which the system is asked to begin to write them out, so that the flush at the end finds little left to do.
+_WRITE_OUT = 8 << 20
 _T = TypeVar("_T")
 
 
@@ -38,6 +40,7 @@ class _NewFile(NewObject):
         self._temporary = os.path.join(directory, _TEMPORARY + secrets.token_hex(8))
         self._descriptor = -1
         self._hash = need("blake3").blake3()
+        self._size = self._written_out = 0
         try:
             durable.make_dirs(directory, 0o700, subject)
             self._descriptor = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -50,6 +53,10 @@ class _NewFile(NewObject):
             durable.write_all(self._descriptor, data, self._temporary, self._subject)
         except OSError as error:
             raise _storage_error(error, "write", self._path) from error
+        self._size += len(data)
+        if self._size - self._written_out >= _WRITE_OUT:
+            durable.begin_writeback(self._descriptor, self._written_out, self._size - self._written_out)
+            self._written_out = self._size
 
     def commit(self) -> None:
         try:

@@ -12,17 +12,16 @@ from typing import Any
 from ..errors import ConflictError, DamageError, LifeboatError, StorageError
 from ..keys.provider import KeyProvider
 from ..progress import Progress
-from . import layout
+from . import compression, layout
 from .backend import Backend
 from .datakeys import create_key
 from .index import ChunkIndex, write_index
 from .manifest import StoredManifest, publish
+from .pool import PackPool
 from .repository import ServiceStore
 from .tree import TreeWriter
-from .writer import PackPool, SnapshotWriter, new_key_id
+from .writer import SnapshotWriter, new_key_id
 
-#: zstd level of chunks.
-LEVEL = 3
 #: How often a claimed sequence number is tried again with the next one.
 _CLAIMS = 16
 
@@ -51,12 +50,12 @@ class CaptureSession:
         self._pool = PackPool(self._backend, store.service, data_key, key_id, store.index_key, self._index)
         self._writers: list[SnapshotWriter] = []
 
-    def writer(self, parent: StoredManifest | None) -> SnapshotWriter:
-        """A writer for one source; ``parent`` is the snapshot whose tree an incremental capture compares with."""
+    def writer(self, parent: StoredManifest | None, level: int = compression.DEFAULT) -> SnapshotWriter:
+        """A writer for one source; ``parent`` is the snapshot whose tree an incremental capture compares with, level: of its compression."""
         writer = SnapshotWriter(
             pool=self._pool, index=self._index, tree=TreeWriter(self._backend, self._store.service, self._store.index_key),
             chunk_key=self._store.chunk_key, previous=self._store.tree(parent) if parent else None,
-            progress=self._progress, workers=self._store.workers, level=LEVEL)
+            progress=self._progress, workers=self._store.workers, level=level)
         self._writers.append(writer)
         return writer
 

@@ -17,65 +17,15 @@ from ..errors import LifeboatError
 from ..libraries import need
 from ..progress import Progress
 from ..sources.contract import Entry, Extent, Writer
-from .backend import Backend
+from .compression import compressor_of
 from .index import ChunkIndex
-from .pack import CHUNK_LIMIT, PACK_TARGET, Located, PackInfo, PackWriter
+from .pack import CHUNK_LIMIT, Located
+from .pool import PackPool
 from .seal import keyed_hash
 from .tree import StoredTree, TreeWriter
 
 #: Average, least and largest size of chunks cut by content, bytes.
 _CUT = (1 << 20, 256 << 10, CHUNK_LIMIT)
-
-
-class PackPool:
-    """Open packs, one per thread that is storing at this moment; finished ones are durable and in the index."""
-
-    def __init__(
-        self, backend: Backend, service: str, data_key: bytes, key_id: str, index_key: bytes, index: ChunkIndex
-    ) -> None:
-        self._arguments = (backend, service, data_key, key_id, index_key)
-        self._index = index
-        self.key_id = key_id
-        self._lock = threading.Lock()
-        self._idle: list[PackWriter] = []
-        self._open: set[PackWriter] = set()
-        self.finished: list[PackInfo] = []
-        self.stored = 0
-
-    def add(self, chunk_id: bytes, stored: bytes, plain: int) -> Located:
-        with self._lock:
-            pack = self._idle.pop() if self._idle else None
-        if pack is None:
-            pack = PackWriter(*self._arguments)
-            with self._lock:
-                self._open.add(pack)
-        place = pack.add(chunk_id, stored, plain)
-        if pack.size >= PACK_TARGET:
-            self._finish(pack)
-        else:
-            with self._lock:
-                self._idle.append(pack)
-        with self._lock:
-            self.stored += place.sealed
-        return place
-
-    def _finish(self, pack: PackWriter) -> None:
-        info = pack.finish()
-        self._index.add([info])
-        with self._lock:
-            self._open.discard(pack)
-            self.finished.append(info)
-
-    def finish(self) -> None:
-        """Make every open pack durable."""
-        while self._idle:
-            self._finish(self._idle.pop())
-
-    def abort(self) -> None:
-        for pack in self._open:
-            pack.abort()
-        self._open.clear()
-        self._idle.clear()
 
 
 class SnapshotWriter(Writer):
@@ -156,7 +106,7 @@ class SnapshotWriter(Writer):
     def _compress(self, data: bytes | memoryview) -> bytes:
         compressor = getattr(self._local, "compressor", None)
         if compressor is None:
-            compressor = self._local.compressor = need("zstandard").ZstdCompressor(level=self._level)
+            compressor = self._local.compressor = compressor_of(self._level)
         packed: bytes = compressor.compress(data)
         return packed
 
@@ -228,6 +178,9 @@ class SnapshotWriter(Writer):
 
     def entry(self, entry: Entry) -> None:
         self._tree.record(["e", entry], 1 + len(entry.get("data") or entry.get("extents") or ()) // 16)
+
+    def settle(self) -> None:
+        self._pool.settle()
 
     # -- end
 

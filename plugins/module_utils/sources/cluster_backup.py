@@ -163,8 +163,8 @@ class Backup:
         if time.monotonic() - self._seen > _ALIVE:
             self._rows("SELECT 1")
 
-    def about(self) -> About:
-        """Ask the server about itself."""
+    def about(self, sizes: bool = False) -> About:
+        """Ask the server about itself; how large everything is (otherwise 0) takes it a while, since it looks at every file."""
         start = "pg_backup_start(text, boolean)" if self.version >= 150000 else "pg_start_backup(text, boolean, boolean)"
         (row,) = self._rows(
             """
@@ -180,11 +180,11 @@ class Backup:
         spaces = [
             {"oid": int(oid), "name": name, "path": path, "bytes": int(size or 0)}
             for oid, name, path, size in self._rows(
-                """SELECT oid, spcname, pg_tablespace_location(oid), CASE WHEN has_tablespace_privilege(oid, 'CREATE') THEN pg_tablespace_size(oid) END
-                   FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid""")
+                """SELECT oid, spcname, pg_tablespace_location(oid), CASE WHEN %s AND has_tablespace_privilege(oid, 'CREATE') THEN pg_tablespace_size(oid) END
+                   FROM pg_tablespace ORDER BY oid""", (sizes,))
         ]
-        size = int(self._rows("SELECT sum(pg_tablespace_size(oid)) FROM pg_tablespace WHERE has_tablespace_privilege(oid, 'CREATE')")[0][0] or 0)
-        return About(*(self.version, *row, values, spaces, size))
+        size = sum(int(str(space["bytes"])) for space in spaces)
+        return About(*(self.version, *row, values, [space for space in spaces if space["name"] not in ("pg_default", "pg_global")], size))
 
     def now(self) -> str:
         """The server's clock, ISO UTC."""

@@ -14,12 +14,14 @@ from .cluster_pages import MARK, PAGE, marks
 from .cluster_parent import Piece
 from .contract import Writer
 
-#: Bytes read and compared at once, and about the size of a chunk.
-BLOCK = 1 << 20
+#: Bytes read, verified and compared at once: so many that what each step costs beside its work does not count.
+BLOCK = 4 << 20
+#: About the size of a chunk.
+CHUNK = 1 << 20
 
 
 class Block:
-    """Up to 1 MiB of a span in memory. units: how many marks, the last one maybe of fewer bytes; whole: how many complete pages."""
+    """Up to 4 MiB of a span in memory. units: how many marks, the last one maybe of fewer bytes; whole: how many complete pages."""
 
     def __init__(self, offset: int, view: memoryview, buffer: bytearray, unit: int) -> None:
         self.offset = offset
@@ -50,12 +52,14 @@ class Run:
 
     def add(self, pieces: list[Piece], at: int, data: memoryview) -> None:
         """Store ``data``, which stands at ``at`` in its file; pieces gets its place at once or when the chunk is full."""
-        if len(data) == BLOCK:
-            pieces.append([at, self._writer.put(data), 0, len(data)])
+        whole = len(data) // CHUNK * CHUNK
+        for start in range(0, whole, CHUNK):
+            pieces.append([at + start, self._writer.put(data[start:start + CHUNK]), 0, CHUNK])
+        if whole == len(data):
             return
-        self._placed.append((pieces, at, len(self._data), len(data)))
-        self._data += data
-        if len(self._data) >= BLOCK:
+        self._placed.append((pieces, at + whole, len(self._data), len(data) - whole))
+        self._data += data[whole:]
+        if len(self._data) >= CHUNK:
             self.flush()
 
     def flush(self) -> None:

@@ -34,7 +34,7 @@ from .contract import Captured, Context, Entry, Finding, Writer
 __all__ = ["ClusterCapture", "preflight_capture", "Finding"]
 
 #: Bytes and parts of one job, without and with a parent: what changed of a job's files shares chunks.
-_JOB = 16 << 20
+_JOB = 8 << 20
 _JOB_WITH_PARENT = 64 << 20
 _PARTS = 512
 #: Damaged pages that an error names.
@@ -70,12 +70,12 @@ class ClusterCapture:
 
     def _run(self) -> Captured:
         about, control = self._refuse()
-        self._context.progress.expect(about.bytes)
         self._context.progress.say("waiting for a checkpoint")
         start_time, started_ns = self._backup.now(), time.time_ns()
         start = self._backup.start(f"lifeboat {self._context.service}.{self._context.source}", f"lifeboat_capture_{secrets.token_hex(6)}")
         faults.point("cluster.capture.started")
-        about = self._backup.about()
+        about = self._backup.about(sizes=True)
+        self._context.progress.expect(about.bytes)
         self._context.progress.say("")
         head = {
             "system_identifier": about.system_identifier, "timeline": about.timeline, "directory": directory_identity(self._data),
@@ -90,6 +90,7 @@ class ClusterCapture:
         control = self._same_cluster(about)  # the last of all files: on a standby it says how far the log must be replayed
         control_status = os.lstat(f"{self._data}/{CONTROL}")
         faults.point("cluster.capture.read")
+        self._writer.settle()
         self._context.progress.say("ending the backup")
         stop, label, spaces = self._backup.stop()
         stop_time = self._backup.now()

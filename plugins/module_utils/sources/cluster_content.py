@@ -127,17 +127,18 @@ def _sequences(client: Client, connection: Any, name: str, content: Content) -> 
             content[f"{name}/sequence {part[number][0]}.{part[number][1]}"] = [1, f"{last} {called}"]
 
 
-def evidence(client: Client) -> dict[str, Any]:
-    """What must change when anything does, but sequences: {"system", "timeline", "transaction", "sequences"}.
+def evidence(client: Client, also: Callable[[str, Any], None] | None = None) -> dict[str, Any]:
+    """What must change when anything does: {"system", "timeline", "transaction", "prepared", "sequences"}.
 
     Every change of rows, schema or roles takes a transaction number; a server that was stopped cleanly goes on with the same one.
-    Sequences are asked themselves, because they may move without.
+    Sequences are asked themselves, because they may move without. also: called with each database and a connection to it.
     """
     sequences: Content = {}
     connection = client.connect(client.database)
     try:
         system, timeline, transaction = client.rows(connection, """
             SELECT system_identifier::text, timeline_id, pg_snapshot_xmax(pg_current_snapshot())::text FROM pg_control_system(), pg_control_checkpoint()""")[0]
+        prepared = [row[0] for row in client.rows(connection, "SELECT transaction::text FROM pg_prepared_xacts ORDER BY transaction::text")]
         names = [row[0] for row in client.rows(connection, "SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1")]
     finally:
         connection.close()
@@ -145,9 +146,24 @@ def evidence(client: Client) -> dict[str, Any]:
         connection = client.connect(name)
         try:
             _sequences(client, connection, name, sequences)
+            if also is not None:
+                also(name, connection)
         finally:
             connection.close()
-    return {"system": system, "timeline": timeline, "transaction": transaction, "sequences": sequences}
+    return {"system": system, "timeline": timeline, "transaction": transaction, "prepared": prepared, "sequences": sequences}
+
+
+def since(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In words, how two evidences differ."""
+    words = []
+    if (before["system"], before["timeline"]) != (now["system"], now["timeline"]):
+        words.append(f"another cluster or timeline: {now['system']} on timeline {now['timeline']}, restored was {before['system']} on {before['timeline']}")
+    elif before["transaction"] != now["transaction"]:
+        words.append(f"{int(now['transaction']) - int(before['transaction'])} transactions took a number since it was restored")
+    if before.get("prepared") != now["prepared"]:
+        words.append("prepared transactions were ended or made since")
+    moved = [name for name in before["sequences"].keys() | now["sequences"].keys() if before["sequences"].get(name) != now["sequences"].get(name)]
+    return words + [f"{name} has moved" for name in sorted(moved)[:_LISTED]]
 
 
 def _hash(client: Client, connection: Any, relation: str, columns: str, seed: int, condition: str = "") -> list[Any]:

@@ -5,8 +5,8 @@
 """Segments of the log, fetched in parallel ahead of a server that replays them.
 
 The server's restore command only moves files out of a directory; what it asks for and is not there yet it writes down and
-waits for. An error while fetching ends the command with a code above 125, which stops recovery: it never looks like the
-end of the log. The files on their way are bounded.
+waits for. Histories of timelines are all there from the beginning. An error while fetching ends the command with a code above
+125, which stops recovery: it never looks like the end of the log. The files on their way are bounded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from .. import durable
 from ..errors import LifeboatError, StorageError
-from .cluster_lsn import history_name, parse_history_name, parse_segment
+from .cluster_lsn import history_name, parse_segment
 from .cluster_places import Owner, present
 from .cluster_reach import Reach
 from .contract import Log
@@ -28,15 +28,22 @@ from .contract import Log
 #: Bytes of segments that may lie ready or be on their way.
 _AHEAD = 256 << 20
 _PIECE = 16 << 20
-_POLL = 0.01
+_POLL = 0.005
 
 _COMMAND = """#!/bin/sh
 # Moves a file of the log to where the server wants it. Exit codes: 0 done, 1 there is no such file, 255 it could not be fetched.
 place={place}
+case $1 in
+*.history)
+    [ -e "$place/known" ] || exit 255
+    [ -e "$place/known/$1" ] || exit 1
+    cp "$place/known/$1" "$2" && exit 0
+    exit 255
+esac
 asked=
 while :; do
     if [ -e "$place/ready/$1" ]; then
-        rm -f "$place/want/$1"
+        [ -z "$asked" ] || rm -f "$place/want/$1"
         mv -f "$place/ready/$1" "$2" && exit 0
         exit 255
     fi
@@ -47,7 +54,7 @@ while :; do
         : > "$place/want/$1" || exit 255
         asked=1
     fi
-    sleep 0.02
+    sleep 0.01
 done
 """
 
@@ -84,9 +91,11 @@ class Fetcher:
         shutil.rmtree(self._place, ignore_errors=True)
         durable.make_dirs(self._place, 0o700, "stage")
         self._owner.give(self._place)
-        for name in ("ready", "want", "none", "coming"):
+        for name in ("ready", "want", "none", "coming", "known"):
             os.mkdir(os.path.join(self._place, name), 0o700)
             self._owner.give(os.path.join(self._place, name))
+        for timeline, content in self._histories.items():
+            self._write(f"known/{history_name(timeline)}", content, 0o600)
         self._write("restore", _COMMAND.format(place=shlex.quote(self._place), pid=os.getpid()).encode(), 0o700)
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -145,11 +154,8 @@ class Fetcher:
             return
         if not present(os.path.join(self._place, "want", name)):
             return  # it was taken just now
-        timeline = parse_history_name(name)
         segment = parse_segment(name, self._reach.segment)
-        if timeline is not None and timeline in self._histories:
-            self._write(f"ready/{history_name(timeline)}", self._histories[timeline], 0o600)
-        elif segment is not None and self._served(segment[1]) and self._reach.name(segment[1]) == name:
+        if segment is not None and self._served(segment[1]) and self._reach.name(segment[1]) == name:
             self._submit(segment[1])
             self._next = max(self._next, segment[1] + 1)
         else:

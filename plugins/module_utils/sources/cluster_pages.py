@@ -24,6 +24,9 @@ from .contract import Entry
 PAGE = 8192
 #: Bytes of a page's mark.
 MARK = 8
+#: Bytes of a span's sum, and how long a span is at least that has one.
+SUM = 32
+SUMMED = 128 << 10
 #: Held while many pages are hashed or summed up.
 CPU = threading.Lock()
 
@@ -50,6 +53,12 @@ def marks(key: bytes, data: bytes | bytearray | memoryview, unit: int = PAGE) ->
     return b"".join([blake3(view[at:at + unit], key=key).digest(MARK) for at in range(0, len(view), unit)])
 
 
+def total(key: bytes, data: bytes | bytearray | memoryview) -> bytes:
+    """The sum of a span: the keyed BLAKE3 of all its bytes. One long hash is twice as fast as many short ones, and threads do not wait for each other."""
+    digest: bytes = need("blake3").blake3(data, key=key).digest(SUM)
+    return digest
+
+
 def encode_marks(joined: bytes) -> str:
     """Marks as an entry holds them."""
     return base64.b64encode(joined).decode()
@@ -70,20 +79,23 @@ def page_sums(pages: Any, blocks: Any) -> Any:
     Returns a uint16 array.
     """
     numpy = need("numpy")
-    words = pages.view(numpy.uint32).reshape(len(pages), -1, _COLUMNS)
-    sums = numpy.empty((len(pages), _COLUMNS), numpy.uint32)
-    sums[:] = numpy.array(_OFFSETS, numpy.uint32)
-    spare = numpy.empty_like(sums)
-    first = words[:, 0, :].copy()
+    rows = pages.view(numpy.uint32).reshape(len(pages), -1, _COLUMNS).transpose(1, 0, 2)
+    first = rows[0].copy()
     first[:, 2] &= numpy.uint32(0xFFFF0000)  # the checksum itself counts as zero
+    sums = first ^ numpy.array(_OFFSETS, numpy.uint32)
+    spare = numpy.empty_like(sums)
     prime, shift = numpy.uint32(_PRIME), numpy.uint32(17)
-    for row in range(words.shape[1] + 2):
-        if row < words.shape[1]:  # and two rows of zeros
-            numpy.bitwise_xor(sums, first if row == 0 else words[:, row, :], out=sums)
-        numpy.right_shift(sums, shift, out=spare)
-        numpy.multiply(sums, prime, out=sums)
-        numpy.bitwise_xor(sums, spare, out=sums)
-    folded = numpy.bitwise_xor.reduce(sums, axis=1)
+    add, multiply, right = numpy.bitwise_xor, numpy.multiply, numpy.right_shift
+    for row in rows[1:]:
+        right(sums, shift, spare)
+        multiply(sums, prime, sums)
+        add(sums, spare, sums)
+        add(sums, row, sums)
+    for _step in range(3):  # the last row, and two rows of zeros
+        right(sums, shift, spare)
+        multiply(sums, prime, sums)
+        add(sums, spare, sums)
+    folded = add.reduce(sums, axis=1)
     return ((folded ^ blocks) % numpy.uint32(65535) + numpy.uint32(1)).astype(numpy.uint16)
 
 
@@ -114,6 +126,9 @@ _NAMES = {
 }
 
 
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class PageDigest:
     """Keyed BLAKE3 over what "the same" means for each entry, in the order of the tree: a JSON line each of its type, path and
     mode, target, size, marks or content. Where something is stored and when a file was changed does not count.
@@ -128,7 +143,7 @@ class PageDigest:
         """Add one entry; the head does not count."""
         names = _NAMES.get(entry["type"])
         if names is not None:
-            self._hash.update(json.dumps([entry[name] for name in names], separators=(",", ":")).encode() + b"\n")
+            self._hash.update(_ENCODE([entry[name] for name in names]).encode() + b"\n")
 
     def result(self) -> dict[str, Any]:
         """The digest as a manifest records it."""

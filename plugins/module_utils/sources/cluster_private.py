@@ -33,17 +33,21 @@ _KEEPER = """
 import json, os, select, signal, subprocess, sys, time
 who = json.loads(sys.argv[1])
 server = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, cwd="/", **who)
+try:
+    ended = [os.pidfd_open(server.pid)]
+except (AttributeError, OSError):
+    ended = []
 deadline = None
 while server.poll() is None:
-    if deadline is None or deadline > time.monotonic() + 60:
-        if select.select([0], [], [], 0.1)[0]:
+    if deadline is None:
+        if 0 in select.select([0, *ended], [], [], 0.1)[0]:
             if sys.stdin.buffer.raw.read(1):
                 server.send_signal(signal.SIGINT)
             else:
                 server.send_signal(signal.SIGQUIT)
                 deadline = time.monotonic() + 10
     else:
-        time.sleep(0.05)
+        select.select(ended, [], [], 0.05)
         if time.monotonic() > deadline:
             server.kill()
 sys.exit(server.returncode if server.returncode >= 0 else 1)
@@ -125,7 +129,7 @@ class PrivateCluster:
             "hba_file": f"{self.private}/pg_hba.conf", "ident_file": f"{self.private}/pg_ident.conf", "external_pid_file": "",
             "archive_mode": "off", "hot_standby": "off", "wal_level": "replica", "fsync": "off", "autovacuum": "off", "ssl": "off",
             "max_logical_replication_workers": "0", "max_connections": "20", "superuser_reserved_connections": "3", "max_prepared_transactions": "200",
-            "shared_buffers": "128MB", "max_wal_size": "1GB", "checkpoint_completion_target": "0.1", "jit": "off",
+            "shared_buffers": _buffers(), "max_wal_size": "1GB", "checkpoint_completion_target": "0.1", "jit": "off",
             "logging_collector": "off", "log_destination": "stderr", "log_line_prefix": "%m [%p] ", "lc_messages": "C",
             "log_timezone": "UTC", "timezone": "UTC", "log_min_messages": "warning", "log_checkpoints": "off", **self._settings,
         }
@@ -233,6 +237,12 @@ class PrivateCluster:
         self.close()
 
 
+def _buffers() -> str:
+    """For replay: enough that hot pages are written once, and never more than an eighth of the memory."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    return f"{max(32, min(256, memory // 8))}MB"
+
+
 def keep_settings_away(directory: str, private: str) -> None:
     """Take postgresql.auto.conf out of the staged cluster while its private server runs."""
     if present(os.path.join(directory, "postgresql.auto.conf")):
@@ -274,11 +284,6 @@ def private_settings(programs: str, directory: str, owner: Owner, where: str) ->
     prepared = control.get("max_prepared_xacts setting", "0")
     settings["max_prepared_transactions"] = str(max(200, int(prepared) if prepared.isdigit() else 0))
     return settings
-
-
-def clean(control: dict[str, str]) -> bool:
-    """A cluster that was shut down cleanly."""
-    return control.get("Database cluster state") == "shut down"
 
 
 def _escaped(value: str) -> str:

@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import time
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 from .. import durable
 from ..errors import SourceError, TargetError
@@ -175,8 +175,8 @@ class Recovery:
 
     # -- recovering
 
-    def run(self) -> dict[str, Any]:
-        """Recover the rebuilt files and stop the server cleanly. Returns what was reached:
+    def run(self, examine: Callable[[PrivateCluster], None] | None = None) -> dict[str, Any]:
+        """Recover the rebuilt files and stop the server cleanly; ``examine`` may ask the recovered server before. Returns what was reached:
 
         {"timeline", "from_timeline", "position", "reason", "last_commit" (time of the last transaction), "target"}.
         """
@@ -184,10 +184,10 @@ class Recovery:
         directory = str(self._record["staged"])
         with Fetcher(self._log, reach, self._other_histories(), os.path.join(self._private, "log-in"), self._owner, self._context.workers) as fetcher:
             try:
-                reached = self._replay(directory, reach, fetcher, self._settings(reach))
+                reached = self._replay(directory, reach, fetcher, self._settings(reach), examine)
             except _EndedEarly:
                 # the whole log up to the target was there and nothing came after it: its end is the target
-                reached = self._replay(directory, reach, fetcher, {})
+                reached = self._replay(directory, reach, fetcher, {}, examine)
         reached["target"] = _said(self._target)
         self._check_reached(reach, reached)
         return reached
@@ -221,7 +221,8 @@ class Recovery:
             pass
         return found
 
-    def _replay(self, directory: str, reach: Reach, fetcher: Fetcher, target: dict[str, str]) -> dict[str, Any]:
+    def _replay(self, directory: str, reach: Reach, fetcher: Fetcher, target: dict[str, str],
+                examine: Callable[[PrivateCluster], None] | None) -> dict[str, Any]:
         self._signal(directory)
         settings = {
             **private_settings(self._programs, directory, self._owner, self._where), **target,
@@ -233,6 +234,8 @@ class Recovery:
         with private:
             self._wait(private, fetcher, bool(target))
             lines = private.lines()
+            if examine is not None:
+                examine(private)
             private.stop()
         return self._reached(directory, before, lines)
 
@@ -246,7 +249,7 @@ class Recovery:
         """Until recovery has ended and the server takes connections. It has no time limit as long as anything moves."""
         seen: tuple[int, int] = (0, 0)
         since = time.monotonic()
-        pause = 0.02
+        pause = 0.005
         while True:
             try:
                 if private.answers():
@@ -263,7 +266,7 @@ class Recovery:
             elif time.monotonic() - since > STALLED:
                 raise SourceError(f"recovery made no progress for {STALLED:.0f} s", self._where, f"see {private.log}")
             time.sleep(pause)
-            pause = min(pause * 1.3, 0.25)
+            pause = min(pause * 1.1, 0.25)
 
     def _translate(self, words: str, targeted: bool) -> None:
         if _ENDED_EARLY in words:

@@ -2,46 +2,39 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Internal to the collection: may change in any release.
-"""Rebuild a cluster's files from a snapshot: pages that the live cluster still holds are taken from there.
+"""Rebuild a cluster's files from a snapshot: directories, links and files in the tree's order, spans filled in parallel.
 
-Whatever the files' times say, a page counts as the same only when its mark does. Every page that comes from the
-repository is held against its mark once more before it is written, and pg_control is written when all else is on the disk.
-A snapshot is hostile input: no path leaves its root, and nothing is written through a link that this module did not make.
+pg_control is written when all else is. The digest of what the tree said is held against the manifest's, so that files whose
+spans fit are what was captured. A snapshot is hostile input: no path leaves its root, and nothing is written through a link
+that this module did not make.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import shutil
-import struct
-import threading
-from collections import OrderedDict, deque
+import stat
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Callable
 
 from .. import durable, faults
 from ..errors import DamageError
-from ..libraries import need
-from . import cluster_pages as pages
-from .cluster_places import CONTROL, Owner, inside, present, side
+from .cluster_fill import REMEDY as _REMEDY
+from .cluster_fill import Filler, Target
+from .cluster_pages import PageDigest
+from .cluster_places import CONTROL, Owner, inside, present, side, spaces
 from .contract import Context, Entry, Reader
 
-PAGE = pages.PAGE
-#: Longest span a snapshot may hold.
-_SPAN = 16 << 20
-#: Chunks kept because several spans share them: at most 4 MiB each.
-_CHUNKS = 12
-#: Spans on their way at once, per thread.
+#: Jobs on their way at once, per thread.
 _AHEAD = 4
-_WRITEBACK = 1 << 20
-_FICLONERANGE = 0x4020940D
+#: A file up to this size is made as a whole by one thread, and as many of them in one job as come to this size.
+_SMALL = 1 << 20
+_TOGETHER = 64
 #: A restored copy decides by itself what it is; a running server's files are not its.
 _LEFT_OUT = frozenset({
     "standby.signal", "recovery.signal", "postmaster.pid", "postmaster.opts", "backup_label", "backup_label.old", "tablespace_map", "tablespace_map.old",
 })
-_REMEDY = "the snapshot is damaged or hostile; choose another one"
 
 
 class Rebuild:
@@ -63,14 +56,13 @@ class Rebuild:
         self._roots = [self._top]
         self._directories = {""}
         self._kept: set[str] = set()
-        self._chunks: OrderedDict[int, Future[bytes]] = OrderedDict()
-        self._lock = threading.Lock()
-        self._clone = not self._in_place
-        self.reused = 0
-        self.fetched = 0
+        self._filler = Filler(context, reader, self._in_place)
+        self._files: list[Target] = []
+        #: Files with pages whose checksum was wrong when they were captured: the log mends them, or they are named in the manifest.
+        self.doubtful: set[str] = set()
 
     def run(self) -> dict[str, int]:
-        """Write everything durably; {"bytes_reused", "bytes_fetched"}. Raises DamageError, OSError."""
+        """Write everything, in place durably; {"bytes_reused", "bytes_fetched"}. Raises DamageError, OSError."""
         if self._in_place:
             durable.unlink(os.path.join(self._top, CONTROL), "stage")
             durable.fsync_dir(os.path.join(self._top, "global"), "stage")
@@ -80,24 +72,47 @@ class Rebuild:
         control = self._contents()
         if self._in_place:
             self._remove_others()
+            durable.sync_trees(self._roots, "stage")  # beside, nobody starts a copy that was not finished
         os.chmod(self._top, self._record["mode"])
-        for root in self._roots:
-            durable.sync_tree(root, "stage")
         self._write_control(control)
-        return {"bytes_reused": self.reused, "bytes_fetched": self.fetched}
+        return {"bytes_reused": self._filler.reused, "bytes_fetched": self._filler.fetched}
+
+    def seen(self) -> dict[str, list[int]]:
+        """path -> what tells whether somebody wrote to the file since (see cluster_fill.seen)."""
+        return {file.path: file.seen for file in self._files if file.seen is not None}
 
     # -- the tree
 
     def _contents(self) -> list[Entry]:
         jobs: deque[Future[None]] = deque()
         control: list[Entry] = []
-        current: _File | None = None
+        current: Target | _Small | None = None
+        batch: list[_Small] = []
+        promised = self._reader.manifest.get("digest") or {}
+        total = PageDigest(self._context.digest_key) if promised.get("algorithm") == PageDigest.ALGORITHM else None
         with ThreadPoolExecutor(self._context.workers, thread_name_prefix="restore") as threads:
+
+            def submit(call: Callable[..., None], *arguments: Any) -> None:
+                jobs.append(threads.submit(call, *arguments))
+                while len(jobs) > _AHEAD * self._context.workers:
+                    jobs.popleft().result()
+
+            def end(last: Target | _Small | None) -> None:
+                if isinstance(last, Target):
+                    last.done()
+                elif last is not None:
+                    batch.append(last)
+                if last is None or len(batch) == _TOGETHER or sum(small.size for small in batch) >= _SMALL:
+                    submit(self._batch, batch[:])
+                    batch.clear()
+
             try:
                 for entry in self._reader.entries():
                     kind = entry["type"]
                     if kind == "head":
                         continue
+                    if total is not None:
+                        total.add(entry)
                     path = str(entry["path"])
                     if path == CONTROL:
                         control.append(entry)
@@ -105,23 +120,27 @@ class Rebuild:
                     if kind == "span":
                         if current is None or current.path != path:
                             raise DamageError("tree holds a span without its file", repr(path), _REMEDY)
-                        current.begin()
-                        jobs.append(threads.submit(self._span, current, entry))
-                        while len(jobs) > _AHEAD * self._context.workers:
-                            jobs.popleft().result()
+                        if entry.get("bad"):
+                            self.doubtful.add(path)
+                        if isinstance(current, _Small):
+                            current.add(entry)
+                        else:
+                            current.begin()
+                            submit(self._span, current, entry)
                         continue
                     if current is not None:
-                        current.done()
+                        end(current)
                         current = None
                     self._check_path(path)
                     if kind == "file" and path in _LEFT_OUT:
-                        current = _File(path, -1, -1, 0)
+                        current = Target(path, -1, -1, 0)
                     elif kind == "file":
-                        current = self._file(entry)
+                        current = _Small(entry) if int(entry["size"]) <= _SMALL else self._file(entry)
                     else:
                         self._other(entry)
                 if current is not None:
-                    current.done()
+                    end(current)
+                end(None)
                 while jobs:
                     jobs.popleft().result()
             except BaseException:
@@ -130,6 +149,8 @@ class Rebuild:
                 raise
         if not control:
             raise DamageError(f"tree holds no {CONTROL}", self._context.source, _REMEDY)
+        if total is not None and total.result() != promised:
+            raise DamageError("tree is not the one that the manifest's digest speaks of", f"{self._context.service}.{self._context.source}", _REMEDY)
         return control
 
     def _check_path(self, path: str) -> None:
@@ -220,45 +241,63 @@ class Rebuild:
             os.close(descriptor)
 
     def _remove_others(self) -> None:
-        """In place: what the former cluster had and the snapshot has not."""
-        for folder, names, files in os.walk(self._top, topdown=False, followlinks=True):
-            for name in names + files:
-                full = os.path.join(folder, name)
-                if os.path.relpath(full, self._top) in self._kept:
-                    continue
-                if os.path.isdir(full) and not os.path.islink(full):
-                    shutil.rmtree(full)
-                else:
-                    os.unlink(full)
+        """In place: what the former cluster had and the snapshot has not. Only links are followed that lead to parts of this stage."""
+        log = f"{self._top}/pg_wal"
+        sides = [(link, place) for link, place in spaces(self._top) if place == inside(os.path.dirname(place), self._stage, "staged")]
+        if os.path.islink(log) and os.readlink(log).endswith(f".lifeboat-{self._stage}.staged"):
+            sides.append((log, os.readlink(log)))
+        for name, place in [*sides, (self._top, self._top)]:
+            for folder, names, files in os.walk(place, topdown=False):
+                for found in names + files:
+                    full = f"{folder}/{found}"
+                    if (name + full[len(place):])[len(self._top) + 1:] in self._kept:
+                        continue
+                    if os.path.isdir(full) and not os.path.islink(full):
+                        shutil.rmtree(full)
+                    else:
+                        os.unlink(full)
 
     # -- files
 
-    def _file(self, entry: Entry, at_end: bool = False) -> _File:
-        path, size, full = str(entry["path"]), int(entry["size"]), f"{self._top}/{entry['path']}"
+    def _file(self, entry: Entry, at_end: bool = False) -> Target:
+        path, size, full, mode = str(entry["path"]), int(entry["size"]), f"{self._top}/{entry['path']}", int(entry["mode"]) & 0o777
         faults.point("stage.write.before")
-        if self._in_place and not at_end and os.path.isfile(full) and not os.path.islink(full):
-            target = os.open(full, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-            former = target
-        else:
+        former = target = -1
+        if self._in_place and not at_end:
+            former = target = self._open_plain(full, os.O_RDWR)
+        if target < 0:
             if self._in_place and present(full):
                 shutil.rmtree(full) if os.path.isdir(full) and not os.path.islink(full) else os.unlink(full)
             target = os.open(full, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            former = -1
             # the log's segments are never the same twice, and a running server is at work on them
             if self._live and not self._in_place and not at_end and not path.startswith("pg_wal/"):
-                former = self._open_live(f"{self._live}/{path}")
-        if os.fstat(target).st_size != size:
-            os.ftruncate(target, size)
-        os.fchmod(target, int(entry["mode"]) & 0o777)
-        self._owner.give(target)
-        return _File(path, target, former, size)
+                former = self._open_plain(f"{self._live}/{path}", os.O_RDONLY)
+            if mode != 0o600:
+                os.fchmod(target, mode)
+            self._owner.give(target)
+        else:
+            status = os.fstat(target)
+            if status.st_size > size:
+                os.ftruncate(target, size)
+            if status.st_mode & 0o7777 != mode:
+                os.fchmod(target, mode)
+            if (status.st_uid, status.st_gid) != (self._owner.uid, self._owner.gid):
+                self._owner.give(target)
+        file = Target(path, target, former, size)
+        self._files.append(file)
+        return file
 
     @staticmethod
-    def _open_live(path: str) -> int:
+    def _open_plain(path: str, flags: int) -> int:
+        """A plain file that a cluster has; -1 where there is none."""
         try:
-            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return -1
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        return -1
 
     def _write_control(self, entries: list[Entry]) -> None:
         full = os.path.join(self._top, CONTROL)
@@ -271,176 +310,32 @@ class Rebuild:
         file.done()
         durable.fsync_dir(os.path.dirname(full), "stage")
 
-    def _span(self, file: _File, entry: Entry) -> None:
+    def _batch(self, files: list[_Small]) -> None:
+        for small in files:
+            file = self._file(small.entry)
+            try:
+                for entry in small.spans:
+                    self._filler.span(file, entry)
+            finally:
+                file.done()
+
+    def _span(self, file: Target, entry: Entry) -> None:
         try:
             if file.target >= 0:
-                self._restore_span(file, int(entry["at"]), int(entry["length"]), entry)
+                self._filler.span(file, entry)
         finally:
             file.done()
 
-    def _restore_span(self, file: _File, at: int, length: int, entry: Entry) -> None:
-        try:
-            wanted = pages.decode_marks(entry["marks"])
-        except ValueError as error:
-            raise DamageError("tree holds marks that cannot be decoded", repr(file.path), _REMEDY) from error
-        unit = int(entry.get("unit", PAGE))
-        if not PAGE <= unit <= _SPAN or unit % PAGE:
-            raise DamageError("tree holds a span with an impossible unit", repr(file.path), _REMEDY)
-        count = -(-length // unit)
-        if at < 0 or at % unit or not 0 < length <= _SPAN or at + length > file.size or len(wanted) != count * pages.MARK:
-            raise DamageError("tree holds a span that does not fit its file", repr(file.path), _REMEDY)
-        buffer = bytearray(length)
-        cloned = False
-        lacking: Any = range(count)
-        if file.former >= 0:
-            cloned = self._clone and self._cloned(file, at, length)
-            have = self._read(file.target if cloned else file.former, buffer, at)
-            with pages.CPU:
-                found = pages.marks(self._context.digest_key, memoryview(buffer)[:have], unit)
-            lacking = _differing(found, wanted)
-        zero: set[int] = set()
-        if len(lacking):
-            runs = _runs(lacking)
-            for first, last in runs:
-                low, high = first * unit, min(last * unit, length)
-                if file.former >= 0:
-                    buffer[low:high] = bytes(high - low)
-            zero = self._fetch(file, at, buffer, runs, entry["data"], unit)
-            with pages.CPU:
-                for first, last in runs:
-                    got = pages.marks(self._context.digest_key, memoryview(buffer)[first * unit:last * unit], unit)
-                    if got != wanted[first * pages.MARK:last * pages.MARK]:
-                        raise DamageError("a page from the repository is not the one that was captured",
-                                          f"{file.path!r} at byte {at + first * unit}", "the snapshot is damaged; choose another one")
-        in_place = file.former == file.target
-        if cloned or in_place:
-            parts = _runs(lacking)
-        else:
-            parts = _runs([page for page in range(count) if page not in zero]) if zero else [(0, count)]
-        written = 0
-        for first, last in parts:
-            written += self._write(file, memoryview(buffer)[first * unit:last * unit], at + first * unit)
-        if written >= _WRITEBACK:
-            durable.begin_writeback(file.target, at, length)
-        fetched = sum(min(last * unit, length) - first * unit for first, last in _runs(lacking))
-        with self._lock:
-            self.fetched += fetched
-            self.reused += length - fetched
-        self._context.progress.add(length)
 
-    @staticmethod
-    def _read(descriptor: int, buffer: bytearray, at: int) -> int:
-        view, have = memoryview(buffer), 0
-        while have < len(buffer):
-            got = os.preadv(descriptor, [view[have:]], at + have)
-            if got <= 0:
-                break
-            have += got
-        return have
+class _Small:
+    """A file that is made as a whole."""
 
-    @staticmethod
-    def _write(file: _File, view: memoryview, at: int) -> int:
-        total = len(view)
-        while view:
-            written = os.pwrite(file.target, view, at)
-            at += written
-            view = view[written:]
-        return total
+    def __init__(self, entry: Entry) -> None:
+        self.path, self.size, self.entry = str(entry["path"]), int(entry["size"]), entry
+        self.spans: list[Entry] = []
 
-    def _cloned(self, file: _File, at: int, length: int) -> bool:
-        """Let the file system share the live file's blocks, where it can."""
-        try:
-            if os.fstat(file.former).st_size < at + length:
-                return False
-            fcntl.ioctl(file.target, _FICLONERANGE, struct.pack("qQQQ", file.former, at, length, at))
-            return True
-        except OSError as error:
-            if error.errno in (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.ENOSYS, errno.EPERM):
-                self._clone = False
-            return False
-
-    def _fetch(self, file: _File, at: int, buffer: bytearray, runs: list[tuple[int, int]], data: list[list[int]], unit: int) -> set[int]:
-        """Fill the runs of units from the repository; returns the units that no piece covers: they are zeros."""
-        bare: set[int] = set()
-        for first, last in runs:
-            bare.update(range(first, last))
-        for position, number, offset, length in data:
-            low = position - at
-            if low < 0 or length <= 0 or offset < 0 or low + length > len(buffer):
-                raise DamageError("tree refers beyond the end of a span", repr(file.path), _REMEDY)
-            chunk: memoryview | None = None
-            for first, last in runs:
-                start, end = max(low, first * unit), min(low + length, last * unit)
-                if start >= end:
-                    continue
-                if chunk is None:
-                    chunk = memoryview(self._chunk(number))
-                    if offset + length > len(chunk):
-                        raise DamageError("tree refers beyond the end of a chunk", repr(file.path), _REMEDY)
-                buffer[start:end] = chunk[offset + start - low:offset + end - low]
-                bare.difference_update(range(start // unit, -(-end // unit)))
-        return bare
-
-    def _chunk(self, number: int) -> bytes:
-        """One chunk, fetched once for all spans that want it at about the same time."""
-        with self._lock:
-            future = self._chunks.get(number)
-            mine = future is None
-            if future is None:
-                future = self._chunks[number] = Future()
-                while len(self._chunks) > _CHUNKS:
-                    self._chunks.popitem(last=False)
-            else:
-                self._chunks.move_to_end(number)
-        if mine:
-            try:
-                future.set_result(self._reader.chunk(number))
-            except BaseException as error:
-                future.set_exception(error)
-        return future.result()
-
-
-class _File:
-    """A file that several spans are written to; the last one closes it. target -1: a file that is left out."""
-
-    def __init__(self, path: str, target: int, former: int, size: int) -> None:
-        self.path, self.target, self.former, self.size = path, target, former, size
-        self._lock = threading.Lock()
-        self._open = 1
-
-    def begin(self) -> None:
-        with self._lock:
-            self._open += 1
-
-    def done(self) -> None:
-        with self._lock:
-            self._open -= 1
-            last = self._open == 0
-        if last and self.target >= 0:
-            os.close(self.target)
-            if self.former >= 0 and self.former != self.target:
-                os.close(self.former)
-            faults.point("stage.write.after")
-
-
-def _differing(found: bytes, wanted: bytes) -> Any:
-    """The numbers of the pages whose marks differ; pages beyond what was found differ."""
-    if found == wanted:
-        return []
-    numpy = need("numpy")
-    have, want = numpy.frombuffer(found, "<u8"), numpy.frombuffer(wanted, "<u8")
-    same = min(len(have), len(want))
-    return [*numpy.flatnonzero(have[:same] != want[:same]).tolist(), *range(same, len(want))]
-
-
-def _runs(numbers: Any) -> list[tuple[int, int]]:
-    """[first, last) runs of ascending numbers."""
-    if isinstance(numbers, range):
-        return [(numbers.start, numbers.stop)] if len(numbers) else []
-    runs: list[tuple[int, int]] = []
-    for number in numbers:
-        if runs and runs[-1][1] == number:
-            runs[-1] = (runs[-1][0], number + 1)
-        else:
-            runs.append((number, number + 1))
-    return runs
+    def add(self, entry: Entry) -> None:
+        """One of its spans."""
+        if len(self.spans) > _SMALL // 8192:
+            raise DamageError("tree holds more spans than their file has pages", repr(self.path), _REMEDY)
+        self.spans.append(entry)

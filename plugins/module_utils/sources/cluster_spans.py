@@ -4,8 +4,8 @@
 # Internal to the collection: may change in any release.
 """Reading files of a cluster once: marked, compared page by page with the parent, verified, and what is new stored.
 
-A job is a list of parts, mostly of many files; its new pages are packed together into chunks of about 1 MiB. A job needs a
-few MiB of memory whatever its size.
+A job is a list of parts, mostly of many files; its new pages are packed together into chunks of about 1 MiB. A job needs
+about ten MiB of memory whatever its size.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from typing import Any
 from ..errors import SourceError
 from ..libraries import need
 from .cluster_blocks import BLOCK, Block, Run, ranges, read_into
-from .cluster_pages import CPU, MARK, PAGE, bad_pages, decode_marks, encode_marks, marks, page_position, unit_of
+from .cluster_pages import CPU, MARK, PAGE, SUM, SUMMED, bad_pages, decode_marks, encode_marks, marks, page_position, unit_of
 from .cluster_parent import Piece, Reuse, cut, join
 from .cluster_walk import Item
 from .contract import Context, Entry, Writer
 
 #: Bytes of a span.
 SPAN = 4 << 20
-#: Files up to this size are verified together.
+#: Files up to this size are verified together, so many bytes of them at once.
 _SMALL = 256 << 10
+_TOGETHER = 1 << 20
 #: Pauses before a page with a wrong checksum is read again, seconds: the server is writing it at this moment, or it is damaged.
 _PAUSES = (0.0, 0.005, 0.02, 0.05, 0.1)
 #: After so many pages that stayed wrong the further ones are read again without a pause.
@@ -138,7 +139,7 @@ class Spans:
                 continue
             try:
                 if part.loaded is None and not part.alone and self._small(part):
-                    self._load(parts[number:number + BLOCK // PAGE])
+                    self._load(parts[number:number + _TOGETHER // PAGE])
                 self._part(part, run, result, pending)
             finally:
                 part.file.done()
@@ -156,7 +157,7 @@ class Spans:
         Called for the first part that was not tried yet, so everything loaded before was used and the buffer is free.
         """
         numpy = need("numpy")
-        buffer = self._buffer("loaded")
+        buffer = self._buffer("loaded", _TOGETHER)
         taken: list[tuple[Part, int, int]] = []
         numbers: list[int] = []
         for part in parts:
@@ -164,7 +165,7 @@ class Spans:
                 continue
             relation, descriptor, count = part.file.item.relation, part.file.descriptor(), part.length // PAGE
             start = len(numbers) * PAGE
-            if relation is None or descriptor < 0 or part.length % PAGE or start + part.length > BLOCK:
+            if relation is None or descriptor < 0 or part.length % PAGE or start + part.length > _TOGETHER:
                 break
             try:
                 read_into(descriptor, memoryview(buffer)[start:start + part.length], 0)
@@ -233,6 +234,8 @@ class Spans:
         if gone:
             return False
         span["data"], span["marks"] = taken, parent["marks"]
+        if "sum" in parent:
+            span["sum"] = parent["sum"]
         return True
 
     # -- one span
@@ -240,13 +243,14 @@ class Spans:
     def _read(self, part: Part, descriptor: int, span: Entry, run: Run, result: Result) -> list[Piece]:
         """Read a span; fills its marks. Returns its pieces, which are complete when the run was flushed."""
         pieces: list[Piece] = []
-        buffer = self._buffer("block")
+        buffer = self._buffer("block", BLOCK)
         known = decode_marks(part.parent["marks"]) if part.parent else b""
         old: list[Piece] = part.parent["data"] if part.parent else []
         doubtful = set(part.parent.get("bad", ())) if part.parent else set()
         unit: int = span["unit"]
         zero = self._zeros(unit)
         seen = []
+        total = need("blake3").blake3(key=self._key) if part.length >= SUMMED else None
         bad: list[int] = []
         for offset in range(0, part.length, BLOCK):
             want = min(BLOCK, part.length - offset)
@@ -262,6 +266,8 @@ class Spans:
             fresh: list[tuple[int, int]]
             if before == block.marks and not again:
                 fresh, kept = [], [(0, want)] if zero * block.units != before else []
+            elif part.loaded is not None and not before and zero not in block.marks:
+                fresh, kept = [(0, want)], []
             else:
                 fresh, kept = self._compare(part, block, before, again, descriptor, result, bad)
             for low, high in kept:
@@ -273,7 +279,11 @@ class Spans:
             if not fresh:
                 self._context.progress.add(want)
             seen.append(block.marks)
+            if total is not None:
+                total.update(view)
         span["marks"] = encode_marks(b"".join(seen))
+        if total is not None:
+            span["sum"] = encode_marks(total.digest(SUM))
         if bad:
             span["bad"] = bad
         return pieces
@@ -340,11 +350,11 @@ class Spans:
             found = self._zero[unit] = marks(self._key, bytes(unit), unit)
         return found
 
-    def _buffer(self, name: str) -> bytearray:
+    def _buffer(self, name: str, size: int) -> bytearray:
         """One of the thread's own buffers."""
         buffer: bytearray | None = getattr(self._local, name, None)
         if buffer is None:
-            buffer = bytearray(BLOCK)
+            buffer = bytearray(size)
             setattr(self._local, name, buffer)
         return buffer
 

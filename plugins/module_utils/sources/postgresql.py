@@ -8,31 +8,37 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
-from .. import durable, state
+from .. import durable, libraries, state
 from ..errors import SourceError, StorageError
 from . import cluster_checks as checks
 from . import cluster_content as content
 from . import cluster_places as places
 from . import cluster_reach as reach
-from .cluster_private import end_leftover, find_programs
+from .cluster_private import PrivateCluster, end_leftover, find_programs
 from .cluster_recovery import Recovery
 from .cluster_restore import Rebuild
 from .cluster_restore_preflight import Preflight, plan
 from .cluster_swap import Swap
-from .contract import Captured, Comparison, Context, Covered, Finding, Log, Reader, Source, TreeReader, Writer
+from .contract import Captured, Comparison, Context, Covered, Extraction, Finding, Log, Reader, Source, TreeReader, Writer
 from .postgresql_client import Client, ServerDown
 from .server import Server
 
 #: What restored clusters held is remembered of so many besides the newest: a rollback leads back to an earlier one.
 _KEPT = 4
+_SETTINGS = "postgresql.auto.conf"
+#: Nanoseconds that times of files may lag behind.
+_TICK = 20_000_000
 
 
 class Postgresql(Source):
     """See the module's text. Tested with PostgreSQL 15, written for 13 to 18."""
 
     type: ClassVar[str] = "postgresql"
+    compression: ClassVar[int] = 1
     options: ClassVar[dict[str, dict[str, Any]]] = {
         "data_directory": {"type": "path", "required": True, "help": "The cluster's data directory on the source's host; not a mount point."},
         "address": {"type": "str", "default": "127.0.0.1", "help": "Address of the server as seen from the source's host."},
@@ -52,11 +58,20 @@ class Postgresql(Source):
             "type": "bool", "default": False,
             "help": "Overwrite the live cluster instead of building beside it. There is no rollback, and nothing to start until it is done.",
         },
+        "content_digest": {
+            "type": "bool", "default": False,
+            "help": "Restores also measure a digest of every table, which reads all rows: it tells later which tables were written to.",
+        },
         "slot": {"type": "str", "help": "Replication slot of the continuous log; default: lifeboat_<service>_<source>."},
         "log": {"type": "dict", "help": "Continuous log: {spool: path, spool_limit: bytes, interval: seconds}."},
     }
 
+    def __init__(self) -> None:
+        #: Directories that this process staged and inspected.
+        self._staged: set[str] = set()
+
     def preflight_capture(self, context: Context) -> list[Finding]:
+        libraries.begin("numpy", "blake3", "zstandard")  # which takes about as long as the server needs to answer
         from .cluster_capture_preflight import preflight_capture
 
         return preflight_capture(context)
@@ -95,9 +110,20 @@ class Postgresql(Source):
         staged, where = str(record["staged"]), _where(context)
         if _read(context, record, "stage").get("complete") and places.present(staged):
             return
+        facts: dict[str, Any] = reader.manifest["facts"]
         owner = places.Owner(*record["owner"])
         programs = find_programs(context.config.get("bin_dir"), int(record["major"]), where)
         end_leftover(staged, where)
+        told: dict[str, Any] = {"checksums": bool(facts.get("checksums"))}
+
+        def examine(private: PrivateCluster) -> None:
+            able: list[str] = []
+            told["evidence"] = content.evidence(private.client, lambda name, connection: able.append(name) if checks.has_amcheck(private, connection) else None)
+            checks.amcheck(private, owner, able)
+            told["amcheck"] = able
+            if context.config.get("content_digest"):
+                told["content"] = content.measure(private.client, context.digest_key, context.workers, context.progress.add)
+
         try:
             recovery = Recovery(context, reader, record, programs, owner)
             recovery.prove()
@@ -105,19 +131,33 @@ class Postgresql(Source):
                 _swap(context, record).take_live()
             else:
                 places.remove(staged, str(record["stage_id"]), "staged", record, "stage")
-            context.progress.expect(int(reader.manifest["facts"].get("bytes", 0)))
-            told: dict[str, Any] = Rebuild(context, reader, record, owner).run()
-            told["reached"] = recovery.run()
-            told["archiving"] = _hold_archiving(context, record, programs, owner)
-            for root in [staged, *(place for _link, place in places.spaces(staged)), os.path.join(staged, "pg_wal")]:
-                durable.sync_tree(root, "stage")
-            files = checks.fingerprint(context, staged)
+            context.progress.expect(int(facts.get("bytes", 0)))
+            rebuild = Rebuild(context, reader, record, owner)
+            told.update(rebuild.run())
+            built = rebuild.seen()
+            _let_clock_tick(built)
+            libraries.begin("psycopg2", "numpy")  # needed as soon as the server has recovered
+            told["reached"] = recovery.run(examine)
+            told["evidence"]["timeline"] = told["reached"]["timeline"]  # the server may not have written it to its control file by then
+            inspection = checks.Inspection(context, staged, where, facts.get("bad_pages") or [], int(facts["relation_segment_size"]))
+            with ThreadPoolExecutor(2, thread_name_prefix="beside") as beside:
+                roots = [staged, *(place for _link, place in places.spaces(staged)), os.path.join(staged, "pg_wal")]
+                synced = beside.submit(durable.sync_trees, roots, "stage")
+                archives = beside.submit(_archives, context, staged, programs, owner)
+                files = inspection.run(built, rebuild.doubtful, told["checksums"])
+                synced.result()
+            told["archiving"] = None
+            if archives.result():
+                told["archiving"] = _hold_archiving(staged, owner)
+                durable.sync_tree(staged, "stage")
+                files[_SETTINGS] = inspection.one(_SETTINGS)
         except OSError as error:
             raise StorageError(f"the staged copy cannot be written ({error.strerror})", error.filename or staged,
                                "free space or fix permissions, then run the same command again") from error
         record["reached"] = told["reached"]
         _write(context, record, "files", files)
         _write(context, record, "stage", {**told, "complete": True})
+        self._staged.add(staged)
 
     def verify_staged(self, context: Context, reader: Reader, record: dict[str, Any]) -> Comparison:
         staged, where = str(record["staged"]), _where(context)
@@ -125,28 +165,16 @@ class Postgresql(Source):
         if not known.get("complete") or not places.present(staged):
             return Comparison(False, [f"the staged cluster {staged} does not exist or was not finished"])
         end_leftover(staged, where)
-        owner = places.Owner(*record["owner"])
-        programs = find_programs(context.config.get("bin_dir"), int(record["major"]), where)
         files = _read(context, record, "files")
-        if files:
-            try:
-                wrong = checks.differences(files, checks.fingerprint(context, staged))
-            except OSError as error:
-                wrong = [f"{error.filename!r} cannot be read ({error.strerror})"]
-            if wrong:
-                return Comparison(False, wrong, len(files))
-        _write(context, record, "files", {})  # from here on the server writes; what it holds is compared by content
         try:
-            found = checks.examine(context, programs, staged, str(record["private"]), owner, where)
-        except SourceError as error:
-            return Comparison(False, [str(error)])
-        comparison = checks.compare(known.get("content"), found["content"])
-        if comparison.equal:
-            durable.sync_tree(staged, "stage")
-            _write(context, record, "files", checks.fingerprint(context, staged, files))
-            _write(context, record, "stage", {**known, **found})
-            _remember(context, reader.manifest, record, found)
-        return comparison
+            # what this process built and inspected itself is read again where somebody wrote since, what it found here is read as a whole
+            wrong = checks.differences(context, reader, staged, files, everything=staged not in self._staged)
+        except OSError as error:
+            wrong = [f"{error.filename!r} cannot be read ({error.strerror})"]
+        if wrong:
+            return Comparison(False, wrong, len(files))
+        _remember(context, reader.manifest, record, known)
+        return Comparison(True, [], len(files))
 
     def verify_live(self, context: Context, reader: TreeReader, manifest: dict[str, Any]) -> Comparison:
         known = state.read_json(_baseline(context, manifest))
@@ -156,8 +184,11 @@ class Postgresql(Source):
             return Comparison(False, ["the live cluster was restored to another position of the log"])
         client = _client(context)
         try:
-            if known.get("evidence") == content.evidence(client):
-                return Comparison(True, [], len(known["content"]))
+            evidence = content.evidence(client)
+            if known.get("evidence") == evidence:
+                return Comparison(True, [], len(evidence["sequences"]) + 1)
+            if known.get("content") is None:
+                return Comparison(False, content.since(known["evidence"], evidence))
             found = content.measure(client, context.digest_key, context.workers, context.progress.add)
         except ServerDown as error:
             return Comparison(False, [f"{error.what} ({error.where})"])
@@ -185,6 +216,11 @@ class Postgresql(Source):
         _forget(context, record)
         _swap(context, record).discard()
 
+    def extraction(self, context: Context) -> Extraction:
+        from .cluster_extract import ClusterExtraction
+
+        return ClusterExtraction(self, context)
+
 
 def _where(context: Context) -> str:
     return f"{context.service}.{context.source}"
@@ -203,25 +239,32 @@ def _swap(context: Context, record: dict[str, Any]) -> Swap:
     return Swap(client, _server(context, client), record)
 
 
-def _hold_archiving(context: Context, record: dict[str, Any], programs: str, owner: places.Owner) -> str | None:
-    """A restored copy archives nowhere until told: it is on a timeline of its own, and the original's place is not its own.
+def _let_clock_tick(built: dict[str, list[int]]) -> None:
+    """Wait until a file that is written from now on has other times than all that were written before, however coarse the kernel's clock."""
+    newest = max((max(status[1], status[2]) for status in built.values()), default=0)
+    for _try in range(20):
+        if time.time_ns() > newest + _TICK:
+            return
+        time.sleep(0.005)
 
-    Returns what was done, None when the cluster did not archive.
-    """
-    staged = str(record["staged"])
+
+def _archives(context: Context, staged: str, programs: str, owner: places.Owner) -> bool:
+    """The staged cluster would archive its log when it is started."""
     folder = str(context.config.get("config_directory") or staged)
     if not os.path.isfile(os.path.join(folder, "postgresql.conf")):
-        return None
+        return False
     try:
-        mode = places.run_program(
+        return places.run_program(
             [f"{programs}/postgres", "-D", staged, "-c", f"config_file={folder}/postgresql.conf", "-C", "archive_mode"], owner, 60,
             "reading archive_mode", staged,
-        ).strip()
+        ).strip() != "off"
     except SourceError:
-        mode = "on"  # a configuration that cannot be read may well archive
-    if mode == "off":
-        return None
-    path = os.path.join(staged, "postgresql.auto.conf")
+        return True  # a configuration that cannot be read may well archive
+
+
+def _hold_archiving(staged: str, owner: places.Owner) -> str:
+    """A restored copy archives nowhere until told: it is on a timeline of its own, and the original's place is not its own. Returns what was done."""
+    path = os.path.join(staged, _SETTINGS)
     try:
         with open(path, encoding="utf-8") as handle:
             lines = [line for line in handle.read().splitlines() if not line.replace(" ", "").startswith("archive_mode=")]
@@ -260,7 +303,7 @@ def _baseline(context: Context, manifest: dict[str, Any]) -> str:
 
 def _remember(context: Context, manifest: dict[str, Any], record: dict[str, Any], found: dict[str, Any]) -> None:
     """What the restored cluster holds: whether the live one still does is asked later, without the repository."""
-    kept = {"target": record.get("target"), "content": found["content"], "evidence": found["evidence"]}
+    kept = {"target": record.get("target"), "content": found.get("content"), "evidence": found["evidence"]}
     names = sorted((name for name in os.listdir(context.work_dir) if name.startswith("content-")),
                    key=lambda name: os.stat(os.path.join(context.work_dir, name)).st_mtime_ns)
     for name in names[:-_KEPT]:

@@ -54,6 +54,7 @@ COMMON = {
     "server": Field(kinds.closed(_SERVER)),
     "provision": Field(kinds.argv),
     "members": Field(kinds.sequence(kinds.host, minimum=1)),
+    "compression": Field(kinds.integer(1, 19)),
 }
 
 

@@ -29,6 +29,10 @@ def test_check_of_what_cannot_work_fails(harbour: Harbour) -> None:
         outcome = harbour.play("restore", "--check", "-e", "lifeboat_services=lamp")
         assert outcome.code != 0
         assert "what stands in the place of the source is no directory" in outcome.text
+        outcome = harbour.play("backup", "--check", "-e", "lifeboat_services=lamp")
+        assert outcome.code != 0 and "lamp" in outcome.text
+        outcome = harbour.play("verify", "--check", "-e", "lifeboat_services=lamp", "-e", "lifeboat_target=no-such-point")
+        assert outcome.code != 0 and "no-such-point" in outcome.text
     finally:
         (harbour.folder("lamp") / "data").unlink()
         (harbour.folder("lamp") / "aside").rename(harbour.folder("lamp") / "data")

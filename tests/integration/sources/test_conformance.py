@@ -23,6 +23,7 @@ class KitBench(Bench):
     def proven(self, reader: MemoryReader) -> MemoryReader:
         """A physical snapshot is staged and verified once, so that live content can be held against it."""
         if self.kit.physical:
+            self.config["content_digest"] = True
             record = self.stage(reader, "20261122_000000_0000beef")
             assert self.source.verify_staged(self.context, reader, record).equal
             self.source.discard(self.context, record)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import random
 import shutil
 
 import pytest
@@ -16,7 +17,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import Co
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.inspect import list_snapshots
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.resolve import resolve_target
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.verify import verify_service
-from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import checked
+from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import checked, pool
 from ansible_collections.lifeboat.recovery.tests.lab.service import FilesService
 
 
@@ -194,6 +195,39 @@ def test_targets(docs: FilesService) -> None:
     store = docs.spec.store()
     found = {target: resolve_target(docs.spec, store, target)[0].id for target in ("latest", "p1", first["id"], first["time"], second["time"])}
     assert found == {"latest": "p2", "p1": "p1", first["id"]: "p1", first["time"]: "p1", second["time"]: "p2"}
+
+
+def test_a_disk_that_fails_while_packs_are_made_durable_leaves_no_snapshot(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "PACK_TARGET", 1 << 20)
+    service = FilesService(tmp_path).bootstrap()
+    for number in range(12):
+        (service.tree / f"file{number}").write_bytes(os.urandom(1 << 20))
+    for nth in (1, 3):
+        faults.configure(f"pack.fsync.before:{nth}:error")
+        try:
+            with pytest.raises(StorageError, match="Input/output error"):
+                service.capture(f"p{nth}")
+        finally:
+            faults.configure()
+        assert list(service.repository.rglob(".tmp-*")) == [] and list_snapshots(service.spec)["snapshots"] == []
+    (whole,) = service.capture("p4")["snapshots"]
+    assert whole["chunks_reused"] > 0 and verify_service(service.spec, "p4", "decode")["findings"] == []
+
+
+def test_compression_is_set_per_source(tmp_path: pathlib.Path) -> None:
+    chance, stored = random.Random(7), {}
+    words = [chance.randbytes(chance.randint(2, 12)) for _word in range(500)]
+    text = b" ".join(chance.choices(words, k=200000))
+    for level in (None, 1, 3, "19"):
+        service = FilesService(tmp_path / str(level), sources={
+            "tree": {"type": "files", "path": str(tmp_path / str(level) / "data" / "tree"), **({"compression": level} if level else {})}}).bootstrap()
+        (service.tree / "file").write_bytes(text)
+        stored[level] = service.capture("p")["snapshots"][0]["bytes_stored"]
+        assert verify_service(service.spec, "p", "decode")["findings"] == []
+    assert stored[None] == stored[3] != stored[1] and stored["19"] < stored[1]
+    service.document["entry"]["sources"]["tree"]["compression"] = 20
+    with pytest.raises(ConfigError, match="'compression' must be one of 1, 2"):
+        service.capture("q", type(service.spec).from_dict(service.document))
 
 
 def test_a_disk_that_is_full_at_the_first_byte_of_a_pack_leaves_nothing_half_written(tmp_path: pathlib.Path) -> None:

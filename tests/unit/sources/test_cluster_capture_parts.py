@@ -17,6 +17,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import So
 from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.seal import keyed_hash
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import cluster_pages, cluster_spans
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_blocks import BLOCK
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_capture import ClusterCapture
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_pages import PAGE
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_parent import Parent, cut, join
@@ -300,16 +301,16 @@ def test_lost_chunks_of_the_parent_are_stored_anew(tmp_path: Path) -> None:
 
 def test_a_file_cut_while_it_is_read_ends_in_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig(tmp_path)
-    rig.full.write_bytes(b"x" * (2 << 20))
+    rig.full.write_bytes(b"x" * (2 * BLOCK))
     real = os.preadv
 
     def shrinking(descriptor: int, views: Any, at: int) -> int:
         if at:
-            os.truncate(rig.full, 1 << 20)
+            os.truncate(rig.full, BLOCK)
         return real(descriptor, views, at)
 
     monkeypatch.setattr(os, "preadv", shrinking)
-    assert rig.content(rig.capture()) == b"x" * (1 << 20) + bytes(1 << 20)
+    assert rig.content(rig.capture()) == b"x" * BLOCK + bytes(BLOCK)
 
 
 def test_a_vanished_file_is_left_out_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
