@@ -16,7 +16,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.backe
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.registry import backend_for
 from ansible_collections.lifeboat.recovery.tests.lab.seaweed import Seaweed
 
-LOCK = {"mode": "compliance", "for": 3600.0}
+LOCK: dict[str, Any] = {"mode": "compliance", "for": 3600.0}
 
 
 @pytest.fixture(scope="session")
