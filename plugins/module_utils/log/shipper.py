@@ -37,6 +37,8 @@ _RETRY = (0.5, 15.0)
 _LAST = 60.0
 #: Seconds without any progress, although the server is ahead, after which a receiver counts as hanging.
 _STUCK = 60.0
+#: Seconds between two looks whether a segment is complete.
+_LOOK = 0.05
 #: Room that stays free on the spool's disk, in segments.
 _SPARE = 3
 
@@ -132,7 +134,9 @@ class Shipper:
             return False
         try:
             with self._shipping_lock:
-                self._shipping.ship()
+                self._shipping.expect(None, 0)
+                while self._shipping.ship():
+                    pass
         except (LifeboatError, OSError) as error:
             self._alarm("repository", _as_error(error, self.config.spool))
             return False
@@ -270,16 +274,21 @@ class Shipper:
     # -- shipping
 
     def _ship_always(self) -> None:
-        retry = _RETRY[0]
+        """The tail at the interval's pace, whole segments as soon as they are there."""
+        retry, due = _RETRY[0], 0.0
         while not self._stop.is_set():
-            began = time.monotonic()
+            now, seen = time.monotonic(), self._spool.changed()
+            tail = now >= due
+            if tail:
+                due = now + self.config.interval
             try:
                 with self._shipping_lock:
-                    count = self._pass()
+                    count = self._pass(tail)
                 retry = _RETRY[0]
                 for name in ("repository", "diverged-log"):
                     self._clear(name)
-                self._wake.wait(0 if count >= self._mark.segment_size > 0 else max(0.05, self.config.interval - (time.monotonic() - began)))
+                if not count:
+                    self._rest(max(due, time.monotonic() + _LOOK), seen)
             except Divergence as error:
                 self._alarm("diverged-log", error)
                 self._wake.wait(_RETRY[1])
@@ -288,14 +297,20 @@ class Shipper:
                 self._wake.wait(retry)
                 retry = min(_RETRY[1], retry * 2)
 
-    def _pass(self) -> int:
+    def _rest(self, due: float, seen: int) -> None:
+        """Until the tail is due, or the receiver has finished a segment."""
+        while time.monotonic() < due and self._spool.changed() == seen and not self._wake.is_set():
+            self._wake.wait(min(_LOOK, max(0.0, due - time.monotonic())))
+
+    def _pass(self, tail: bool) -> int:
         if self._shipping is None:
             self._shipping = self._opened()
         shipping, sample = self._shipping, self._watch.sample
         shipping.version = self._version
         known = (self._base, sample.written) if sample and sample.written and self._base and sample.asked > self._received_since else (0, 0)
         shipping.reported(*known)
-        count = shipping.ship()
+        shipping.expect(sample.timeline if sample else None, sample.position if sample else 0)
+        count = shipping.ship(tail)
         self._watch.note(self._mark)
         return count
 

@@ -80,6 +80,13 @@ class Spool:
         except OSError as error:
             raise StorageError(f"cannot read the spool ({error.strerror})", self.wal, "check the disk and its permissions") from error
 
+    def changed(self) -> int:
+        """Another number when a file came, went or got its final name."""
+        try:
+            return os.stat(self.wal).st_mtime_ns
+        except OSError:
+            return 0  # listing it says what is wrong
+
     def used(self) -> int:
         """Bytes the spool takes on its disk."""
         total = 0
