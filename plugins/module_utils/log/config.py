@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import state
 from ..errors import ConfigError
+from ..sources import registry
 from ..sources.postgresql_client import Client
 from ..spec import Spec
 
@@ -20,7 +21,6 @@ from ..spec import Spec
 TYPES = ("postgresql",)
 #: Bytes the spool may hold, unless the catalog says otherwise.
 SPOOL_LIMIT = 4 << 30
-_OPTIONS = {"spool", "spool_limit", "interval"}
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -63,9 +63,10 @@ def read(spec: Spec, source: str) -> LogConfig:
     if entry.get("type") not in TYPES:
         raise ConfigError(f"a source of type {entry.get('type')} has no log", where, f"types with a log: {', '.join(TYPES)}")
     options = entry.get("log") or {}
-    unknown = sorted(set(options) - _OPTIONS)
+    known = registry.get(str(entry["type"])).options["log"]["options"]
+    unknown = sorted(set(options) - set(known))
     if unknown:
-        raise ConfigError(f"unknown option {unknown[0]!r} of a log", where, f"known: {', '.join(sorted(_OPTIONS))}")
+        raise ConfigError(f"unknown option {unknown[0]!r} of a log", where, f"known: {', '.join(sorted(known))}")
     directory = os.path.join(spec.service_dir, "log", source)
     spool = str(options.get("spool") or os.path.join(directory, "spool"))
     if not os.path.isabs(spool):

@@ -53,7 +53,11 @@ class Postgresql(Source):
             "help": "Overwrite the live cluster instead of building beside it. There is no rollback, and nothing to start until it is done.",
         },
         "slot": {"type": "str", "help": "Replication slot of the continuous log; default: lifeboat_<service>_<source>."},
-        "log": {"type": "dict", "help": "Continuous log: {spool: path, spool_limit: bytes, interval: seconds}."},
+        "log": {"type": "dict", "help": "Continuous log: {spool: path, spool_limit: bytes, interval: seconds}.", "options": {
+            "spool": {"type": "path", "help": "Private directory for what was received and is not proven yet; default: in the state directory."},
+            "spool_limit": {"type": "size", "least": 64 << 20, "help": "What the spool may hold; default 4G."},
+            "interval": {"type": "float", "least": 0.1, "most": 60, "help": "Seconds between two looks at what was received; default 1."},
+        }},
     }
 
     def preflight_capture(self, context: Context) -> list[Finding]:
@@ -75,6 +79,9 @@ class Postgresql(Source):
 
     def reachable(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> str:
         return reach.reachable(manifest["facts"], position, log)
+
+    def lost_behind(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> str:
+        return reach.lost_behind(manifest["facts"], position, log)
 
     def plan_stage(self, context: Context, manifest: dict[str, Any], stage_id: str) -> dict[str, Any]:
         return plan(context, manifest, stage_id)

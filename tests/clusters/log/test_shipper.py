@@ -17,8 +17,11 @@ import psycopg2
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.log import wal
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import capture, restore
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.resolve import resolve_target
 from ansible_collections.lifeboat.recovery.tests.lab import processes
 from ansible_collections.lifeboat.recovery.tests.lab.log_lab import SEGMENT, LogLab, WalPostgres
+from ansible_collections.lifeboat.recovery.tests.lab.service import run_record
 
 MakeLab = Callable[..., LogLab]
 
@@ -244,9 +247,10 @@ def test_repository_is_away_at_the_start(lab: LogLab, cluster: WalPostgres) -> N
 
 
 def test_slot_lost(lab: LogLab, cluster: WalPostgres) -> None:
-    """The server was told to keep less than was needed: the gap is told, the log goes on behind it."""
+    """The server was told to keep less than was needed: the gap is told, the log goes on behind it, and a new snapshot closes it."""
     lab.start()
     cluster.sql("CREATE TABLE t (n text)")
+    capture.capture_service(lab.spec, run_record("b1"))
     lab.wait_proven(cluster.position())
     assert lab.stop() == 0
     before = lab.proven()
@@ -266,6 +270,19 @@ def test_slot_lost(lab: LogLab, cluster: WalPostgres) -> None:
     assert len(lab.log().coverage()) == 2
     with pytest.raises(Exception, match="hole"):
         lab.log().read(1, before[1] - 8, wal.parse(told["gaps"][0]["to"]) + 8)
+    # `latest` leads up to the gap: that is said before a restore begins, and by the preflight that people read
+    point, problems = resolve_target(lab.spec, lab.spec.store(), "latest")
+    assert point.id.endswith("@latest") and [told["gaps"][0]["from"] in str(problem) for problem in problems] == [True], problems
+    assert "later bytes" in str(problems[0]) and "take a full snapshot" in str(problems[0])
+    (found,) = [one for one in restore.preflight(lab.spec, "latest", run_record("r1", "restore"))["findings"] if "hole" in one["what"]]
+    assert found["level"] == "warning"
+    assert [alarm["name"] for alarm in lab.status()["alarms"]] == ["gap"], "it stays until a snapshot begins behind it"
+    capture.capture_service(lab.spec, run_record("b2"), "full")
+    lab.wait_proven(cluster.position())
+    told = lab.status()
+    assert told["ok"] and told["gaps"][0]["closed_by"], told
+    assert "closed by" in lab.run("log", "status", "orders")
+    assert not resolve_target(lab.spec, lab.spec.store(), "latest")[1]
     assert lab.stop() == 0
 
 
