@@ -113,8 +113,8 @@ class LogLab:
             "env": {"PATH": os.environ["PATH"], "PYTHONPATH": str(self.home / "lib"), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(self.home)},
         }
 
-    def start(self, fault: str = "") -> LogLab:
-        command = self._command("log", "run", "orders")
+    def start(self, *words: str, fault: str = "") -> LogLab:
+        command = self._command("log", "run", "orders", *words)
         command["env"].update({"LIFEBOAT_FAULT": fault} if fault else {})
         with open(self.home / "shipper.log", "ab") as log:
             self.process = subprocess.Popen(**command, stdout=log, stderr=log)

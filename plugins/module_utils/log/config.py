@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 from dataclasses import dataclass
@@ -93,6 +94,18 @@ def _bytes(value: Any, where: str) -> int:
     if limit < 64 << 20:
         raise ConfigError("the limit of a spool must be 64 MiB or more", f"{value!r}, {where}", "write a number of bytes, or one with K, M, G or T")
     return limit
+
+
+def restored_at(spec: Spec, source: str) -> int | None:
+    """When (ns) what is live here was restored; None where it was not."""
+    origin = state.read_json(spec.path("origin.json")) or {}
+    try:
+        if source in origin["snapshots"]:
+            moment = datetime.datetime.fromisoformat(str(origin["live_since"]).replace("Z", "+00:00"))
+            return int(moment.timestamp() * 1e9)
+    except (KeyError, TypeError, ValueError):
+        pass
+    return None
 
 
 def prepare(config: LogConfig, spec: Spec) -> None:

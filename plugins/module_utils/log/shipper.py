@@ -44,10 +44,14 @@ _SPARE = 3
 
 
 class Shipper:
-    """run() returns when stop() was called or a signal asked for the end."""
+    """run() returns when stop() was called or a signal asked for the end.
 
-    def __init__(self, spec: Spec, source: str) -> None:
+    take_over: the server is a copy that has taken the original's place, although it was not restored here.
+    """
+
+    def __init__(self, spec: Spec, source: str, take_over: bool = False) -> None:
         self.spec = spec
+        self._take_over = take_over
         self.config = config.read(spec, source)
         self._client = self.config.client()
         self._spool = Spool(self.config.spool)
@@ -327,7 +331,8 @@ class Shipper:
             self._mark = proven.Proven(system=forgotten.system, segment_size=forgotten.segment_size)
         self._mark.repository = store.repository.id
         return Shipping(self._spool, LogWriter(store, self.config.source), listed, self._mark,
-                        lambda mark: proven.write(self._path, self._url, mark), self._fetch_history, self._position)
+                        lambda mark: proven.write(self._path, self._url, mark), self._fetch_history, self._position,
+                        lambda: 0 if self._take_over else config.restored_at(self.spec, self.config.source))
 
     def _fetch_history(self, timeline: int) -> bytes:
         server = self._server()
@@ -384,9 +389,9 @@ def _as_error(error: BaseException, where: str) -> LifeboatError:
                         "free space or correct the permissions there")
 
 
-def run(spec: Spec, source: str) -> bool:
-    """Ship in the foreground until SIGTERM or SIGINT; see Shipper.run()."""
-    shipper = Shipper(spec, source)
+def run(spec: Spec, source: str, take_over: bool = False) -> bool:
+    """Ship in the foreground until SIGTERM or SIGINT; see Shipper."""
+    shipper = Shipper(spec, source, take_over)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: shipper.stop())
     return shipper.run()

@@ -22,7 +22,7 @@ from .. import faults
 from ..errors import ConflictError, LifeboatError, SourceError, StorageError
 from ..repository import layout
 from ..repository.log_index import LogIndex
-from ..repository.log_piece import PIECE_LIMIT
+from ..repository.log_piece import PIECE_LIMIT, iso
 from ..repository.log_writer import LogWriter, OpenEpoch
 from . import proven, wal
 from .spool import Spool, SpoolFile
@@ -48,10 +48,12 @@ class Shipping:
 
     load: lists what the repository holds. keep: makes the proven position durable. history: how to get the history file of a timeline
     that the spool does not have. position: the server's timeline and position when it was last asked, None if it was not since load().
+    taken: since when (ns) this host's data is what was restored to be the service; 0: somebody said that it is; None: nothing says so.
     """
 
     def __init__(self, spool: Spool, writer: LogWriter, load: Callable[[], LogIndex], mark: proven.Proven, keep: Callable[[proven.Proven], None],
-                 history: Callable[[int], bytes], position: Callable[[], tuple[int | None, int] | None]) -> None:
+                 history: Callable[[int], bytes], position: Callable[[], tuple[int | None, int] | None],
+                 taken: Callable[[], int | None] = lambda: None) -> None:
         self.mark = mark
         self._spool = spool
         self._writer = writer
@@ -60,6 +62,7 @@ class Shipping:
         self._keep = keep
         self._history = history
         self._position = position
+        self._taken = taken
         self._where = f"log of {self._index.service}.{self._index.source}"
         self._histories: dict[int, bytes] = {}
         self._epoch: OpenEpoch | None = None
@@ -339,6 +342,7 @@ class Shipping:
                     "two copies of one cluster ship here: stop this shipper, or give this copy a source of its own",
                 )
         self._not_ahead(timeline)
+        self._no_copy(timeline)
         about: dict[str, Any] = {
             "system": mark.system, "timeline": timeline, "history": digest,
             "ancestors": [[number, wal.text(left)] for number, left in wal.ancestors(history or b"", timeline)],
@@ -354,6 +358,23 @@ class Shipping:
             self._writer.put_history(fresh, history, time.time_ns())
         self._epoch = fresh
         return fresh
+
+    def _no_copy(self, timeline: int) -> None:
+        """A host that never shipped this log, with a server on a timeline that the log does not know, is a copy until it took the original's place."""
+        others = [one for one in self._index.stretches(self.mark.system) if one.timeline != timeline]
+        known = [epoch for epoch in self._index.epochs.values() if (epoch.system, epoch.timeline) == (self.mark.system, timeline)]
+        if self.mark.timeline or known or not others:
+            return
+        since = self._taken()
+        if since == 0:
+            return
+        remedy = f"if it has taken the original's place, say so once: lifeboat log run {self._index.service} {self._index.source} --take-over; if not, stop it"
+        if since is None:
+            raise Divergence(f"this server is a copy: the log does not know its timeline {timeline}, and nothing was restored here to take its place",
+                             self._where, remedy)
+        last = max(self._writer.captured(self._index, one.timeline, one.last) for one in others)
+        if last > since:
+            raise Divergence(f"the original still ships its log (last at {iso(last)}), after this copy of it went live at {iso(since)}", self._where, remedy)
 
     def _not_ahead(self, timeline: int) -> None:
         """The repository cannot know more of a timeline than its server, unless the server went back or another copy ships too."""

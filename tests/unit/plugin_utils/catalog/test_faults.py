@@ -126,7 +126,8 @@ BAD: list[tuple[str, str, str]] = [
     ("a log that is no mapping", "services:\n  a: {host: h, sources: {d: {type: postgresql, data_directory: /pg, log: true}}}",
      "services.a.sources.d.log must be a mapping, is the boolean true: shop.catalog.yml:5; known keys are spool, spool_limit, interval"),
     ("a log that is looked at too rarely", "tiers: {gold: {rpo: 10s, schedule: {full: daily, logs: continuous}}}\n"
-     "services:\n  a:\n    host: h\n    tier: gold\n    sources:\n      d:\n        type: postgresql\n        data_directory: /pg\n        log:\n          interval: 10",
+     "services:\n  a:\n    host: h\n    tier: gold\n    sources:\n      d:\n        type: postgresql\n        data_directory: /pg\n"
+     "        log:\n          interval: 10",
      "rpo 10s of tier gold cannot be met: the log of a.d is looked at every 10s: shop.catalog.yml:14; "
      "set log.interval well below the rpo, or promise less"),
     ("unsafe service name", "services:\n  Orders: {host: h}",
