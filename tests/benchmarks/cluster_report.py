@@ -10,6 +10,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import cluster_lag
+
 MIB = 1 << 20
 PEAK = 512 * MIB
 RIVAL = "pgBackRest"
@@ -60,6 +62,8 @@ def judge(result: dict[str, Any]) -> list[str]:
         if told and step.startswith("incremental"):
             word = "ok   " if told[0] <= STORED else "SHORT"
             lines.append(f"{word} {step}: Lifeboat stores {told[0]:.2f} of what pgBackRest stores, required at most {STORED}")
+    if result["about"].get("lag"):
+        lines.append(cluster_lag.judge(result["about"]["lag"]))
     lines.append(f"{'ok   ' if max(peaks) <= PEAK else 'SHORT'} peak memory of Lifeboat: {max(peaks) / MIB:.0f} MiB, required at most {PEAK // MIB} MiB")
     return lines
 
@@ -114,7 +118,8 @@ def page(result: dict[str, Any]) -> str:
         f"PostgreSQL {told['postgresql']}, Python {told['python']}, file system {told['file_system']}; load average at the start and after each round "
         f"{', '.join(told['load'])}.{note}"
     )
-    return "\n\n".join([head, table(result), "Required and measured:", "```text\n" + "\n".join(judge(result)) + "\n```",
+    lag = [cluster_lag.line(told["lag"])] if told.get("lag") else []
+    return "\n\n".join([head, table(result), *lag, "Required and measured:", "```text\n" + "\n".join(judge(result)) + "\n```",
                         "Inside Lifeboat's restores until the server answers:", parts(result)])
 
 

@@ -13,7 +13,6 @@ import signal
 import threading
 from typing import Callable
 
-import psycopg2
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.log import wal
@@ -21,60 +20,15 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.resolve import resolve_target
 from ansible_collections.lifeboat.recovery.tests.lab import processes
 from ansible_collections.lifeboat.recovery.tests.lab.log_lab import SEGMENT, LogLab, WalPostgres
+from ansible_collections.lifeboat.recovery.tests.lab.log_writer import Writer, assert_all_there
 from ansible_collections.lifeboat.recovery.tests.lab.service import run_record
 
 MakeLab = Callable[..., LogLab]
 
 
-class Writer:
-    """A client that notes the transactions whose commit it was told of: (transaction id, a position behind its commit)."""
-
-    def __init__(self, cluster: WalPostgres) -> None:
-        self._cluster = cluster
-        self._end = threading.Event()
-        self.told: list[tuple[int, int]] = []
-        cluster.sql("CREATE TABLE IF NOT EXISTS notes (n serial, filler text)")
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        connection = None
-        while not self._end.is_set():
-            try:
-                connection = connection or self._cluster.connect()
-                with connection.cursor() as cursor:
-                    cursor.execute("INSERT INTO notes (filler) VALUES (repeat(md5(random()::text), 20)) RETURNING pg_current_xact_id()::text::bigint")
-                    ((xid,),) = cursor.fetchall()
-                    cursor.execute("SELECT pg_current_wal_flush_lsn()::text")
-                    ((position,),) = cursor.fetchall()
-                self.told.append((int(xid), wal.parse(position)))
-            except psycopg2.Error:
-                connection = None
-                self._end.wait(0.05)
-
-    def stop(self) -> list[tuple[int, int]]:
-        self._end.set()
-        self._thread.join(30)
-        return self.told
-
-
 def wait_for_more(lab: LogLab) -> None:
     before = lab.proven()
     processes.wait_for(lambda: lab.proven() > before, "something more to be proven", 60)
-
-
-def assert_all_there(lab: LogLab, tmp: pathlib.Path, system: str, told: list[tuple[int, int]], timeline: int = 1) -> int:
-    """Every commit that was told at or below the proven position is in the repository's log; how many those are."""
-    proven_timeline, proven = lab.proven()
-    assert proven_timeline == timeline
-    covered = [one for one in lab.log(system).coverage() if one.timeline == timeline]
-    assert len(covered) == 1 and covered[0].end >= proven, covered
-    into = lab.segments(tmp / f"segments-{timeline}-{len(os.listdir(tmp))}", system, timeline, covered[0].start, covered[0].end)
-    found = lab.commits(into, timeline, covered[0].start, covered[0].end)
-    below = [xid for xid, position in told if position <= proven]
-    missing = [xid for xid in below if xid not in found]
-    assert not missing, f"{len(missing)} of {len(below)} commits are proven and not there"
-    return len(below)
 
 
 def assert_same_bytes(lab: LogLab, cluster: WalPostgres, timeline: int = 1) -> None:
