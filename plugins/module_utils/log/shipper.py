@@ -39,6 +39,8 @@ _LAST = 60.0
 _STUCK = 60.0
 #: Seconds between two looks whether a segment is complete.
 _LOOK = 0.05
+#: Files of coming segments that are made at most.
+_PREPARED = 8
 #: Room that stays free on the spool's disk, in segments.
 _SPARE = 3
 
@@ -169,6 +171,8 @@ class Shipper:
             elif self._followed():
                 self._receiver.stop()  # it followed the server to its timeline; started anew, what it reports is of this timeline only
                 self._next_start = 0.0
+            else:
+                self._prepare()
             return
         status = self._receiver.ended()
         if status is not None:
@@ -230,6 +234,7 @@ class Shipper:
         self._refused = False
         if start.aside:
             self._empty_spool()
+        self._spool.unmark()
         if start.mark:
             self._spool.mark(start.timeline, start.position, identity.segment_size)
         self._base = identity.timeline if start.timeline == identity.timeline else 0
@@ -255,6 +260,14 @@ class Shipper:
             mark.system, mark.segment_size, mark.timeline, mark.begin, mark.position = system, size, 0, 0, 0
             proven.write(self._path, self._url, mark)
             self._watch.forget()
+
+    def _prepare(self) -> None:
+        """Files for the next segments; more of them where the server is ahead."""
+        sample, size = self._watch.sample, self._mark.segment_size
+        files = self._spool.files(size)
+        if files:
+            ahead = (sample.position - files[-1].start) // size if sample else 0
+            self._spool.prepare(files[-1], size, max(1, min(_PREPARED, ahead)))
 
     def _stuck(self) -> bool:
         """Neither spool nor proven position moved for long, and the server has more than both."""

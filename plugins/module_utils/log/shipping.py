@@ -15,7 +15,7 @@ import os
 import platform
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Callable, NoReturn
 
 from .. import faults
@@ -31,6 +31,8 @@ from .spool import Spool, SpoolFile
 WORKERS = 3
 #: Segments that are handed out before the oldest of them is proven: nobody waits for work while that one is acknowledged.
 _AHEAD = 2 * WORKERS
+#: Seconds between two looks for more of them.
+_LOOK = 0.05
 #: Bytes that one pass ships at most while more keeps coming.
 _PASS = 512 << 20
 #: Seconds for which a segment that the server has finished already is expected to become whole, before its beginning is shipped.
@@ -158,8 +160,10 @@ class Shipping:
                     one = todo.popleft()
                     working.append((one, self._workers.submit(self._store_whole, epoch, one)))
                 last = working[-1][0]
+                wait([future for _one, future in working if not future.done()], _LOOK, FIRST_COMPLETED)
                 count += self._acknowledge(working)
-                if not todo and count + len(working) < limit:
+                if len(working) + len(todo) < _AHEAD and count + len(working) + len(todo) < limit:
+                    last = todo[-1] if todo else last
                     todo.extend(self._run(self._spool.files(self.mark.segment_size), last.timeline, last.start + self.mark.segment_size))
         finally:
             wait([future for _one, future in working])  # none may still write when the next pass begins
@@ -174,9 +178,9 @@ class Shipping:
         return run
 
     def _acknowledge(self, working: deque[tuple[SpoolFile, Future[int]]]) -> int:
-        """Wait for the oldest segment; it, and those behind it that are ready too, become proven together. How many."""
+        """The oldest segments that are ready become proven together; how many."""
         ready: list[tuple[SpoolFile, int]] = []
-        while working and (not ready or working[0][1].done()):
+        while working and working[0][1].done():
             one, future = working.popleft()
             try:
                 ready.append((one, future.result()))

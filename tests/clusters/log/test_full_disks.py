@@ -83,7 +83,7 @@ def test_disk_of_the_spool_is_really_full(make_lab: Callable[..., LogLab], clust
     place = tmp_path / "spool"
     place.mkdir(mode=0o700)
     disk = disks(str(place), 64 * MIB, {})  # a shipper that does not know the server yet reckons with segments of 16 MiB
-    lab = make_lab(spool=str(place))
+    lab = make_lab(spool=str(place), spool_limit="256M")
     cluster.sql("CREATE TABLE t (n text)")
     system = cluster.system()
     lab.start(preexec=disk.enter)
