@@ -30,7 +30,7 @@ from .spool import Spool, SpoolFile
 #: Segments that are compressed, written and read back at once: one more than most hosts can spare cores for, since each waits for the disk too.
 WORKERS = 3
 #: Segments that are handed out before the oldest of them is proven: nobody waits for work while that one is acknowledged.
-_AHEAD = 2 * WORKERS
+AHEAD = 2 * WORKERS
 #: Seconds between two looks for more of them.
 _LOOK = 0.05
 #: Bytes that one pass ships at most while more keeps coming.
@@ -156,13 +156,13 @@ class Shipping:
         count = 0
         try:
             while todo or working:
-                while todo and len(working) < _AHEAD:
+                while todo and len(working) < AHEAD:
                     one = todo.popleft()
                     working.append((one, self._workers.submit(self._store_whole, epoch, one)))
                 last = working[-1][0]
                 wait([future for _one, future in working if not future.done()], _LOOK, FIRST_COMPLETED)
                 count += self._acknowledge(working)
-                if len(working) + len(todo) < _AHEAD and count + len(working) + len(todo) < limit:
+                if len(working) + len(todo) < AHEAD and count + len(working) + len(todo) < limit:
                     last = todo[-1] if todo else last
                     todo.extend(self._run(self._spool.files(self.mark.segment_size), last.timeline, last.start + self.mark.segment_size))
         finally:

@@ -15,8 +15,6 @@ from typing import Any, Iterator
 from .. import checks, lease, state
 from ..errors import ConfigError, KeyAccessError, LifeboatError
 from ..ledger import Ledger
-from ..log import config as log_config
-from ..log import status as log_status
 from ..progress import Progress
 from ..spec import Spec
 from . import history
@@ -167,6 +165,11 @@ def known(spec: Spec, run_id: str = "") -> dict[str, Any]:
 
 
 def _logs(spec: Spec) -> dict[str, Any]:
+    if not any(source.get("log") is not None for source in (spec.entry.get("sources") or {}).values()):
+        return {}
+    from ..log import config as log_config
+    from ..log import status as log_status
+
     found = {}
     for source in log_config.names(spec):
         with contextlib.suppress(LifeboatError):
