@@ -56,7 +56,7 @@ def write_catalog(harbour: Harbour, cluster: WalPostgres) -> pathlib.Path:
 
 def test_the_moment_between_two_transactions(harbour: Harbour, cluster: WalPostgres) -> None:
     catalog = write_catalog(harbour, cluster)
-    made = harbour.succeed("bootstrap", "-e", "lifeboat_log_units=false", catalog=catalog)
+    made = harbour.succeed("bootstrap", catalog=catalog)
     assert "keep this running: lifeboat log run ledger db" in made.text
     cluster.sql("CREATE TABLE notes (n int)")
     cluster.sql("INSERT INTO notes SELECT generate_series(1, 10)")
