@@ -93,8 +93,9 @@ class Postgres:
         return [sys.executable, os.path.abspath(__file__), "provision", self.home, str(self.port), self.bin]
 
     def start(self) -> Postgres:
-        """Start and wait until it takes connections."""
-        processes.checked([f"{self.bin}/pg_ctl", "-D", self.data, "-w", "-t", "60", "-l", f"{self.home}/log", "start"])
+        """Start where this object says, whatever the files that were restored say, and wait until it takes connections."""
+        where = f"-p {self.port} -k {self.home}"
+        processes.checked([f"{self.bin}/pg_ctl", "-D", self.data, "-w", "-t", "60", "-l", f"{self.home}/log", "-o", where, "start"])
         return self
 
     def stop(self) -> None:
