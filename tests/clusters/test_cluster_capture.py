@@ -17,13 +17,13 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_log_copy import LogCopy
 from ansible_collections.lifeboat.recovery.tests.lab import cluster_tree, processes
 from ansible_collections.lifeboat.recovery.tests.lab.cluster_tree import ClusterStore, Snapshot
-from ansible_collections.lifeboat.recovery.tests.lab.postgres import PASSWORD, SUPERUSER, Postgres, bin_dirs
+from ansible_collections.lifeboat.recovery.tests.lab.postgres import PASSWORD, SUPERUSER, Postgres, bin_dirs, versions
 
 
 def make_cluster(*lines: str, checksums: bool = True, programs: str = "") -> Postgres:
     """A new cluster, started, with data checksums and settings of its own."""
     server = Postgres(programs=programs).init()
-    if checksums and max(bin_dirs(), key=lambda major: bin_dirs()[major] == server.bin) < 18:  # later ones have them from the start
+    if checksums and server.major < 18:  # later ones have them from the start
         processes.checked([f"{server.bin}/pg_checksums", "--enable", "--no-sync", "-D", server.data])
     with open(f"{server.data}/postgresql.conf", "a", encoding="utf-8") as handle:
         handle.write("\n".join(["max_prepared_transactions = 5", "fsync = off", *lines]) + "\n")
@@ -56,7 +56,7 @@ class Load:
         self._process.communicate(timeout=20)
 
 
-@pytest.fixture(scope="module", params=sorted(bin_dirs()), ids=str)
+@pytest.fixture(scope="module", params=versions())
 def bank(request: pytest.FixtureRequest) -> Iterator[Postgres]:
     """pgbench's tables in a cluster with checksums, of each version that is at hand."""
     server = make_cluster(programs=bin_dirs()[request.param])
