@@ -58,8 +58,11 @@ class Client(threading.Thread):
         self.committed[number] = wal.parse(cursor.fetchone()[0])
         connection.rollback()
 
-    def stop(self) -> None:
+    def ask_to_stop(self) -> None:
         self._stop_asked.set()
+
+    def stop(self) -> None:
+        self.ask_to_stop()
         self.join(60)
         assert not self.is_alive()
 
