@@ -94,7 +94,7 @@ class Walk:
         """Run to its end, which must be a good one; how long it takes sets the range of the random moments."""
         begun = time.monotonic()
         process = self._begin(verb)
-        output, errors = process.communicate(timeout=300)
+        output, errors = process.communicate(timeout=420)
         assert process.returncode == 0, f"{verb} did not complete: {errors}"
         self.lasted[verb] = time.monotonic() - begun
         if verb == "backup":
@@ -111,7 +111,7 @@ class Walk:
             process.wait(moment)
         except subprocess.TimeoutExpired:
             strike(process)
-        output, errors = process.communicate(timeout=300)
+        output, errors = process.communicate(timeout=420)
         print(f"-> {process.returncode} {errors.strip().splitlines()[-1:]}")
         assert process.returncode in (0, 3, -signal.SIGKILL) and "Traceback" not in errors, errors
         if verb == "backup":
