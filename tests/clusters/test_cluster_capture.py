@@ -189,6 +189,7 @@ def test_tablespaces_linked_log_unlogged_prepared_temporary_large_objects(home: 
         server.destroy()
 
 
+@pytest.mark.parametrize("bank", versions(15), indirect=True)
 def test_the_log_of_a_busy_capture_is_complete(bank: Postgres, store: ClusterStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several segments are written and checkpoints recycle them while the files are read."""
     real = ClusterCapture._same_cluster
@@ -306,6 +307,7 @@ def test_every_oddity_makes_a_content_compare_and_is_told(cluster: Postgres, tmp
     assert fourth.facts["bad_pages"] == third.facts["bad_pages"] and fourth.chunks < 20
 
 
+@pytest.mark.parametrize("bank", versions(17), indirect=True)
 def test_a_standby_promoted_between_captures_is_read_as_a_whole(bank: Postgres, tmp_path: Path) -> None:
     """Capture of a standby under load; after promotion the timeline is another one."""
     standby = Postgres(programs=bank.bin)
@@ -355,6 +357,7 @@ def refused(server: Postgres, tmp_path: Path, **options: Any) -> list[str]:
     return [str(finding.error) for finding in preflight_capture(context) if finding.level == "error"]
 
 
+@pytest.mark.parametrize("bank", versions(15), indirect=True)
 def test_what_cannot_work_is_refused_with_the_reason(bank: Postgres, cluster: Postgres, tmp_path: Path) -> None:
     assert refused(bank, tmp_path) == []
     (other,) = refused(bank, tmp_path, data_directory=cluster.data)
@@ -381,6 +384,7 @@ def test_what_cannot_work_is_refused_with_the_reason(bank: Postgres, cluster: Po
     assert "no replication slot is free" in refused(cluster, tmp_path)[0]
 
 
+@pytest.mark.parametrize("bank", versions(18), indirect=True)
 def test_a_session_ended_by_the_server_fails_the_capture(bank: Postgres, store: ClusterStore, monkeypatch: pytest.MonkeyPatch) -> None:
     real = ClusterCapture._same_cluster
 

@@ -53,6 +53,8 @@ class ClusterLab:
     def receive(self) -> tuple[int, int]:
         """Receive the log up to where the server is now; (timeline, position)."""
         timeline, end = self.server.sql("SELECT timeline_id, pg_current_wal_flush_lsn()::text FROM pg_control_checkpoint()")[0]
+        # pg_receivewal ends when it sees something behind the end, or the server's next sign of life
+        self.server.sql("SELECT pg_logical_emit_message(true, 'lab', 'behind the end')")
         subprocess.run(
             [f"{self.server.bin}/pg_receivewal", "-D", str(self._directories[-1]), "-S", "lab", "--endpos", end, "--no-password", "--no-loop", "--synchronous"],
             env={**os.environ, "PGPASSWORD": postgres.PASSWORD, "PGHOST": "127.0.0.1", "PGPORT": str(self.server.port), "PGUSER": postgres.SUPERUSER},

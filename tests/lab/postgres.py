@@ -57,14 +57,13 @@ def bin_dirs() -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def versions() -> list[Any]:
-    """The versions at hand as pytest parameters: `make test` takes those of QUICK and the system's, `make soak` the others."""
+def versions(*quick: int) -> list[Any]:
+    """The versions at hand as pytest parameters: `make test` takes ``quick`` (without any: those of QUICK and the system's), `make soak` the others."""
     import pytest
 
-    return [
-        pytest.param(major, marks=[] if major in QUICK or place == bin_dir() else [pytest.mark.soak], id=str(major))
-        for major, place in bin_dirs().items()
-    ]
+    found = bin_dirs()
+    chosen = [major for major, place in found.items() if major in (quick or QUICK) or (place == bin_dir() and not quick)] or [max(found)]
+    return [pytest.param(major, marks=[] if major in chosen else [pytest.mark.soak], id=str(major)) for major in found]
 
 
 class Postgres:

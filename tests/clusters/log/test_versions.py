@@ -14,6 +14,7 @@ from ansible_collections.lifeboat.recovery.tests.lab import processes
 from ansible_collections.lifeboat.recovery.tests.lab.log_lab import LogLab, WalPostgres
 from ansible_collections.lifeboat.recovery.tests.lab.postgres import bin_dirs, versions
 
+
 @pytest.mark.parametrize("version", versions())
 def test_version(version: int, tmp_path: pathlib.Path) -> None:
     cluster = WalPostgres(programs=bin_dirs()[version]).init()
