@@ -19,6 +19,7 @@ import sys
 import time
 from typing import Any, Callable
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils.log import wal
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.inspect import list_snapshots
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.verify import verify_service
 from ansible_collections.lifeboat.recovery.tests.lab import cluster_tree, processes
@@ -47,6 +48,12 @@ except LifeboatError as error:
     sys.exit(3)
 print(json.dumps({key: told.get(key) for key in ("changed", "snapshots", "sources")}))
 """
+
+
+def _reached(output: str) -> str:
+    """Where a restore ended, if it says so."""
+    told = ((json.loads(output).get("sources") or {}) if output.strip() else {}).get("db", {}).get("facts", {}).get("reached")
+    return f"reached {told['position']} on {told['from_timeline']}, now {told['timeline']}" if told else ""
 
 
 class Walk:
@@ -96,7 +103,9 @@ class Walk:
         process = self._begin(verb)
         output, errors = process.communicate(timeout=420)
         assert process.returncode == 0, f"{verb} did not complete: {errors}"
-        self.lasted[verb] = time.monotonic() - begun
+        lasted = time.monotonic() - begun
+        self.lasted[verb] = max(lasted, self.lasted.get(verb, 0.0))  # one that had nothing left to do says nothing about the others
+        print(f"  {verb}, undisturbed {lasted:.1f} s {_reached(output)}")
         if verb == "backup":
             self.accepted += 1
             self._listed()
@@ -112,7 +121,7 @@ class Walk:
         except subprocess.TimeoutExpired:
             strike(process)
         output, errors = process.communicate(timeout=420)
-        print(f"-> {process.returncode} {errors.strip().splitlines()[-1:]}")
+        print(f"-> {process.returncode} {errors.strip().splitlines()[-1:]} {_reached(output)}")
         assert process.returncode in (0, 3, -signal.SIGKILL) and "Traceback" not in errors, errors
         if verb == "backup":
             found = len(list_snapshots(self.lab.spec)["snapshots"]) - self.accepted
@@ -132,6 +141,7 @@ class Walk:
 
     def server_killed_in_snapshot(self) -> None:
         self._struck("backup", lambda process: self.cluster.crash())
+        self.cluster.crash()  # if the snapshot was done before
         self._up()
 
     def shipper_killed(self) -> None:
@@ -163,7 +173,8 @@ class Walk:
             self.cluster.crash()
             for place in (self.cluster.data, *self._spaces):
                 processes.remove(place)
-        _timeline, proven = self.lab.proven()
+        timeline, proven = self.lab.proven()
+        print(f"  proven {wal.text(proven)} on timeline {timeline}")
         for _again in range(self.dice.randrange(1, 3)):
             if self._struck("restore", strike) == 0:
                 break
@@ -176,6 +187,11 @@ class Walk:
         if self.cluster.pid() is None:
             self.cluster.start()
         self._whole("commit")
+        # the restored cluster has a log of its own, which no older snapshot leads to if the shipper came too late for its beginning
+        self._settled()
+        self._whole("backup")
+        self._settled()
+        processes.wait_for(lambda: "gap" not in self.lab.alarms(), "the new snapshot to close the gap", 60)
         self.clients.start(self.cluster, 2)
 
     # -- what must hold
