@@ -44,6 +44,8 @@ class ClusterLab:
     def slot(self) -> None:
         """Hold the log from here on."""
         self.server.sql("SELECT pg_create_physical_replication_slot('lab', true)")
+        if self.server.major < 15:
+            self.receive()  # pg_receivewal asks no slot where to begin yet: it goes on behind the files that it has
 
     def receive_afresh(self) -> None:
         """After a restore: another slot, another directory."""
