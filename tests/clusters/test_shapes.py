@@ -143,5 +143,3 @@ def test_a_relation_that_grew_over_several_segments(tmp_path: Path) -> None:
             copy.destroy()
     finally:
         lab.destroy()
-
-
