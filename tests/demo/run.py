@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 ROOT = Path(__file__).resolve().parents[2]
 CTL = ROOT / "tests" / "ecosystem" / "ctl.py"
@@ -29,6 +29,8 @@ CATALOG = ROOT / "inventories" / "demo"
 SERVICES = 6
 #: Seconds after which a step counts as hung; the slowest takes a tenth of it.
 LIMIT = 600
+#: Seconds in which the log must be where it should be; it takes one or two.
+LOG_LIMIT = 60
 
 
 class Failure(Exception):
@@ -44,6 +46,8 @@ class Demo:
         self.shop = shop_home(home)
         self.times: list[tuple[str, float]] = []
         self.child: Optional[subprocess.Popen[bytes]] = None
+        self.shipper: Optional[subprocess.Popen[bytes]] = None
+        self.command = [str(home / "bin" / "lifeboat"), "--config", str(home / "etc")]
         self.environment = {
             "PATH": f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": os.environ.get("HOME") or str(home),
@@ -53,7 +57,6 @@ class Demo:
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".dev"),
             "ANSIBLE_HOME": str(home / "ansible"),
             "SHOP_HOME": str(self.shop),
-            "LIFEBOAT_DEMO": str(home),
         }
         if sys.stdout.isatty():
             self.environment["ANSIBLE_FORCE_COLOR"] = "1"
@@ -104,6 +107,45 @@ class Demo:
             "-e", f"lifeboat_runs={self.home / 'runs'}", *arguments,
         ])
 
+    # -- the log of `orders`, which systemd would keep shipped elsewhere ------------------------------------------------
+
+    def start_shipper(self) -> None:
+        """Ship the log of `orders` until the end of the demo."""
+        with open(self.home / "shipper.log", "wb") as said:
+            self.shipper = subprocess.Popen(
+                [*self.command, "log", "run", "orders", "db"], cwd="/", env=self.environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                start_new_session=True,
+            )
+
+    def await_log(self, title: str, enough: Callable[[dict[str, Any]], bool]) -> None:
+        """Wait until what `lifeboat log status` tells of `orders` is enough."""
+        deadline = time.monotonic() + LOG_LIMIT
+        while True:
+            done = subprocess.run([*self.command, "log", "status", "orders", "--json"], cwd="/", env=self.environment, stdin=subprocess.DEVNULL,
+                                  capture_output=True, text=True, timeout=LOG_LIMIT, check=False)
+            try:
+                told = json.loads(done.stdout)["orders.db"]
+            except (ValueError, KeyError):
+                told = {"proven": None, "alarms": [(done.stderr or done.stdout).strip()]}
+            if enough(told):
+                print(f"    proven in the repository: {told['proven']['position']} on timeline {told['proven']['timeline']}", flush=True)
+                return
+            if time.monotonic() > deadline or self.shipper is None or self.shipper.poll() is not None:
+                raise Failure(f"{title}: it did not come to that in {LOG_LIMIT} s: {json.dumps(told)}; see {self.home / 'shipper.log'}")
+            time.sleep(0.2)
+
+    def stop_shipper(self) -> None:
+        """Let the shipper finish what it has, or end it."""
+        if self.shipper is None:
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                self.shipper.send_signal(number)
+                self.shipper.wait(20)
+                return
+            except subprocess.TimeoutExpired:
+                continue
+
     def step(self, title: str, action: Any, *arguments: Any) -> Any:
         """Do one step and remember how long it took."""
         print(f"\n--- {title}", flush=True)
@@ -118,15 +160,24 @@ class Demo:
         before, after = self.home / "before.json", self.home / "after.json"
         self.step("set up the ecosystem: 3 PostgreSQL clusters, Redis, 6 services", self.shop_do, "setup")
         self.step(f"load {self.size} shaped like production", self.shop_do, "load", "--size", self.size)
-        self.step("bootstrap: repository, keys, host command", self.playbook, "bootstrap")
+        self.step("bootstrap: repository, keys, host command", self.playbook, "bootstrap",
+                  "-e", f"lifeboat_config_dir={self.home / 'etc'}", "-e", f"lifeboat_command_path={self.home / 'bin' / 'lifeboat'}")
+        self.start_shipper()
         self.step("backup, full", self.playbook, "backup")
         driven = json.loads(self.step("drive business workflows through the gateway", self.shop_do, "drive", "--seconds", "2"))
         print(f"    {driven.get('workflows')} workflows, {driven.get('errors')} errors")
         self.step("backup, incremental", self.playbook, "backup")
+        right = json.loads(self.step("orders: a transaction that must survive", self.shop_do, "commit", "right"))
         self.step("fingerprint of every store", self.shop_do, "fingerprint", "--output", str(before))
+        wrong = json.loads(self.step("orders: a transaction by mistake, which deletes all lines of all orders", self.shop_do, "commit", "wrong"))
+        print(f"    {wrong['rows']} rows lost")
+        self.step("the log of orders is proven in the repository up to the mistake", self.await_log, "log",
+                  lambda told: told["proven"] is not None and position(told["proven"]["position"]) >= wrong["position"])
         print(self.step("wreck it", self.shop_do, "wreck"))
-        self.step("restore", self.playbook, "restore")
+        self.step(f"restore to {right['time']}, between the two transactions", self.playbook, "restore", "-e", f"lifeboat_target={right['time']}")
         self.step("fingerprint of every store again", self.shop_do, "fingerprint", "--output", str(after))
+        self.step("the log of orders follows the restored cluster", self.await_log, "log after the restore",
+                  lambda told: not told["alarms"] and told["proven"] is not None and told["proven"]["timeline"] == 2)
         difference = self.step("compare", self.shop_do, "compare", str(before), str(after)).strip()
         run, verdicts = self.last_restore()
         print(f"\nevery store against what was captured: {difference}")
@@ -171,6 +222,7 @@ class Demo:
     def clean(self, keep: bool) -> None:
         """Stop everything by pid, remove the ecosystem's data unless it is to be kept."""
         self.stop_child()
+        self.stop_shipper()
         self.environment.pop("ANSIBLE_FORCE_COLOR", None)
         try:
             print(self.shop_do("down", *([] if keep else ["--purge"])).strip())
@@ -180,6 +232,12 @@ class Demo:
             self.remove()
             if self.shop.parent != self.home:
                 shutil.rmtree(self.shop.parent, ignore_errors=True)
+
+
+def position(text: str) -> int:
+    """Bytes of log up to a position such as 0/3000028."""
+    high, low = text.split("/")
+    return (int(high, 16) << 32) + int(low, 16)
 
 
 def shop_home(home: Path) -> Path:

@@ -73,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=1)
     sub.add_argument("--threads", type=int, default=4)
     sub.add_argument("--allow-errors", action="store_true", help="exit 0 even if requests failed")
+    sub = command("commit", _commit, "commit a transaction in orders: the right one, or the wrong one that nobody wants; prints the time after it as JSON")
+    sub.add_argument("kind", choices=("right", "wrong"))
     sub = command("wreck", _wreck, "destroy: processes, a data directory, a database, invoices, sessions; prints what as JSON")
     sub.add_argument("--seed", type=int, default=1)
     sub = command("fingerprint", _fingerprint, "describe the content of every store as JSON, independently of any backup")
@@ -197,6 +199,12 @@ def _drive(options: argparse.Namespace) -> int:
     result = drive.drive(Home(options.home), options.seconds, options.seed, options.threads)
     _print(result)
     return 0 if options.allow_errors or (result["errors"] == 0 and result["workflows"] > 0) else 1
+
+
+def _commit(options: argparse.Namespace) -> None:
+    from shop import mistake
+
+    _print(mistake.commit(Home(options.home), options.kind))
 
 
 def _wreck(options: argparse.Namespace) -> None:

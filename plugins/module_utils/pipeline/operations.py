@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Internal to the collection: may change in any release.
-"""What modules and the host command call: one function per thing that can be asked of a service."""
+"""What modules and the host command call: one function per thing that can be asked of a service.
+
+Each imports what it needs when it is called: a module compiles everything it imports anew on every call.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from ..errors import ConfigError, KeyAccessError, LifeboatError
 from ..ledger import Ledger
 from ..progress import Progress
 from ..spec import Spec
-from . import history, restore
+from . import history
 from .restore_state import fold, held_bytes
 
 
@@ -99,6 +102,8 @@ def set_state(spec: Spec, run: dict[str, Any], wanted: str, target: str, which: 
 
     With ``check`` nothing is changed: staged and live answer with preflight's findings, the others with what they would do.
     """
+    from . import restore
+
     force = bool(options.get("force"))
     before = restore.current_state(spec)
     if wanted in ("staged", "live"):
@@ -193,6 +198,8 @@ def rebuild_index(spec: Spec, run: dict[str, Any]) -> dict[str, Any]:
 
 def conclude(spec: Spec, run: dict[str, Any], verdict: str, message: str, check: bool) -> dict[str, Any]:
     """Record a verdict, unless in check mode."""
+    from . import restore
+
     if verdict not in restore.VERDICTS:
         raise ConfigError(f"unknown verdict {verdict!r}", spec.service, f"use one of: {', '.join(restore.VERDICTS)}")
     return {"verdict": verdict} if check else restore.mark_verified(spec, run, verdict, message)

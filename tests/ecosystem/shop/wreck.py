@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -23,7 +24,9 @@ _KILLED = ("gateway", "sessions", "payments", "orders", "inventory", "pg-orders"
 def wreck(home: Home, seed: int) -> dict[str, Any]:
     """Kill, delete, drop, corrupt and empty; returns what was done. Works on a shop that is wrecked already."""
     rng = random.Random(seed)
-    result: dict[str, Any] = {"killed": [name for name in _KILLED if _kill(home, name)]}
+    with ThreadPoolExecutor(len(_KILLED)) as pool:
+        died = list(pool.map(lambda name: _kill(home, name), _KILLED))
+    result: dict[str, Any] = {"killed": [name for name, yes in zip(_KILLED, died) if yes]}
     data = home.data("pg-orders")
     result["deleted_directory"] = str(data) if data.exists() else None
     shutil.rmtree(data, ignore_errors=True)
