@@ -57,13 +57,13 @@ def complete(log: Path, told: Callable[[str], None]) -> None:
 
 
 def run(argv: list[str], log: Path, cwd: Path, configuration: Path | None = None) -> str:
-    """Standard output; what went wrong is in the log, the last line of it in the error."""
+    """Standard output; what went wrong is in the log, the first line of it in the error."""
     environment = {**os.environ, "LC_ALL": "C.UTF-8", **({"APT_CONFIG": str(configuration)} if configuration else {})}
     done = subprocess.run(argv, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False)
     with log.open("a", encoding="utf-8") as handle:
         handle.write(f"$ {' '.join(argv)}\n{done.stdout[-4000:]}{done.stderr}")
     if done.returncode != 0:
-        raise NotToBeHad(f"{argv[0]} ended with {done.returncode}: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
+        raise NotToBeHad(f"{argv[0]} ended with {done.returncode}: {(done.stderr.strip().splitlines() or ['it said nothing'])[0]}")
     return done.stdout
 
 
@@ -93,6 +93,7 @@ def configure(folder: Path, address: str, release: str) -> Path:
         "Dir::State": folder, "Dir::State::Lists": folder / "lists", "Dir::State::Status": folder / "status", "Dir::Cache": folder / "cache",
         "Dir::Etc::SourceList": folder / "one.sources", "Dir::Etc::SourceParts": folder / "parts", "Dir::Etc::Preferences": folder / "none",
         "Dir::Etc::PreferencesParts": folder / "parts", "Acquire::Languages": "none", "APT::Sandbox::User": "root", "Acquire::Retries": "3",
+        "APT::Update::Error-Mode": "any",  # an index that cannot be fetched is an error, not a warning
     }
     configuration.write_text("".join(f'{name} "{value}";\n' for name, value in settings.items()), encoding="utf-8")
     return configuration
