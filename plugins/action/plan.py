@@ -70,7 +70,7 @@ class ActionModule(RunActionBase):
         document = document_of(args["catalog"])
         verb = args["verb"]
         values = {name: self._templar.template(task_vars[name]) for name in outer.VARIABLES if name in task_vars}
-        wrong: list[LifeboatError] = [*outer.check(load_extra_vars(self._loader), values)]
+        wrong: list[LifeboatError] = [*outer.check(load_extra_vars(self._loader), values, verb)]
         if wrong:
             return self._refused(wrong, f"{verb} was refused, nothing was touched")
         found = pick.pick_services(document, args["services"], args["select"], args["scope"], args["limit"], verb, args["inventory"])
@@ -83,7 +83,7 @@ class ActionModule(RunActionBase):
         document, verb = document_of(args["catalog"]), args["verb"]
         services, answers = document["services"], args["answers"] or {}
         chosen = pick.Pick(**args["pick"])
-        errors = refusals.confirm(document, verb, args["confirm"], bool(self._task.check_mode))
+        errors = [*refusals.one_service(chosen.picked, verb), *refusals.confirm(document, verb, args["confirm"], bool(self._task.check_mode))]
         # results of a loop: each carries its item
         probes = [{**probe["item"], "answer": probe} for probe in args["probes"] or [] if isinstance(probe.get("item"), dict)]
         more, live = refusals.live_outside(probes, chosen.dependants, args["dependants"], verb, args["inventory"])
@@ -102,6 +102,8 @@ class ActionModule(RunActionBase):
             out = refusals.left_out(services, chosen.picked, broken, "plan") if verb in refusals.STOPPING else {
                 service: {"verdict": "failed", "message": str(error), "remedy": error.remedy, "root": None} for service, error in broken.items()}
             built, resumes = outline.outline(document, chosen, verb, args["digest"], args["dependants"]), []
+            if verb == "extract":
+                built["target"] = args["target"]
             built["warnings"] = [f"{service} cannot be worked on: {error}" for service, error in broken.items()]
         if errors:
             return self._refused(errors, f"{verb} was refused, nothing was touched")

@@ -67,18 +67,23 @@ def perform(module: Any, verb: str, work: Work) -> None:
         told = error if isinstance(error, LifeboatError) else StorageError(
             f"the operating system refused ({error.strerror or error})", os.fsdecode(error.filename or ""), "fix it, then run the same command again"
         )
+        _warn(module, told.result.pop("warnings", None) or [])
         module.fail_json(
             msg=str(told), error=told.as_dict(), **told.result, ledger=ledger.written[written:], invocation={"module_args": known}
         )
         return
     warnings = result.pop("warnings", None) or []
-    for warning in warnings:
-        module.warn(warning if isinstance(warning, str) else f"{warning.get('what')}: {warning.get('where')}; {warning.get('remedy')}")
+    _warn(module, warnings)
     entries = {entry["hash"]: entry for entry in [*(result.pop("ledger", None) or []), *ledger.written[written:]]}
     module.exit_json(**{
         "changed": False, **result, "notes": warnings, "run": run["id"], "ledger": sorted(entries.values(), key=lambda entry: int(entry["seq"])),
         "invocation": {"module_args": known},
     })
+
+
+def _warn(module: Any, warnings: list[Any]) -> None:
+    for warning in warnings:
+        module.warn(warning if isinstance(warning, str) else f"{warning.get('what')}: {warning.get('where')}; {warning.get('remedy')}")
 
 
 def refuse_findings(result: dict[str, Any]) -> dict[str, Any]:

@@ -74,6 +74,12 @@ STEPS = (
     "rollback.displaced",
     "rollback.swapped",
     "rollback.done",
+    "extract.begin",
+    "extract.staged",
+    "extract.loaded",
+    "extract.verified",
+    "extract.published",
+    "extract.done",
 )
 
 

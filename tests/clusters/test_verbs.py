@@ -93,3 +93,43 @@ def test_the_moment_between_two_transactions(harbour: Harbour, cluster: WalPostg
     again = harbour.succeed("restore", "-e", f"lifeboat_target={moment}", catalog=catalog)
     assert again.verdicts() == {"ledger": "verified"} and again.changed() == {"ledger": 0}
     assert {number for (number,) in cluster.sql("SELECT n FROM notes")} == set(range(1, 21))
+
+
+def test_a_table_beside_the_live_one(harbour: Harbour, cluster: WalPostgres) -> None:
+    catalog = write_catalog(harbour, cluster)
+    harbour.succeed("bootstrap", catalog=catalog)
+    cluster.sql("CREATE TABLE notes (n int)")
+    cluster.sql("INSERT INTO notes SELECT generate_series(1, 10)")
+    harbour.succeed("backup", catalog=catalog)
+    cluster.sql("DELETE FROM notes")
+
+    def schemas() -> list[str]:
+        return [name for (name,) in cluster.sql("SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|public|information_schema)' ORDER BY 1")]
+
+    asked = ["-e", "lifeboat_services=ledger", "-e", "lifeboat_database=postgres", "-e", "lifeboat_tables=public.notes", "-e", "lifeboat_as=before"]
+    for verb, arguments, words in (
+        ("extract", asked[:2], "extract needs the name of a database"),
+        ("restore", asked, "restore takes no lifeboat_as"),
+        ("extract", [*asked, "-e", "lifeboat_as=public"], 'exists already'),
+        ("extract", [*asked, "-e", "lifeboat_table=x"], 'did you mean "lifeboat_tables"'),
+        ("extract", [*asked, "--check", "-e", "lifeboat_as=public"], 'exists already'),
+    ):
+        refused = harbour.play(verb, *arguments, catalog=catalog)
+        assert refused.code not in (0, 4) and words in refused.text, refused.text
+    assert harbour.succeed("extract", *asked, "--check", catalog=catalog).changed() == {"ledger": 1}
+    assert schemas() == []
+    outcome = harbour.succeed("extract", *asked, catalog=catalog)
+    assert outcome.verdicts() == {"ledger": "verified"} and outcome.changed() == {"ledger": 1}
+    ledger = outcome.document["services"]["ledger"]
+    assert outcome.message("ledger") == "extracted 1 of 1 tables, 10 rows, as schema before of database postgres"
+    assert (ledger["proof"]["kind"], ledger["touched"], ledger["digests"]["db"]["equal"]) == ("content", "untouched", True)
+    assert "lifeboat_tables=public.notes" in outcome.document["next"]["resume"]
+    assert schemas() == ["before"] and cluster.sql("SELECT sum(n) FROM before.notes") == [(55,)] and cluster.sql("SELECT count(*) FROM notes") == [(0,)]
+    assert harbour.succeed("extract", *asked, catalog=catalog).changed() == {"ledger": 0}
+    told = subprocess.run(
+        [str(harbour.home / "bin" / "lifeboat"), "--config", str(harbour.home / "etc"), "extract", "ledger", "db", "--database", "postgres", "--json",
+         "--keys", str(harbour.home / "keys" / "private")],
+        env={"PATH": os.environ["PATH"], "HOME": str(harbour.home)}, capture_output=True, text=True, timeout=120, check=False)
+    assert told.returncode == 0, told.stderr
+    made = json.loads(told.stdout)
+    assert made["kind"] == "database" and cluster.sql("SELECT sum(n) FROM public.notes", made["name"]) == [(55,)]

@@ -12,7 +12,7 @@ import signal
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import faults
-from ansible_collections.lifeboat.recovery.tests.clusters import test_cluster_capture_kills
+from ansible_collections.lifeboat.recovery.tests.clusters import test_cluster_capture_kills, test_cluster_extract
 from ansible_collections.lifeboat.recovery.tests.drills import scenes
 
 
@@ -59,7 +59,7 @@ def test_kill_at_every_point(verb: str, tmp_path: pathlib.Path) -> None:
 
 def test_every_listed_point_is_passed(tmp_path: pathlib.Path) -> None:
     """A point that no verb passes would be proven by nothing. Those of a running cluster are killed at beside the other tests of clusters."""
-    passed = set(test_cluster_capture_kills.OWN)
+    passed = {*test_cluster_capture_kills.OWN, *test_cluster_extract.OWN}
     for verb in scenes.SCENES:
         directory = tmp_path / verb
         directory.mkdir()

@@ -15,7 +15,7 @@ from .. import faults, lease
 from ..errors import LifeboatError
 from ..pipeline import operations
 from ..pipeline.host import config_dir
-from . import backup, history, log, restore, text
+from . import backup, extract, history, log, restore, text
 from .shared import answer, chosen
 
 
@@ -81,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--check", action="store_true", help="say what would be done; change nothing")
         one.add_argument("--no-runtime", action="store_true", help="neither stop nor start the service; it is stopped by hand")
         one.add_argument("--confirm", metavar="ECOSYSTEM", default="", help="name of the ecosystem, where the catalog marks production")
+    one = add("extract", extract.extract, "move one database or a few tables of a snapshot beside the live ones, under a new name", "one")
+    extract.arguments(one)
+    keys(one)
     one = add("backup", backup.backup, "capture the services of this host: one snapshot of each source")
     one.add_argument("--mode", choices=["auto", "full"], default="auto", help="full reads everything anew (default: auto)")
     one = add("history", history.history, "what was done to a service, from the repository and this host")

@@ -19,30 +19,32 @@ from ..spec import Spec
 from .shared import answer, load
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """One line for people, now."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
-def _warn(warnings: list[Any]) -> None:
+def warn(warnings: list[Any]) -> None:
+    """Errors that did not keep it from going on."""
     for warning in warnings:
-        _say("  warning: " + (f"{warning['what']}: {warning['where']}; {warning['remedy']}" if isinstance(warning, dict) else str(warning)))
+        say("  warning: " + (f"{warning['what']}: {warning['where']}; {warning['remedy']}" if isinstance(warning, dict) else str(warning)))
 
 
 def restore(options: argparse.Namespace) -> int:
     """Preflight, stage, stop, cutover, start, checks, verdict. 3: live, but not verified."""
     spec = load(options, options.service)
     if not options.check:
-        _confirm(spec, options)
+        confirm(spec, options)
     run = lease.new_run("restore")
-    _say(f"run {run['id']}: preflight of {spec.service} to {options.target}")
+    say(f"run {run['id']}: preflight of {spec.service} to {options.target}")
     found = machine.preflight(spec, options.target, run, "exists", options.force)
     for finding in found["findings"]:
-        _say(f"  {finding['level']}: {finding['what']}: {finding['where']}; {finding['remedy']}")
-    _warn(found["warnings"])
+        say(f"  {finding['level']}: {finding['what']}: {finding['where']}; {finding['remedy']}")
+    warn(found["warnings"])
     point = (found["point"] or {}).get("id")
     if not found["ok"]:
-        _say("nothing was changed")
+        say("nothing was changed")
         if options.json:
             answer(options, found, "")
         return 1
@@ -57,28 +59,28 @@ def restore(options: argparse.Namespace) -> int:
         known = operations.known(spec)
         mine = [one for one in known["restores"] if run["id"] in one["runs"]]
         for name, source in (mine[-1]["sources"] if mine else {}).items():
-            _say(f"  {name}: {source['state']}")
+            say(f"  {name}: {source['state']}")
         machine.mark_verified(spec, run, "failed", str(error))
-        _say(f"next: mend it and run the same command again, or: lifeboat rollback {spec.service}")
+        say(f"next: mend it and run the same command again, or: lifeboat rollback {spec.service}")
         raise
 
 
 def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runtime: dict[str, Any]) -> int:
     told = operations.set_state(spec, run, "staged", options.target, "last", {"force": options.force}, False)
-    _warn(told["warnings"])
+    warn(told["warnings"])
     point = (told["point"] or {}).get("id") or "no data"
     if told["noop"]:
-        _warn(machine.mark_verified(spec, run, _verdict(spec))["warnings"])
+        warn(machine.mark_verified(spec, run, _verdict(spec))["warnings"])
         answer(options, {**told, "verdict": _verdict(spec)}, f"{spec.service}: is {point} already and well; nothing was changed")
         return 0
-    _say(f"staged and verified: {point}")
+    say(f"staged and verified: {point}")
     if options.until == "staged":
         answer(options, told, f"{spec.service}: staged beside the live data; the same command without --until goes on")
         return 0
     _run(spec, runtime, "stop")
     told = operations.set_state(spec, run, "live", options.target, "last", {"force": options.force}, False)
-    _warn(told["warnings"])
-    _say(f"live: {point}")
+    warn(told["warnings"])
+    say(f"live: {point}")
     if options.until == "cutover":
         answer(options, told, f"{spec.service}: {point} is live; start the service, check it, then: lifeboat commit {spec.service}")
         return 0
@@ -86,9 +88,9 @@ def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runti
     wait = checks.expect.seconds((spec.entry.get("timeouts") or {}).get("health")) or 60.0
     checked = checks.run(spec, "all", wait)
     for result in checked["results"]:
-        _say(f"  {'ok  ' if result['ok'] else 'FAIL'} {result['kind']} {result['name']}: {result['detail']} ({result['seconds']} s)")
+        say(f"  {'ok  ' if result['ok'] else 'FAIL'} {result['kind']} {result['name']}: {result['detail']} ({result['seconds']} s)")
     verdict = _verdict(spec) if checked["ok"] else "failed"
-    _warn(machine.mark_verified(spec, run, verdict)["warnings"])
+    warn(machine.mark_verified(spec, run, verdict)["warnings"])
     steps = f"undo: lifeboat rollback {spec.service}\nkeep: lifeboat commit {spec.service} (deletes the former data)\nprotect: take a new backup"
     answer(options, {**told, "verdict": verdict, "checks": checked["results"]}, f"{spec.service}: {verdict}, {point} is live\n{steps}")
     return 0 if checked["ok"] else 3
@@ -106,12 +108,12 @@ def rollback(options: argparse.Namespace) -> int:
         told = operations.set_state(spec, run, "rolled_back", "", options.run, {}, True)
         answer(options, told, f"{spec.service}: {'would be rolled back' if told['changed'] else 'nothing to do'}")
         return 0
-    _confirm(spec, options)
+    confirm(spec, options)
     runtime = _runtime(spec, options)
     machine.predict(spec, run, "rollback", options.run)  # a refusal comes before the service is stopped
     _run(spec, runtime, "stop")
     told = operations.set_state(spec, run, "rolled_back", "", options.run, {}, False)
-    _warn(told["warnings"])
+    warn(told["warnings"])
     _run(spec, runtime, "start")
     lines = [f"{spec.service}: {'rolled back' if told['changed'] else 'was rolled back already'}"]
     for name, writes in told["writes"].items():
@@ -129,15 +131,16 @@ def commit(options: argparse.Namespace) -> int:
     """Delete what is kept for a rollback."""
     spec = load(options, options.service)
     if not options.check:
-        _confirm(spec, options)
+        confirm(spec, options)
     told = operations.set_state(spec, lease.new_run("commit"), "committed", "", options.run, {}, options.check)
-    _warn(told["warnings"])
+    warn(told["warnings"])
     word = "would be committed" if options.check else "committed"
     answer(options, told, f"{spec.service}: {word if told['changed'] else 'was committed already'}")
     return 0
 
 
-def _confirm(spec: Spec, options: argparse.Namespace) -> None:
+def confirm(spec: Spec, options: argparse.Namespace) -> None:
+    """Refuse where the catalog marks production and its name was not given."""
     document = spec.catalog.get("document") or {}
     production = bool(document.get("production") or spec.catalog.get("production"))
     ecosystem = str(spec.catalog.get("ecosystem") or "")

@@ -10,7 +10,7 @@ Each imports what it needs when it is called: a module compiles everything it im
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 from .. import checks, lease, state
 from ..errors import ConfigError, KeyAccessError, LifeboatError
@@ -19,6 +19,9 @@ from ..progress import Progress
 from ..spec import Spec
 from . import history
 from .restore_state import fold, held_bytes
+
+if TYPE_CHECKING:
+    from .extract import Request
 
 
 @contextlib.contextmanager
@@ -55,17 +58,31 @@ def capture(spec: Spec, run: dict[str, Any], mode: str) -> dict[str, Any]:
     """Capture under the lease; as capture_service()."""
     from .capture import capture_service
 
+    return _whole_run(spec, run, "capture", "captured", lambda progress: capture_service(spec, run, mode, progress))
+
+
+def _whole_run(spec: Spec, run: dict[str, Any], phase: str, verdict: str, work: Callable[[Progress], dict[str, Any]]) -> dict[str, Any]:
+    """A run that is one call: under the lease, with its verdict at the end, and the ledger copied into the repository."""
     ledger = Ledger.for_spec(spec)
-    with lease.hold(spec, ledger, run, "capture"), shown_progress(spec, "capture") as progress:
+    with lease.hold(spec, ledger, run, phase), shown_progress(spec, phase) as progress:
         try:
-            told = capture_service(spec, run, mode, progress)
+            told = work(progress)
         except Exception as error:
             with contextlib.suppress(LifeboatError):  # with a full disk the run stays unfinished, and the next one says so
                 lease.release(spec, ledger, run, "failed", {"message": str(error)})
             history.publish(spec, ledger)
             raise
-        lease.release(spec, ledger, run, "captured")
+        lease.release(spec, ledger, run, verdict)
         return {**told, "warnings": [*told["warnings"], *history.publish(spec, ledger)]}
+
+
+def extract(spec: Spec, run: dict[str, Any], request: Request, check: bool) -> dict[str, Any]:
+    """Move a part of a snapshot into the live store under a new name; with ``check`` say what would be done."""
+    from .extract import extract_service, preview
+
+    if check:
+        return preview(spec, run, request)
+    return _whole_run(spec, run, "extract", "verified", lambda progress: extract_service(spec, run, request, progress))
 
 
 def preflight_capture(spec: Spec) -> dict[str, Any]:

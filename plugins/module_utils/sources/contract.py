@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, ClassVar, Dict, Iterator, Tuple
+from typing import Any, BinaryIO, Callable, ClassVar, Dict, Iterator, Tuple
 
 from ..errors import LifeboatError
 from ..progress import Progress
@@ -174,6 +174,58 @@ class Comparison:
     items: int = 0
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A part of a snapshot. tables: none means the whole database. name: the new name in the live store; "": made of the
+    database's and suffix.
+    """
+
+    database: str
+    tables: tuple[str, ...]
+    name: str
+    suffix: str
+
+
+class Extraction(ABC):
+    """A part of a snapshot, moved into the live store under a new name. Nothing that exists there is altered.
+
+    It is built under a name of its own and gets the new one last, so what carries the new name is whole and was verified.
+    Every method may be called again with the same record after a kill at any place.
+    """
+
+    @abstractmethod
+    def plan(self, manifest: dict[str, Any], wanted: Wanted, stage_id: str) -> dict[str, Any]:
+        """The record: every name that the others will use, with "kind" and "name" for people. Changes nothing. Raises ConfigError."""
+
+    @abstractmethod
+    def preflight(self, manifest: dict[str, Any], record: dict[str, Any]) -> list[Finding]:
+        """What would keep it from working; changes nothing."""
+
+    @abstractmethod
+    def present(self, record: dict[str, Any]) -> str:
+        """How what has the new name already is dropped (a statement for people); "" when nothing has it."""
+
+    @abstractmethod
+    def published(self, record: dict[str, Any]) -> bool:
+        """What has the new name was put there by this very record."""
+
+    @abstractmethod
+    def digest(self, record: dict[str, Any]) -> str:
+        """The digest of the content that has the new name now."""
+
+    @abstractmethod
+    def extract(self, reader: Reader, record: dict[str, Any], note: Callable[..., None]) -> dict[str, Any]:
+        """Stage, load, verify, and give it the new name; note(step, **facts) is called after each of these.
+
+        Returns {"digest", "tables": [{"table", "rows"}], "rows", "bytes", "extracted", "of", "left_out": [text], "roles_missing", "reached", ...}.
+        Raises when what was loaded is not what the snapshot holds.
+        """
+
+    @abstractmethod
+    def clean(self, record: dict[str, Any]) -> None:
+        """Remove everything that is not the finished result: the private server, the staged copy, what was loaded and not published."""
+
+
 class Source(ABC):
     """One kind of data store. Life cycle of a restore:
 
@@ -258,3 +310,7 @@ class Source(ABC):
     @abstractmethod
     def discard(self, context: Context, record: dict[str, Any]) -> None:
         """Remove a staged copy that will not be used."""
+
+    def extraction(self, context: Context) -> Extraction | None:
+        """How a part of a snapshot is taken out of it; None: this type of source restores as a whole only."""
+        return None

@@ -21,7 +21,7 @@ from .cluster_recovery import Recovery
 from .cluster_restore import Rebuild
 from .cluster_restore_preflight import Preflight, plan
 from .cluster_swap import Swap
-from .contract import Captured, Comparison, Context, Covered, Finding, Log, Reader, Source, TreeReader, Writer
+from .contract import Captured, Comparison, Context, Covered, Extraction, Finding, Log, Reader, Source, TreeReader, Writer
 from .postgresql_client import Client, ServerDown
 from .server import Server
 
@@ -184,6 +184,11 @@ class Postgresql(Source):
     def discard(self, context: Context, record: dict[str, Any]) -> None:
         _forget(context, record)
         _swap(context, record).discard()
+
+    def extraction(self, context: Context) -> Extraction:
+        from .cluster_extract import ClusterExtraction
+
+        return ClusterExtraction(self, context)
 
 
 def _where(context: Context) -> str:

@@ -59,11 +59,20 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     "lifeboat_partial": _boolean,
     "lifeboat_gate_timeout": _seconds,
     "lifeboat_incident_started": _moment,
+    "lifeboat_source": _anything,
+    "lifeboat_database": _anything,
+    "lifeboat_tables": _anything,
+    "lifeboat_as": _anything,
 }
+#: Variables of one verb: any other would do more than was asked for without a word, such as restore a whole cluster.
+_OF_ONE: dict[str, str] = dict.fromkeys(("lifeboat_source", "lifeboat_database", "lifeboat_tables", "lifeboat_as"), "extract")
 
 
-def check(extra: Mapping[str, Any], values: Mapping[str, Any]) -> list[ConfigError]:
-    """What is wrong with the outer variables: names only among ``extra`` (given with -e), ``values`` wherever they were set."""
+def check(extra: Mapping[str, Any], values: Mapping[str, Any], verb: str = "") -> list[ConfigError]:
+    """What is wrong with the outer variables: names only among ``extra`` (given with -e), ``values`` wherever they were set.
+
+    verb: also whether it knows what was given.
+    """
     errors = []
     for name in sorted(name for name in extra if str(name).startswith(_PREFIX) and name not in VARIABLES):
         close = difflib.get_close_matches(name[len(_PREFIX):], [known[len(_PREFIX):] for known in VARIABLES], n=1, cutoff=0.6)
@@ -74,4 +83,9 @@ def check(extra: Mapping[str, Any], values: Mapping[str, Any]) -> list[ConfigErr
         wrong = judge(value) if value not in (None, "") else ""
         if wrong:
             errors.append(ConfigError(f'{name} has an unknown value "{shown(str(value))}"', name, wrong))
+        only = _OF_ONE.get(name, verb)
+        if verb and verb != only and value not in (None, ""):
+            errors.append(ConfigError(f"{verb} takes no {name}", name, f"it is for {only}; leave it out to {verb} the whole service"))
+    if verb == "extract" and values.get("lifeboat_database") in (None, ""):
+        errors.append(ConfigError("extract needs the name of a database", "lifeboat_database", "add -e lifeboat_database=NAME"))
     return errors

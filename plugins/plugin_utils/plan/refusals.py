@@ -15,7 +15,7 @@ from .order import topological_order
 from .pick import DEPENDANTS, refuse_dependants
 
 #: Verbs that change live data.
-CHANGING = ("restore", "rollback", "commit")
+CHANGING = ("restore", "rollback", "commit", "extract")
 #: Verbs that stop and start services, so that others notice.
 STOPPING = ("restore", "rollback")
 
@@ -41,6 +41,13 @@ def confirm(document: Mapping[str, Any], verb: str, given: str, check: bool) -> 
         f"{document['ecosystem']} is marked production", f"lifeboat_confirm={given}" if given else "lifeboat_confirm is not given",
         f"add -e lifeboat_confirm={document['ecosystem']} when you mean it",
     )]
+
+
+def one_service(picked: Sequence[str], verb: str) -> list[LifeboatError]:
+    """An extraction is about one service: names of databases and tables mean something there only."""
+    if verb != "extract" or len(picked) == 1:
+        return []
+    return [ConfigError(f"extract is for one service, {len(picked)} are picked", ", ".join(picked[:10]), "pick it: -e lifeboat_services=NAME")]
 
 
 def unreachable_or_failed(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, LifeboatError]:

@@ -33,6 +33,7 @@ SUCCESS = {
     "backup": ("captured",),
     "commit": ("committed",),
     "verify": ("verified",),
+    "extract": ("verified",),
 }
 
 #: Verdicts of a service that itself runs well: a hard gate may open on them.

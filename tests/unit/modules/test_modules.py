@@ -16,7 +16,9 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments
 from ansible_collections.lifeboat.recovery.plugins.module_utils.ledger import Ledger
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 
-NAMES = ["repository", "snapshot", "snapshot_info", "snapshot_verify", "snapshot_restore", "service_check", "service_state"]
+NAMES = ["repository", "snapshot", "snapshot_info", "snapshot_verify", "snapshot_restore", "service_check", "service_state", "snapshot_extract"]
+#: What they cannot do without.
+NEEDED = {"snapshot_extract": {"database": "shop"}}
 
 
 class Exit(Exception):
@@ -233,14 +235,14 @@ def test_warnings_reach_the_operator(captured, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_secrets_never_come_back(call, name):
     canary = "canary-7f3a9c"
-    told = call(name, entry={"sources": {"tree": {"type": "files", "path": str(call.data), "password": canary}}},
+    told = call(name, **NEEDED.get(name, {}), entry={"sources": {"tree": {"type": "files", "path": str(call.data), "password": canary}}},
                 keys={**call.base["keys"], "auth": {"secret_id": canary + "-2"}})
     assert canary not in json.dumps(told)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bad_arguments_are_one_line(call, name):
-    told = call(name, service="../etc")
+    told = call(name, **NEEDED.get(name, {}), service="../etc")
     assert told["failed"]
     assert told["error"]["code"] == "config"
     assert "\n" not in told["msg"]

@@ -38,6 +38,18 @@ def test_what_is_right(given: dict[str, Any]) -> None:
     assert check(given, given) == []
 
 
+@pytest.mark.parametrize(("verb", "given", "line"), [
+    ("restore", {"lifeboat_database": "shop"},
+     "restore takes no lifeboat_database: lifeboat_database; it is for extract; leave it out to restore the whole service"),
+    ("rollback", {"lifeboat_tables": ["public.orders"]},
+     "rollback takes no lifeboat_tables: lifeboat_tables; it is for extract; leave it out to rollback the whole service"),
+    ("extract", {"lifeboat_tables": "public.orders"}, "extract needs the name of a database: lifeboat_database; add -e lifeboat_database=NAME"),
+])
+def test_what_a_verb_does_not_know(verb: str, given: dict[str, Any], line: str) -> None:
+    assert [str(error) for error in check(given, given, verb)] == [line]
+    assert check({}, {"lifeboat_database": "shop", "lifeboat_as": "x"}, "extract") == check({}, {"lifeboat_as": ""}, "restore") == []
+
+
 def test_names_of_the_inventory_are_not_looked_at() -> None:
     assert check({}, {"lifeboat_service": "orders", "lifeboat_whatever": 1}) == []
 
