@@ -193,7 +193,7 @@ class Shop:
             self.cluster.sql(f"DROP SCHEMA {quoted(name)} CASCADE", "shop")
 
 
-#: `make test` takes the oldest version at hand, `make soak` the others.
+#: `make test` takes one version, `make soak` the others.
 _VERSIONS = versions(15)
 
 
