@@ -111,6 +111,7 @@ def test_kill_of_the_shipper_and_of_the_server_under_load(lab: LogLab, cluster: 
         told = writer.stop()
     lab.wait_proven(cluster.position())
     assert assert_all_there(lab, tmp_path, system, told) == len(told) > 50
+    assert len(lab.log(system).coverage()) == 1
     told_now = lab.status()
     assert not told_now["gaps"] and told_now["ok"], told_now
     assert lab.stop() == 0
