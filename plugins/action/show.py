@@ -16,7 +16,7 @@ display = Display()
 
 
 class ActionModule(RunActionBase):
-    """The tables of the verbs status and points."""
+    """The tables of the verbs status and points, and what bootstrap leaves to people."""
 
     _requires_connection = False
 
@@ -24,7 +24,7 @@ class ActionModule(RunActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         del tmp
         _validated, args = self.validate_argument_spec(argument_spec={
-            "what": {"type": "str", "required": True, "choices": ["status", "points"]},
+            "what": {"type": "str", "required": True, "choices": ["status", "points", "logs"]},
             "answers": {"type": "dict", "required": True},
             "inventory": {"type": "str", "default": ""},
             "newest": {"type": "int", "default": 10},
@@ -35,6 +35,8 @@ class ActionModule(RunActionBase):
         def work() -> dict[str, Any]:
             if args["what"] == "status":
                 lines = overview.status(args["answers"], args["inventory"], args["root"])
+            elif args["what"] == "logs":
+                lines = overview.shippers(args["answers"])
             else:
                 lines = overview.points(args["answers"], args["inventory"], args["newest"])
             display.display("\n".join(lines))

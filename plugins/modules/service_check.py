@@ -28,7 +28,8 @@ options:
     type: float
   protect:
     description:
-      - Also check that the next capture of the service would work, after all other checks have passed. Nothing is written.
+      - Also check that the next capture of the service would work, after all other checks have passed, and that the logs that
+        the catalog declares are shipped from where the server is now. Nothing is written.
     type: bool
     default: false
   fail:
@@ -73,6 +74,11 @@ judged:
 protected:
   description: Seconds that the check took whether the next capture would work.
   type: float
+  returned: when O(protect=true) and all other checks passed
+unshipped:
+  description: Why a log that the catalog declares is not shipped, one line each; a warning, and no reason to fail.
+  type: list
+  elements: str
   returned: when O(protect=true) and all other checks passed
 ledger:
   description: The entries this call wrote to the ledger of the service on its host, hash-chained.

@@ -105,6 +105,12 @@ sources:
   type: list
   elements: str
   returned: success
+logs:
+  description: >-
+    What the host remembers of each log that is shipped, by source, C(running), C(state), C(timeline) and C(position) as proven in the repository,
+    C(caught_up) and C(alarms).
+  type: dict
+  returned: success
 host_state:
   description: The directory on the host that all this was read from.
   type: str

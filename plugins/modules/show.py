@@ -14,16 +14,18 @@ version_added: 0.1.0
 author:
   - Lifeboat contributors (@lifeboat-recovery)
 description:
-  - Prints the tables of the playbooks C(status) and C(points). Runs on the controller and changes nothing.
+  - Prints the tables of the playbooks C(status) and C(points), and for C(bootstrap) what must be kept running where no unit does it.
+  - Runs on the controller and changes nothing.
 options:
   what:
     description: The table.
     type: str
     required: true
-    choices: [status, points]
+    choices: [status, points, logs]
   answers:
     description:
       - Service to what M(lifeboat.recovery.service_state) (for V(status)) or M(lifeboat.recovery.snapshot_info) (for V(points)) answered.
+      - For V(logs), service to the names of its sources with a log.
     type: dict
     required: true
   inventory:

@@ -24,6 +24,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable
 
+import cluster_lag
 import cluster_report
 import data
 from bench import settle
@@ -40,6 +41,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (default 3)")
     parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="size of the cluster: half pgbench, half wide rows (default 1024)")
     parser.add_argument("--wal", type=int, default=512, metavar="MIB", help="log that is pushed and replayed, at most 2048 (default 512)")
+    parser.add_argument("--lag", type=int, default=30, metavar="SECONDS", help="how long pgbench runs for the lag of the log, 0 for not at all (default 30)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="pgBackRest's process-max (default: one per core, as Lifeboat's)")
     parser.add_argument("--profile", action="store_true", help="run Lifeboat under the sampling profiler: the times then mean nothing, docs are not touched")
     parser.add_argument("--home", type=Path, default=ROOT / "tests" / "benchmarks" / "output" / "cluster", help="where everything goes")
@@ -189,6 +191,8 @@ def main(argv: list[str]) -> int:
                 write(options.home / "cluster.json", {"about": told, "rounds": rounds})
                 if shutil.disk_usage(work).free < COPIES * options.size * MIB:
                     shutil.rmtree(home)
+            if options.lag:
+                told["lag"] = cluster_lag.measure(Lifeboat(work / "lag", origin), origin, options.lag)
         except KeyboardInterrupt:
             if not rounds:
                 raise

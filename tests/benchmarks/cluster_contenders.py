@@ -287,36 +287,43 @@ class Lifeboat(Contender):
         files = {"seconds": round(told["files"] - step.begun, 4), "cpu": round(told["files_cpu"], 3), "peak": step.peak}
         return {"files": files, "answers": {**step.row(), "seconds": round(seconds, 4), "parts": parts}}
 
+    def ship(self) -> subprocess.Popen[bytes]:
+        """The shipper in the foreground, as a unit runs it."""
+        library = own_directory(self.home / "lib")
+        if not (library / "lifeboat").exists():
+            (library / "lifeboat").symlink_to(ROOT / "plugins" / "module_utils")
+        own_directory(self.home / "etc")
+        own_file(own_directory(self.home / "etc" / "services") / "bench.json", json.dumps(self._spec(self.origin, self.home / "state")))
+        with (self.home / "shipper.log").open("w") as log:
+            return subprocess.Popen([sys.executable, "-m", "lifeboat.cli", "--config", str(self.home / "etc"), "log", "run", "bench", SOURCE],
+                                    env={**self.env, "PYTHONPATH": str(library)}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
+
+    def said(self) -> str:
+        return (self.home / "shipper.log").read_text()[-2000:]
+
     def push(self, begin: int, end: int) -> Step:
         """The shipper from its start, with the log waiting for it on the server, until the last segment is proven."""
-        spec = self._spec(self.origin, self.home / "state")
-        library = own_directory(self.home / "lib")
-        (library / "lifeboat").symlink_to(ROOT / "plugins" / "module_utils")
-        own_directory(self.home / "etc")
-        own_file(own_directory(self.home / "etc" / "services") / "bench.json", json.dumps(spec))
-        proven = self.home / "state" / "services" / "bench" / "log" / SOURCE / "proven.json"
-        with (self.home / "shipper.log").open("w") as log:
-            begun = time.monotonic()
-            process = subprocess.Popen([sys.executable, "-m", "lifeboat.cli", "--config", str(self.home / "etc"), "log", "run", "bench", SOURCE],
-                                       env={**self.env, "PYTHONPATH": str(library)}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
-            try:
-                while self._proven(proven) < end:
-                    if process.poll() is not None or time.monotonic() - begun > TIMEOUT:
-                        raise SystemExit(f"bench: the shipper did not get to the end\n{(self.home / 'shipper.log').read_text()[-2000:]}")
-                    time.sleep(0.01)
-                seconds = time.monotonic() - begun + flush(self.home)
-                process.send_signal(signal.SIGTERM)
-                _pid, status, usage = os.wait4(process.pid, 0)
-                process.returncode = os.waitstatus_to_exitcode(status)
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    process.wait()
+        begun = time.monotonic()
+        process = self.ship()
+        try:
+            while self.proven() < end:
+                if process.poll() is not None or time.monotonic() - begun > TIMEOUT:
+                    raise SystemExit(f"bench: the shipper did not get to the end\n{self.said()}")
+                time.sleep(0.01)
+            seconds = time.monotonic() - begun + flush(self.home)
+            process.send_signal(signal.SIGTERM)
+            _pid, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                process.wait()
         return Step(begun, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
-    def _proven(self, path: Path) -> int:
+    def proven(self) -> int:
+        """The position that the shipper calls proven; 0 as long as it does not."""
         try:
-            document = json.loads(path.read_text())
+            document = json.loads((self.home / "state" / "services" / "bench" / "log" / SOURCE / "proven.json").read_text())
         except FileNotFoundError:
             return 0
         return int(document[f"file://{self.repository}"]["position"])

@@ -10,6 +10,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import cluster_lag
+
 MIB = 1 << 20
 PEAK = 512 * MIB
 RIVAL = "pgBackRest"
@@ -65,6 +67,8 @@ def judge(result: dict[str, Any]) -> list[str]:
         if told and step.startswith("incremental"):
             word = "ok   " if told[0] <= STORED else "SHORT"
             lines.append(f"{word} {step}: Lifeboat stores {told[0]:.2f} of what pgBackRest stores, required at most {STORED}")
+    if result["about"].get("lag"):
+        lines.append(cluster_lag.judge(result["about"]["lag"]))
     lines.append(f"{'ok   ' if max(peaks) <= PEAK else 'SHORT'} peak memory of Lifeboat: {max(peaks) / MIB:.0f} MiB, required at most {PEAK // MIB} MiB")
     return lines
 
@@ -126,8 +130,9 @@ def page(result: dict[str, Any]) -> str:
         f"PostgreSQL {told['postgresql']}, Python {told['python']}, file system {told['file_system']}; load average at the start and after each round "
         f"{', '.join(told['load'])}.{note}"
     )
+    lag = [cluster_lag.line(told["lag"])] if told.get("lag") else []
     levels = compression(result)
-    return "\n\n".join([head, table(result), "Required and measured:", "```text\n" + "\n".join(judge(result)) + "\n```",
+    return "\n\n".join([head, table(result), *lag, "Required and measured:", "```text\n" + "\n".join(judge(result)) + "\n```",
                         "Inside Lifeboat's restores until the server answers:", parts(result),
                         *(["Compression of chunks of this cluster:", levels] if levels else [])])
 

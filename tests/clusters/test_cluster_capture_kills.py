@@ -98,6 +98,7 @@ def test_killed_anywhere_it_leaves_nothing_behind(cluster: Postgres, shop: Files
     whole(cluster, shop, 2)
 
 
+@pytest.mark.soak  # test_kills.py has one such moment, of this and of everything else
 def test_killed_at_random_moments(cluster: Postgres, shop: FilesService) -> None:
     moments = random.Random(7)
     accepted = 0

@@ -25,7 +25,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.extract
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import cluster_extract, cluster_extract_copy
 from ansible_collections.lifeboat.recovery.tests.lab import processes
 from ansible_collections.lifeboat.recovery.tests.lab.log_lab import LogLab, WalPostgres
-from ansible_collections.lifeboat.recovery.tests.lab.postgres import bin_dirs
+from ansible_collections.lifeboat.recovery.tests.lab.postgres import bin_dirs, versions
 
 #: The fault points that only an extraction passes.
 OWN = [point for point in faults.points() if point.startswith("extract.")]
@@ -193,8 +193,8 @@ class Shop:
             self.cluster.sql(f"DROP SCHEMA {quoted(name)} CASCADE", "shop")
 
 
-#: `make test` takes the oldest version at hand, `make soak` the others.
-_VERSIONS = [pytest.param(version, marks=[pytest.mark.soak] * (version != min(bin_dirs()))) for version in bin_dirs()]
+#: `make test` takes one version, `make soak` the others.
+_VERSIONS = versions(15)
 
 
 @pytest.fixture(scope="module", params=_VERSIONS)

@@ -215,7 +215,7 @@ def test_in_place_that_was_given_up_goes_on_with_what_is_there(lab: ClusterLab) 
     assert lab.leftovers() == []
 
 
-@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("in_place", [pytest.param(False, marks=pytest.mark.soak), True])
 def test_killed_at_random_and_done_again(lab: ClusterLab, in_place: bool, tmp_path: Path) -> None:
     """Any moment of staging; what the private server was doing ends with its keeper."""
     good = lab.server.sql(ROWS)

@@ -15,10 +15,8 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_
 from ansible_collections.lifeboat.recovery.tests.doubles.memory_store import MemoryReader
 from ansible_collections.lifeboat.recovery.tests.doubles.wal_log import SEGMENT, WalLog
 from ansible_collections.lifeboat.recovery.tests.lab.cluster_lab import ClusterLab
-from ansible_collections.lifeboat.recovery.tests.lab.postgres import bin_dirs
+from ansible_collections.lifeboat.recovery.tests.lab.postgres import bin_dirs, versions
 
-#: Every PostgreSQL that is at hand.
-VERSIONS = bin_dirs()
 ROWS = "SELECT array_agg(id ORDER BY id) FROM public.t"
 
 
@@ -56,13 +54,9 @@ class Past:
             self.lab.server.sql("SELECT pg_switch_wal()")
 
 
-#: `make test` takes the oldest and the newest version at hand, `make soak` those between them.
-_VERSIONS = [pytest.param(version, marks=[] if version in (min(VERSIONS), max(VERSIONS)) else [pytest.mark.soak]) for version in sorted(VERSIONS)]
-
-
-@pytest.fixture(scope="module", params=_VERSIONS)
+@pytest.fixture(scope="module", params=versions())
 def past(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Past]:
-    made = Past(tmp_path_factory.mktemp("past"), VERSIONS[request.param])
+    made = Past(tmp_path_factory.mktemp("past"), bin_dirs()[request.param])
     try:
         yield made
     finally:

@@ -56,7 +56,8 @@ def write_catalog(harbour: Harbour, cluster: WalPostgres) -> pathlib.Path:
 
 def test_the_moment_between_two_transactions(harbour: Harbour, cluster: WalPostgres) -> None:
     catalog = write_catalog(harbour, cluster)
-    harbour.succeed("bootstrap", catalog=catalog)
+    made = harbour.succeed("bootstrap", catalog=catalog)
+    assert "keep this running: lifeboat log run ledger db" in made.text
     cluster.sql("CREATE TABLE notes (n int)")
     cluster.sql("INSERT INTO notes SELECT generate_series(1, 10)")
     command = [str(harbour.home / "bin" / "lifeboat"), "--config", str(harbour.home / "etc")]
@@ -89,6 +90,12 @@ def test_the_moment_between_two_transactions(harbour: Harbour, cluster: WalPostg
     outcome = harbour.succeed("restore", "-e", f"lifeboat_target={moment}", catalog=catalog)
     assert outcome.verdicts() == {"ledger": "verified"}
     assert outcome.plan["services"]["ledger"]["resolution"]["at"].endswith(f"@time:{moment}")
+    # nobody ships the new timeline: the data is verified, and that it is not protected is no secret
+    assert "the log of db is not shipped: no shipper runs; start it: lifeboat log run ledger db" in outcome.message("ledger")
+    (warned,) = [text for text in outcome.document["services"]["ledger"]["warnings"] if "not shipped" in text]
+    assert warned in (outcome.directory / "report.html").read_text()
+    told = harbour.succeed("status", catalog=catalog).text
+    assert "log of db: not running, proven up to " in told and "WRONG: shipper" in told
     assert {number for (number,) in cluster.sql("SELECT n FROM notes")} == set(range(1, 21))
     again = harbour.succeed("restore", "-e", f"lifeboat_target={moment}", catalog=catalog)
     assert again.verdicts() == {"ledger": "verified"} and again.changed() == {"ledger": 0}

@@ -1,23 +1,18 @@
 # Copyright (c) Lifeboat contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A whole cluster under load, lost with its data directory, restored from snapshot and log to where the log is proven."""
+"""A whole cluster brought back to the moment between two transactions, and undone. What is lost under load: test_lost_under_load.py."""
 
 from __future__ import annotations
 
 import datetime
-import os
 import pathlib
-import signal
 from typing import Any, Iterator
 
 import pytest
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils.log import wal
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import capture, inspect, restore
-from ansible_collections.lifeboat.recovery.tests.lab import processes
 from ansible_collections.lifeboat.recovery.tests.lab.log_lab import LogLab, WalPostgres
-from ansible_collections.lifeboat.recovery.tests.lab.postgres import PASSWORD, SUPERUSER
 
 
 def a_run(number: int, verb: str) -> dict[str, Any]:
@@ -51,12 +46,6 @@ def note(lab: LogLab, first: int, last: int) -> None:
     lab.cluster.sql(f"INSERT INTO notes SELECT generate_series({first}, {last})")
 
 
-def lose(lab: LogLab) -> None:
-    """kill -9 of the whole server, and its data directory is gone."""
-    lab.cluster.crash()
-    processes.remove(lab.cluster.data)
-
-
 def bring_back(lab: LogLab, number: int, target: str) -> dict[str, Any]:
     """Stage, go live, start; the result of going live."""
     run = a_run(number, "restore")
@@ -65,40 +54,6 @@ def bring_back(lab: LogLab, number: int, target: str) -> dict[str, Any]:
         lab.cluster.start()
     restore.mark_verified(lab.spec, run, "verified")
     return told
-
-
-def test_every_proven_commit_comes_back(lab: LogLab) -> None:
-    cluster = lab.cluster
-    cluster.bench_tables()
-    cluster.sql("CREATE TABLE notes (n int)")
-    lab.start()
-    load = cluster.pgbench(30, 8)
-    try:
-        note(lab, 1, 100)
-        first = capture.capture_service(lab.spec, a_run(1, "backup"))
-        note(lab, 101, 200)
-        second = capture.capture_service(lab.spec, a_run(2, "backup"))
-        assert [told["snapshots"][0]["mode"] for told in (first, second)] == ["full", "incremental"]
-        told_by_server = 200
-        while told_by_server < 400 or lab.proven() < (1, 1):
-            note(lab, told_by_server + 1, told_by_server + 1)
-            told_by_server += 1
-        position = cluster.position()
-        lab.wait_proven(position)
-        proven_rows = rows(lab)
-        note(lab, told_by_server + 1, told_by_server + 50)
-        lose(lab)
-    finally:
-        load.kill()
-        load.wait(30)
-    lab.stop(signal.SIGTERM)
-    told = bring_back(lab, 3, "latest")
-    assert told["point"]["id"].endswith("@latest") and told["sources"]["db"]["proof"] == "physical"
-    assert proven_rows <= rows(lab)
-    reached = told["sources"]["db"]["facts"]["reached"]
-    assert reached["from_timeline"] == 1 and wal.parse(reached["position"]) >= position, reached
-    processes.checked([f"{cluster.bin}/pg_amcheck", "-h", "127.0.0.1", "-p", str(cluster.port), "-U", SUPERUSER, "--install-missing", "--heapallindexed",
-                       "--all"], env={**os.environ, "PGPASSWORD": PASSWORD})
 
 
 def test_the_moment_between_two_transactions(lab: LogLab) -> None:

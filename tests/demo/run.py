@@ -161,7 +161,8 @@ class Demo:
         self.step("set up the ecosystem: 3 PostgreSQL clusters, Redis, 6 services", self.shop_do, "setup")
         self.step(f"load {self.size} shaped like production", self.shop_do, "load", "--size", self.size)
         self.step("bootstrap: repository, keys, host command", self.playbook, "bootstrap",
-                  "-e", f"lifeboat_config_dir={self.home / 'etc'}", "-e", f"lifeboat_command_path={self.home / 'bin' / 'lifeboat'}")
+                  "-e", f"lifeboat_config_dir={self.home / 'etc'}", "-e", f"lifeboat_command_path={self.home / 'bin' / 'lifeboat'}",
+                  "-e", "lifeboat_log_units=false")
         self.start_shipper()
         self.step("backup, full", self.playbook, "backup")
         driven = json.loads(self.step("drive business workflows through the gateway", self.shop_do, "drive", "--seconds", "2"))

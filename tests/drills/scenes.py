@@ -13,7 +13,7 @@ from typing import Callable
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import faults, state
 from ansible_collections.lifeboat.recovery.plugins.module_utils.log import proven
-from ansible_collections.lifeboat.recovery.plugins.module_utils.log.shipping import Shipping
+from ansible_collections.lifeboat.recovery.plugins.module_utils.log import shipping as shipping_module
 from ansible_collections.lifeboat.recovery.plugins.module_utils.log.spool import Spool
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import restore
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.inspect import list_snapshots
@@ -216,13 +216,14 @@ class Ship(Scene):
         wal_segments.fill(self.spool / "wal")
 
     def run(self) -> None:
+        shipping_module.AHEAD = 1  # one after the other, so that a point is passed as often in each run
         spec = self.service.without_private_keys()
         place = spec.path("log-proven.json")
         state.ensure_private(spec.service_dir)
         mark = proven.read(place, "here")
         mark.system, mark.segment_size = wal_segments.SYSTEM, wal_segments.SIZE
         store = spec.store()
-        shipping = Shipping(
+        shipping = shipping_module.Shipping(
             Spool(str(self.spool)), LogWriter(store, "tree"), lambda: load(store.backend, store.provider, store.repository.id, "docs", "tree"),
             mark, lambda kept: proven.write(place, "here", kept), lambda timeline: wal_segments.HISTORY, lambda: None)
         shipping.ship()

@@ -44,6 +44,8 @@ class ClusterLab:
     def slot(self) -> None:
         """Hold the log from here on."""
         self.server.sql("SELECT pg_create_physical_replication_slot('lab', true)")
+        if self.server.major < 15:
+            self.receive()  # pg_receivewal asks no slot where to begin yet: it goes on behind the files that it has
 
     def receive_afresh(self) -> None:
         """After a restore: another slot, another directory."""
@@ -53,6 +55,8 @@ class ClusterLab:
     def receive(self) -> tuple[int, int]:
         """Receive the log up to where the server is now; (timeline, position)."""
         timeline, end = self.server.sql("SELECT timeline_id, pg_current_wal_flush_lsn()::text FROM pg_control_checkpoint()")[0]
+        # pg_receivewal ends when it sees something behind the end, or the server's next sign of life
+        self.server.sql("SELECT pg_logical_emit_message(true, 'lab', 'behind the end')")
         subprocess.run(
             [f"{self.server.bin}/pg_receivewal", "-D", str(self._directories[-1]), "-S", "lab", "--endpos", end, "--no-password", "--no-loop", "--synchronous"],
             env={**os.environ, "PGPASSWORD": postgres.PASSWORD, "PGHOST": "127.0.0.1", "PGPORT": str(self.server.port), "PGUSER": postgres.SUPERUSER},

@@ -152,7 +152,7 @@ def start_copy(server: Postgres, reader: Reader, digest: dict[str, Any], key: by
 def sound(copy: Postgres) -> None:
     """pg_amcheck finds nothing, and after a clean stop neither does pg_checksums."""
     environment = {**os.environ, "PGPASSWORD": "lab-password"}
-    if copy.sql("SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'"):
+    if copy.can_amcheck():
         processes.checked([f"{copy.bin}/pg_amcheck", "-h", "127.0.0.1", "-p", str(copy.port), "-U", "postgres", "--all", "--install-missing",
                            "--heapallindexed"], env=environment)
     copy.stop()

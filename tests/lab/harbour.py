@@ -206,7 +206,8 @@ class Harbour:
             "-i", str(catalog or self.file), "-e", f"lifeboat_runs={self.runs}",
         ]
         if verb == "bootstrap":
-            argv += ["-e", f"lifeboat_config_dir={self.home / 'etc'}", "-e", f"lifeboat_command_path={self.home / 'bin' / 'lifeboat'}"]
+            argv += ["-e", f"lifeboat_config_dir={self.home / 'etc'}", "-e", f"lifeboat_command_path={self.home / 'bin' / 'lifeboat'}",
+                     "-e", "lifeboat_log_units=false"]  # nothing of a test belongs into this machine's systemd
         with tempfile.TemporaryFile() as output:  # a service would keep a pipe open
             done = subprocess.run(
                 [*argv, *arguments], cwd=self.home, env=self.environment(**(env or {})), stdin=subprocess.DEVNULL, stdout=output,

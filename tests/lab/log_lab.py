@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Callable
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.log import wal
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_reader import SourceLog
@@ -113,11 +113,11 @@ class LogLab:
             "env": {"PATH": os.environ["PATH"], "PYTHONPATH": str(self.home / "lib"), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(self.home)},
         }
 
-    def start(self, fault: str = "") -> LogLab:
-        command = self._command("log", "run", "orders")
+    def start(self, *words: str, fault: str = "", preexec: Callable[[], None] | None = None) -> LogLab:
+        command = self._command("log", "run", "orders", *words)
         command["env"].update({"LIFEBOAT_FAULT": fault} if fault else {})
         with open(self.home / "shipper.log", "ab") as log:
-            self.process = subprocess.Popen(**command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(**command, stdout=log, stderr=log, preexec_fn=preexec)
         return self
 
     def stop(self, how: int = signal.SIGTERM, seconds: float = 60) -> int:

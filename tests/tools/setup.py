@@ -5,7 +5,8 @@
 
 usage: setup.py demo|test|bench
 
-Debian packages are installed when root, and named when not. Python packages go into .venv. Downloads are
+Debian packages are installed when root, and named when not. Python packages go into .venv, versions of PostgreSQL that
+this system does not have into .dev. Downloads are
 timed apart and written to .dev/setup.json: {"downloads_seconds": float, "seconds": float}.
 Runs with the standard library only, on any Python 3.11+.
 """
@@ -25,6 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import places
+import servers
 
 #: purpose -> requirement file; each one contains those before it.
 REQUIREMENTS = {"demo": "requirements-controller.txt", "bench": "requirements-controller.txt", "test": "requirements-dev.txt"}
@@ -193,6 +195,9 @@ def main(argv: list[str]) -> int:
         places.link_checkout()
         if purpose == "test":
             places.prepare_home()
+            if servers.missing():
+                with clock.downloading("other versions of PostgreSQL"):
+                    servers.complete(log, say)
     seconds = time.monotonic() - clock.started
     report = {"downloads_seconds": round(clock.downloads, 1), "seconds": round(seconds, 1)}
     (places.DEV / "setup.json").write_text(json.dumps(report) + "\n", encoding="utf-8")

@@ -25,6 +25,8 @@ def add(commands: Any) -> None:
     one = words.add_parser("run", help=about, description=about)
     one.set_defaults(command=run)
     _source(one)
+    one.add_argument("--take-over", action="store_true",
+                     help="this server is a copy of the one that was shipped before, was not restored by lifeboat on this host, and has taken its place")
     about = "how far the log is proven in the repository, how far the server is, what is wrong; 3 when something is"
     one = words.add_parser("status", help=about, description=about)
     one.set_defaults(command=status)
@@ -58,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     from ..log import shipper
 
     spec, source = _named(options)
-    if shipper.run(spec, source):
+    if shipper.run(spec, source, options.take_over):
         return 0
     sys.stderr.write(f"lifeboat: log of {spec.service}.{source}: ended before all that was received was proven; the next start goes on from there\n")
     return 3

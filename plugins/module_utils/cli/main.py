@@ -110,7 +110,10 @@ def status(options: argparse.Namespace) -> int:
             name, work, origin.get("point"), origin.get("verdict"), proof.get("point"), text.age(proof.get("time")) if proof else "",
             ", ".join(one["uncommitted"]), text.size(one["held_bytes"]) if one["uncommitted"] else "",
         ])
-    answer(options, told, text.table(["SERVICE", "WORK", "RESTORED FROM", "VERDICT", "LAST PROOF", "WHEN", "UNCOMMITTED", "HOLDS"], rows))
+    logs = [f"log of {name}.{source}: {log['state']}" + (f", WRONG: {', '.join(log['alarms'])}; see: lifeboat log status {name}" if log["alarms"] else "")
+            for name, one in told.items() for source, log in one["logs"].items()]
+    table = text.table(["SERVICE", "WORK", "RESTORED FROM", "VERDICT", "LAST PROOF", "WHEN", "UNCOMMITTED", "HOLDS"], rows)
+    answer(options, told, "\n".join([table, *logs]))
     return 0
 
 

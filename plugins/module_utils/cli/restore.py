@@ -13,6 +13,7 @@ from typing import Any
 from .. import checks, lease
 from ..checks.command import run_argv
 from ..errors import ConfigError, LifeboatError, SourceError
+from ..log import status as log_status
 from ..pipeline import operations
 from ..pipeline import restore as machine
 from ..spec import Spec
@@ -91,8 +92,10 @@ def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runti
         say(f"  {'ok  ' if result['ok'] else 'FAIL'} {result['kind']} {result['name']}: {result['detail']} ({result['seconds']} s)")
     verdict = _verdict(spec) if checked["ok"] else "failed"
     warn(machine.mark_verified(spec, run, verdict)["warnings"])
+    unshipped = log_status.all_unshipped(spec) if checked["ok"] else []
+    warn(unshipped)
     steps = f"undo: lifeboat rollback {spec.service}\nkeep: lifeboat commit {spec.service} (deletes the former data)\nprotect: take a new backup"
-    answer(options, {**told, "verdict": verdict, "checks": checked["results"]}, f"{spec.service}: {verdict}, {point} is live\n{steps}")
+    answer(options, {**told, "verdict": verdict, "checks": checked["results"], "unshipped": unshipped}, f"{spec.service}: {verdict}, {point} is live\n{steps}")
     return 0 if checked["ok"] else 3
 
 

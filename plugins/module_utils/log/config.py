@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 from .. import state
 from ..errors import ConfigError
+from ..sources import registry
 from ..sources.postgresql_client import Client
 from ..spec import Spec
 
@@ -20,7 +22,6 @@ from ..spec import Spec
 TYPES = ("postgresql",)
 #: Bytes the spool may hold, unless the catalog says otherwise.
 SPOOL_LIMIT = 4 << 30
-_OPTIONS = {"spool", "spool_limit", "interval"}
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -63,9 +64,10 @@ def read(spec: Spec, source: str) -> LogConfig:
     if entry.get("type") not in TYPES:
         raise ConfigError(f"a source of type {entry.get('type')} has no log", where, f"types with a log: {', '.join(TYPES)}")
     options = entry.get("log") or {}
-    unknown = sorted(set(options) - _OPTIONS)
+    known = registry.get(str(entry["type"])).options["log"]["options"]
+    unknown = sorted(set(options) - set(known))
     if unknown:
-        raise ConfigError(f"unknown option {unknown[0]!r} of a log", where, f"known: {', '.join(sorted(_OPTIONS))}")
+        raise ConfigError(f"unknown option {unknown[0]!r} of a log", where, f"known: {', '.join(sorted(known))}")
     directory = os.path.join(spec.service_dir, "log", source)
     spool = str(options.get("spool") or os.path.join(directory, "spool"))
     if not os.path.isabs(spool):
@@ -92,6 +94,18 @@ def _bytes(value: Any, where: str) -> int:
     if limit < 64 << 20:
         raise ConfigError("the limit of a spool must be 64 MiB or more", f"{value!r}, {where}", "write a number of bytes, or one with K, M, G or T")
     return limit
+
+
+def restored_at(spec: Spec, source: str) -> int | None:
+    """When (ns) what is live here was restored; None where it was not."""
+    origin = state.read_json(spec.path("origin.json")) or {}
+    try:
+        if source in origin["snapshots"]:
+            moment = datetime.datetime.fromisoformat(str(origin["live_since"]).replace("Z", "+00:00"))
+            return int(moment.timestamp() * 1e9)
+    except (KeyError, TypeError, ValueError):
+        pass
+    return None
 
 
 def prepare(config: LogConfig, spec: Spec) -> None:

@@ -66,7 +66,7 @@ def _ship(spec: Spec, source: str, directory: str, spool: Spool, one: SpoolFile,
             raise LifeboatError(f"the history of timeline {timeline} cannot be read ({error.strerror})", place, "it lies beside the segments") from error
 
     shipping = Shipping(spool, LogWriter(store, source), lambda: load(store.backend, store.provider, store.repository.id, spec.service, source),
-                        mark, lambda kept: proven.write(state_file, url, kept), history, lambda: None)
+                        mark, lambda kept: proven.write(state_file, url, kept), history, lambda: None, lambda: config.restored_at(spec, source))
     begun = time.monotonic()
     try:
         if found:

@@ -37,15 +37,23 @@ _RETRY = (0.5, 15.0)
 _LAST = 60.0
 #: Seconds without any progress, although the server is ahead, after which a receiver counts as hanging.
 _STUCK = 60.0
+#: Seconds between two looks whether a segment is complete.
+_LOOK = 0.05
+#: Files of coming segments that are made at most.
+_PREPARED = 8
 #: Room that stays free on the spool's disk, in segments.
 _SPARE = 3
 
 
 class Shipper:
-    """run() returns when stop() was called or a signal asked for the end."""
+    """run() returns when stop() was called or a signal asked for the end.
 
-    def __init__(self, spec: Spec, source: str) -> None:
+    take_over: the server is a copy that has taken the original's place, although it was not restored here.
+    """
+
+    def __init__(self, spec: Spec, source: str, take_over: bool = False) -> None:
         self.spec = spec
+        self._take_over = take_over
         self.config = config.read(spec, source)
         self._client = self.config.client()
         self._spool = Spool(self.config.spool)
@@ -132,7 +140,9 @@ class Shipper:
             return False
         try:
             with self._shipping_lock:
-                self._shipping.ship()
+                self._shipping.expect(None, 0)
+                while self._shipping.ship():
+                    pass
         except (LifeboatError, OSError) as error:
             self._alarm("repository", _as_error(error, self.config.spool))
             return False
@@ -161,6 +171,8 @@ class Shipper:
             elif self._followed():
                 self._receiver.stop()  # it followed the server to its timeline; started anew, what it reports is of this timeline only
                 self._next_start = 0.0
+            else:
+                self._prepare()
             return
         status = self._receiver.ended()
         if status is not None:
@@ -222,6 +234,7 @@ class Shipper:
         self._refused = False
         if start.aside:
             self._empty_spool()
+        self._spool.unmark()
         if start.mark:
             self._spool.mark(start.timeline, start.position, identity.segment_size)
         self._base = identity.timeline if start.timeline == identity.timeline else 0
@@ -248,6 +261,14 @@ class Shipper:
             proven.write(self._path, self._url, mark)
             self._watch.forget()
 
+    def _prepare(self) -> None:
+        """Files for the next segments; more of them where the server is ahead."""
+        sample, size = self._watch.sample, self._mark.segment_size
+        files = self._spool.files(size)
+        if files:
+            ahead = (sample.position - files[-1].start) // size if sample else 0
+            self._spool.prepare(files[-1], size, max(1, min(_PREPARED, ahead)))
+
     def _stuck(self) -> bool:
         """Neither spool nor proven position moved for long, and the server has more than both."""
         mark, sample, now = self._mark, self._watch.sample, time.monotonic()
@@ -270,16 +291,21 @@ class Shipper:
     # -- shipping
 
     def _ship_always(self) -> None:
-        retry = _RETRY[0]
+        """The tail at the interval's pace, whole segments as soon as they are there."""
+        retry, due = _RETRY[0], 0.0
         while not self._stop.is_set():
-            began = time.monotonic()
+            now, seen = time.monotonic(), self._spool.changed()
+            tail = now >= due
+            if tail:
+                due = now + self.config.interval
             try:
                 with self._shipping_lock:
-                    count = self._pass()
+                    count = self._pass(tail)
                 retry = _RETRY[0]
                 for name in ("repository", "diverged-log"):
                     self._clear(name)
-                self._wake.wait(0 if count >= self._mark.segment_size > 0 else max(0.05, self.config.interval - (time.monotonic() - began)))
+                if not count:
+                    self._rest(max(due, time.monotonic() + _LOOK), seen)
             except Divergence as error:
                 self._alarm("diverged-log", error)
                 self._wake.wait(_RETRY[1])
@@ -288,14 +314,20 @@ class Shipper:
                 self._wake.wait(retry)
                 retry = min(_RETRY[1], retry * 2)
 
-    def _pass(self) -> int:
+    def _rest(self, due: float, seen: int) -> None:
+        """Until the tail is due, or the receiver has finished a segment."""
+        while time.monotonic() < due and self._spool.changed() == seen and not self._wake.is_set():
+            self._wake.wait(min(_LOOK, max(0.0, due - time.monotonic())))
+
+    def _pass(self, tail: bool) -> int:
         if self._shipping is None:
             self._shipping = self._opened()
         shipping, sample = self._shipping, self._watch.sample
         shipping.version = self._version
         known = (self._base, sample.written) if sample and sample.written and self._base and sample.asked > self._received_since else (0, 0)
         shipping.reported(*known)
-        count = shipping.ship()
+        shipping.expect(sample.timeline if sample else None, sample.position if sample else 0)
+        count = shipping.ship(tail)
         self._watch.note(self._mark)
         return count
 
@@ -312,7 +344,8 @@ class Shipper:
             self._mark = proven.Proven(system=forgotten.system, segment_size=forgotten.segment_size)
         self._mark.repository = store.repository.id
         return Shipping(self._spool, LogWriter(store, self.config.source), listed, self._mark,
-                        lambda mark: proven.write(self._path, self._url, mark), self._fetch_history, self._position)
+                        lambda mark: proven.write(self._path, self._url, mark), self._fetch_history, self._position,
+                        lambda: 0 if self._take_over else config.restored_at(self.spec, self.config.source))
 
     def _fetch_history(self, timeline: int) -> bytes:
         server = self._server()
@@ -369,9 +402,9 @@ def _as_error(error: BaseException, where: str) -> LifeboatError:
                         "free space or correct the permissions there")
 
 
-def run(spec: Spec, source: str) -> bool:
-    """Ship in the foreground until SIGTERM or SIGINT; see Shipper.run()."""
-    shipper = Shipper(spec, source)
+def run(spec: Spec, source: str, take_over: bool = False) -> bool:
+    """Ship in the foreground until SIGTERM or SIGINT; see Shipper."""
+    shipper = Shipper(spec, source, take_over)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: shipper.stop())
     return shipper.run()

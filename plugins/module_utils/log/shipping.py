@@ -14,22 +14,29 @@ import hashlib
 import os
 import platform
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Callable, NoReturn
 
 from .. import faults
 from ..errors import ConflictError, LifeboatError, SourceError, StorageError
 from ..repository import layout
 from ..repository.log_index import LogIndex
-from ..repository.log_piece import PIECE_LIMIT
+from ..repository.log_piece import PIECE_LIMIT, iso
 from ..repository.log_writer import LogWriter, OpenEpoch
 from . import proven, wal
 from .spool import Spool, SpoolFile
 
-#: Segments that are compressed and written at once.
-WORKERS = 2
-#: Segments handed to the workers in one pass: bounds memory.
-_BATCH = 4
+#: Segments that are compressed, written and read back at once: one more than most hosts can spare cores for, since each waits for the disk too.
+WORKERS = 3
+#: Segments that are handed out before the oldest of them is proven: nobody waits for work while that one is acknowledged.
+AHEAD = 2 * WORKERS
+#: Seconds between two looks for more of them.
+_LOOK = 0.05
+#: Bytes that one pass ships at most while more keeps coming.
+_PASS = 512 << 20
+#: Seconds for which a segment that the server has finished already is expected to become whole, before its beginning is shipped.
+_SOON = 2.0
 #: Bytes of a file that is being received which are read at once.
 _BLOCK = 1 << 20
 
@@ -43,10 +50,12 @@ class Shipping:
 
     load: lists what the repository holds. keep: makes the proven position durable. history: how to get the history file of a timeline
     that the spool does not have. position: the server's timeline and position when it was last asked, None if it was not since load().
+    taken: since when (ns) this host's data is what was restored to be the service; 0: somebody said that it is; None: nothing says so.
     """
 
     def __init__(self, spool: Spool, writer: LogWriter, load: Callable[[], LogIndex], mark: proven.Proven, keep: Callable[[proven.Proven], None],
-                 history: Callable[[int], bytes], position: Callable[[], tuple[int | None, int] | None]) -> None:
+                 history: Callable[[int], bytes], position: Callable[[], tuple[int | None, int] | None],
+                 taken: Callable[[], int | None] = lambda: None) -> None:
         self.mark = mark
         self._spool = spool
         self._writer = writer
@@ -55,11 +64,14 @@ class Shipping:
         self._keep = keep
         self._history = history
         self._position = position
+        self._taken = taken
         self._where = f"log of {self._index.service}.{self._index.source}"
         self._histories: dict[int, bytes] = {}
         self._epoch: OpenEpoch | None = None
         self._unsigned: list[dict[str, Any]] = []
         self._written: tuple[int, int] = (0, 0)
+        self._ahead: tuple[int | None, int] = (None, 0)
+        self._young: tuple[str, float] = ("", 0.0)
         self.version = 0
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="ship")
 
@@ -70,10 +82,15 @@ class Shipping:
         """The receiver told the server that it wrote up to here (see wal.filled); timeline 0 takes it back."""
         self._written = (timeline, position)
 
-    def ship(self) -> int:
+    def expect(self, timeline: int | None, position: int) -> None:
+        """The server is here: a segment that it has finished soon is whole in the spool too. Position 0 takes it back."""
+        self._ahead = (timeline, position)
+
+    def ship(self, tail: bool = True) -> int:
         """Ship what the spool holds; the bytes that were proven by it. Repeat after an error: it goes on where it stopped.
 
-        Raises StorageError, KeyAccessError (the repository or the keys refuse), Divergence.
+        tail: also the beginning of the segment that is being received. Raises StorageError, KeyAccessError (the repository or the keys
+        refuse), Divergence.
         """
         size = self.mark.segment_size
         if not size:
@@ -90,6 +107,8 @@ class Shipping:
                     self._spool.remove(one.path)
             elif not one.complete:
                 files.pop(0)
+                if one is newest and (not tail or self._whole_soon(one)):
+                    break
                 try:
                     self._ship_partial(one, one is newest)
                 except FileNotFoundError:
@@ -97,9 +116,20 @@ class Shipping:
                 if one is not newest:
                     self._spool.remove(one.path)  # the receiver went on elsewhere and does not come back to it
             else:
-                count = self._ship_complete(files[:_BATCH])
-                files = files[count:]
+                run = self._run(files, one.timeline, one.start)
+                if self._ship_complete(run) > len(run):
+                    break  # more came meanwhile: what lies behind is looked at anew
+                files = files[len(run):]
         return self.mark.position - begin
+
+    def _whole_soon(self, one: SpoolFile) -> bool:
+        """The server has finished this segment: shipping its beginning now would ship it twice. Not for long: the network may be slow."""
+        timeline, position = self._ahead
+        if timeline not in (None, one.timeline) or position < one.start + self.mark.segment_size:
+            return False
+        if self._young[0] != one.path:
+            self._young = (one.path, time.monotonic())
+        return time.monotonic() - self._young[1] < _SOON
 
     # -- complete segments
 
@@ -116,28 +146,58 @@ class Shipping:
         captured = self._store_whole(self._open(one.timeline, one.start), one)
         self._advance(one.start + self.mark.segment_size, captured)
 
-    def _ship_complete(self, files: list[SpoolFile]) -> int:
-        """A run of complete segments of one timeline, in parallel, acknowledged in order; how many."""
-        size = self.mark.segment_size
-        run = [files[0]]
-        for one in files[1:]:
-            if not one.complete or one.timeline != run[0].timeline or one.start != run[-1].start + size:
-                break
-            run.append(one)
-        self._go_to(run[0].timeline, run[0].start)
-        epoch = self._open(run[0].timeline, run[0].start)
-        futures: list[Future[int]] = [self._workers.submit(self._store_whole, epoch, one) for one in run]
-        wait(futures)  # none may still write when the next pass begins
-        for one, future in zip(run, futures):
+    def _ship_complete(self, run: list[SpoolFile]) -> int:
+        """A run of complete segments of one timeline, and what the receiver adds to it meanwhile: in parallel, acknowledged in order; how many."""
+        todo = deque(run)
+        self._go_to(todo[0].timeline, todo[0].start)
+        epoch = self._open(todo[0].timeline, todo[0].start)
+        limit = max(1, _PASS // self.mark.segment_size)
+        working: deque[tuple[SpoolFile, Future[int]]] = deque()
+        count = 0
+        try:
+            while todo or working:
+                while todo and len(working) < AHEAD:
+                    one = todo.popleft()
+                    working.append((one, self._workers.submit(self._store_whole, epoch, one)))
+                last = working[-1][0]
+                wait([future for _one, future in working if not future.done()], _LOOK, FIRST_COMPLETED)
+                count += self._acknowledge(working)
+                if len(working) + len(todo) < AHEAD and count + len(working) + len(todo) < limit:
+                    last = todo[-1] if todo else last
+                    todo.extend(self._run(self._spool.files(self.mark.segment_size), last.timeline, last.start + self.mark.segment_size))
+        finally:
+            wait([future for _one, future in working])  # none may still write when the next pass begins
+        return count
+
+    def _run(self, files: list[SpoolFile], timeline: int, start: int) -> list[SpoolFile]:
+        """The complete segments of a timeline that follow each other from a position on."""
+        run: list[SpoolFile] = []
+        for one in files:
+            if one.complete and one.timeline == timeline and one.start == start + len(run) * self.mark.segment_size:
+                run.append(one)
+        return run
+
+    def _acknowledge(self, working: deque[tuple[SpoolFile, Future[int]]]) -> int:
+        """The oldest segments that are ready become proven together; how many."""
+        ready: list[tuple[SpoolFile, int]] = []
+        while working and working[0][1].done():
+            one, future = working.popleft()
             try:
-                captured = future.result()
+                ready.append((one, future.result()))
             except (LifeboatError, OSError) as error:
+                self._proven(ready)
                 self._failed(error)
-            faults.point("log.stored")
-            self._advance(one.start + size, captured)
-            faults.point("log.proven")
+        self._proven(ready)
+        return len(ready)
+
+    def _proven(self, ready: list[tuple[SpoolFile, int]]) -> None:
+        if not ready:
+            return
+        faults.point("log.stored")
+        self._advance(ready[-1][0].start + self.mark.segment_size, ready[-1][1])
+        faults.point("log.proven")
+        for one, _captured in ready:
             self._spool.remove(one.path)
-        return len(run)
 
     def _store_whole(self, epoch: OpenEpoch, one: SpoolFile) -> int:
         captured = time.time_ns()
@@ -286,6 +346,7 @@ class Shipping:
                     "two copies of one cluster ship here: stop this shipper, or give this copy a source of its own",
                 )
         self._not_ahead(timeline)
+        self._no_copy(timeline)
         about: dict[str, Any] = {
             "system": mark.system, "timeline": timeline, "history": digest,
             "ancestors": [[number, wal.text(left)] for number, left in wal.ancestors(history or b"", timeline)],
@@ -301,6 +362,23 @@ class Shipping:
             self._writer.put_history(fresh, history, time.time_ns())
         self._epoch = fresh
         return fresh
+
+    def _no_copy(self, timeline: int) -> None:
+        """A host that never shipped this log, with a server on a timeline that the log does not know, is a copy until it took the original's place."""
+        others = [one for one in self._index.stretches(self.mark.system) if one.timeline != timeline]
+        known = [epoch for epoch in self._index.epochs.values() if (epoch.system, epoch.timeline) == (self.mark.system, timeline)]
+        if self.mark.timeline or known or not others:
+            return
+        since = self._taken()
+        if since == 0:
+            return
+        remedy = f"if it has taken the original's place, say so once: lifeboat log run {self._index.service} {self._index.source} --take-over; if not, stop it"
+        if since is None:
+            raise Divergence(f"this server is a copy: the log does not know its timeline {timeline}, and nothing was restored here to take its place",
+                             self._where, remedy)
+        last = max(self._writer.captured(self._index, one.timeline, one.last) for one in others)
+        if last > since:
+            raise Divergence(f"the original still ships its log (last at {iso(last)}), after this copy of it went live at {iso(since)}", self._where, remedy)
 
     def _not_ahead(self, timeline: int) -> None:
         """The repository cannot know more of a timeline than its server, unless the server went back or another copy ships too."""

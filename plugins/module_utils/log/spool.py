@@ -53,13 +53,13 @@ class Spool:
             self._lock = -1
 
     def files(self, size: int) -> list[SpoolFile]:
-        """Segments of ``size`` bytes, by timeline and position. Markers (see mark()) are none."""
+        """Segments of ``size`` bytes, by timeline and position. What holds no page yet is none: see mark() and prepare()."""
         found = []
         for name in self._names():
             complete = not name.endswith(PARTIAL)
             parsed = wal.parse_segment(name if complete else name[:-len(PARTIAL)], size)
             path = os.path.join(self.wal, name)
-            if parsed is None or (complete and _marker(path)):
+            if parsed is None or _empty(path):
                 continue
             found.append(SpoolFile(path, parsed[0], parsed[1], complete))
         return sorted(found, key=lambda one: (one.timeline, one.start, not one.complete))
@@ -79,6 +79,13 @@ class Spool:
             return sorted(os.listdir(self.wal))
         except OSError as error:
             raise StorageError(f"cannot read the spool ({error.strerror})", self.wal, "check the disk and its permissions") from error
+
+    def changed(self) -> int:
+        """Another number when a file came, went or got its final name."""
+        try:
+            return os.stat(self.wal).st_mtime_ns
+        except OSError:
+            return 0  # listing it says what is wrong
 
     def used(self) -> int:
         """Bytes the spool takes on its disk."""
@@ -112,13 +119,30 @@ class Spool:
             handle.truncate(size)
 
     def unmark(self) -> None:
+        """Remove what holds no page. No receiver may run: it begins with the newest file it finds, whatever is in it."""
         for name in self._names():
             path = os.path.join(self.wal, name)
-            if len(name) == 24 and _marker(path):
+            if len(name) in (24, 24 + len(PARTIAL)) and _empty(path):
                 os.unlink(path)
 
+    def prepare(self, newest: SpoolFile, size: int, count: int) -> None:
+        """Make the files of the next segments, without content: the receiver takes what has the right length as it is, and is spared
+        writing and flushing each segment twice, the first time as zeros."""
+        for number in range(1, count + 1):
+            path = os.path.join(self.wal, wal.segment_name(newest.timeline, newest.start + number * size, size))
+            if os.path.exists(path):
+                continue
+            try:
+                descriptor = os.open(path + PARTIAL, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            except FileExistsError:
+                continue
+            try:
+                os.ftruncate(descriptor, size)
+            finally:
+                os.close(descriptor)
 
-def _marker(path: str) -> bool:
+
+def _empty(path: str) -> bool:
     try:
         with open(path, "rb") as handle:
             return not handle.read(wal.PAGE).strip(b"\0")

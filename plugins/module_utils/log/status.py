@@ -27,6 +27,8 @@ _GAP = "take a full snapshot: nothing behind the gap can be reached from an olde
 _SILENT = 30.0
 #: Seconds the log may be behind where the catalog has no rpo.
 _BEHIND = 60.0
+#: Seconds in which a unit starts its shipper again.
+_RESTART = 5.0
 
 
 def status(spec: Spec, source: str) -> dict[str, Any]:
@@ -69,6 +71,71 @@ def status(spec: Spec, source: str) -> dict[str, Any]:
         "server": server, "lag": lag, "slot": (server or told.get("server") or {}).get("slot"),
         "spool": {"path": settings.spool, "bytes": _used(settings), "limit": settings.spool_limit}, "gaps": gaps, "alarms": alarms,
     }
+
+
+def remembered(spec: Spec, source: str) -> dict[str, Any]:
+    """What the host remembers of a log without asking anybody: {"running", "state", "timeline", "position", "caught_up", "alarms": names}."""
+    settings = config.read(spec, source)
+    told: dict[str, Any] = {}
+    mark = proven.Proven()
+    with contextlib.suppress(LifeboatError):
+        told = state.read_json(os.path.join(settings.directory, "status.json")) or {}
+        mark = proven.read(os.path.join(settings.directory, "proven.json"), str(spec.repository["url"]))
+    running = _alive(told)
+    return {"running": running, "state": told.get("state") if running else "not running", "timeline": mark.timeline or None,
+            "position": wal.text(mark.position) if mark.timeline else None, "caught_up": told.get("caught_up"),
+            "alarms": [str(alarm["name"]) for alarm in told.get("alarms") or []] if running else ["shipper"]}
+
+
+def all_unshipped(spec: Spec) -> list[str]:
+    """What unshipped() says of each source with a log."""
+    return [why for why in (unshipped(spec, source) for source in config.names(spec)) if why]
+
+
+def unshipped(spec: Spec, source: str, seconds: float = 30.0) -> str:
+    """Why the log of the server as it is now is not being shipped; "" once all that it had when this was called is proven.
+
+    Waits for a shipper that runs; one that does not run gets the time in which its unit would start it again.
+    """
+    settings = config.read(spec, source)
+    begun = time.monotonic()
+    server = LogServer(settings.client(), settings.slot)
+    wanted: tuple[int, int] | None = None
+    try:
+        while True:
+            told: dict[str, Any] = {}
+            why = f"no shipper runs; start it: lifeboat log run {spec.service} {source}, or its systemd unit"
+            with contextlib.suppress(LifeboatError):
+                told = state.read_json(os.path.join(settings.directory, "status.json")) or {}
+            if _alive(told):
+                why = _behind(settings, spec, server, wanted)
+                if not why:
+                    return ""
+                if wanted is None:
+                    with contextlib.suppress(LifeboatError):
+                        sample = server.sample()
+                        wanted = (sample.timeline or 0, sample.position)
+                why += "".join(f"; {alarm['what']}: {alarm['where']}" for alarm in (told.get("alarms") or [])[:1])
+            if time.monotonic() - begun > (seconds if _alive(told) else min(seconds, _RESTART)):
+                return f"the log of {source} is not shipped: {why}"
+            time.sleep(0.2)
+    finally:
+        server.close()
+
+
+def _behind(settings: LogConfig, spec: Spec, server: LogServer, wanted: tuple[int, int] | None) -> str:
+    """Why what was wanted, a position on a timeline (0: any), is not proven while the slot keeps the rest."""
+    try:
+        mark = proven.read(os.path.join(settings.directory, "proven.json"), str(spec.repository["url"]))
+        sample = server.sample()
+    except LifeboatError as error:
+        return str(error)
+    timeline, position = wanted or (sample.timeline or 0, sample.position)
+    if timeline and mark.timeline != timeline:
+        return f"timeline {timeline} of the server is not in the repository yet"
+    if mark.position < position:
+        return f"it is proven up to {wal.text(mark.position)}, the server was at {wal.text(position)}"
+    return "" if sample.slot["exists"] and sample.slot["active"] else f"the slot {settings.slot} is not in use"
 
 
 def _alarm(name: str, error: LifeboatError) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def known(spec: Spec, run_id: str = "") -> dict[str, Any]:
     """What the host knows of a service without repository and keys.
 
     {"lease", "unfinished", "restores": newest last, with bytes held, "uncommitted": their ids, "held_bytes", "origin", "proof",
-    "progress", "ledger_state", "ledger": the entries of ``run_id`` ("last": of the newest run)}.
+    "progress", "ledger_state", "ledger": the entries of ``run_id`` ("last": of the newest run), "logs": source -> what is remembered of its log}.
     """
     ledger = Ledger.for_spec(spec)
     condition = ledger.verify()
@@ -177,8 +177,21 @@ def known(spec: Spec, run_id: str = "") -> dict[str, Any]:
         "restores": shown, "uncommitted": [one["restore"] for one in shown if one["holds"]], "held_bytes": sum(one["held_bytes"] for one in shown),
         "origin": state.read_json(spec.path("origin.json")), "proof": {"point": proof[0], **proof[1]} if proof else None,
         "progress": _progress(spec), "ledger_state": condition, "ledger": [entry for entry in entries if entry["run"] == run_id] if run_id else [],
-        "sources": spec.source_names, "host_state": spec.service_dir,
+        "sources": spec.source_names, "host_state": spec.service_dir, "logs": _logs(spec),
     }
+
+
+def _logs(spec: Spec) -> dict[str, Any]:
+    if not any(source.get("log") is not None for source in (spec.entry.get("sources") or {}).values()):
+        return {}
+    from ..log import config as log_config
+    from ..log import status as log_status
+
+    found = {}
+    for source in log_config.names(spec):
+        with contextlib.suppress(LifeboatError):
+            found[source] = log_status.remembered(spec, source)
+    return found
 
 
 def _progress(spec: Spec) -> dict[str, Any] | None:

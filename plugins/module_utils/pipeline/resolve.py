@@ -10,7 +10,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from .. import state
-from ..errors import LifeboatError, TargetError
+from ..errors import DamageError, LifeboatError, TargetError
 from ..repository import layout
 from ..repository.manifest import Chain
 from .inspect import Point, missing_tail, open_logs, points, read_marks
@@ -101,7 +101,12 @@ class _Resolver:
             raise TargetError("the latest point cannot be used: its manifest is missing or damaged", f"service {self._spec.service}, object {gone}",
                               f"look at who removed it; to accept the loss name an older point: {names}")
         position = Position("latest")
-        return self._at(newest, position) if logs and open_logs(self._spec, self._store, newest) and not self._against(newest, position) else newest
+        if not logs or not open_logs(self._spec, self._store, newest):
+            return newest
+        if self._against(newest, position):
+            self._tell_holes(newest, position)
+            return newest
+        return self._at(newest, position)
 
     # -- logs
 
@@ -120,8 +125,17 @@ class _Resolver:
         reason = self._against(point, position)
         if reason:
             raise self._refuse(f"position {position} cannot be reached from point {point.id}: {reason}")
+        if position.kind == "latest":
+            self._tell_holes(point, position)
         sources = sorted(open_logs(self._spec, self._store, point))
         return dataclasses.replace(point, id=f"{point.id}@{position}", positions=dict.fromkeys(sources, position))
+
+    def _tell_holes(self, point: Point, position: Position) -> None:
+        """``latest`` means as far as the log leads: where it could have led farther, that is told before anything is touched."""
+        for name, log in open_logs(self._spec, self._store, point).items():
+            lost = self._spec.source(name)[0].lost_behind(point.snapshots[name].data, position.as_dict(), log)
+            if lost:
+                self._problems.append(DamageError(lost, f"log of {self._spec.service}.{name}", "take a full snapshot: behind it the log counts again"))
 
     def _newest_reaching(self, position: Position) -> Point:
         first = ""

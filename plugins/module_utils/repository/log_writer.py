@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConflictError, DamageError, LifeboatError, StorageError
 from . import layout
 from .datakeys import create_key
-from .log_index import Epoch, read_record
+from .log_index import Epoch, LogIndex, Piece, captured_at, read_record
 from .log_piece import OBJECT_LIMIT, iso, open_piece, seal
 from .writer import new_key_id
 
@@ -97,6 +97,13 @@ class LogWriter:
     def record(self, number: int) -> Epoch:
         """An epoch of this source, its signature checked."""
         return read_record(self._backend, self._store.provider, self._store.repository.id, self._service, self._source, number)
+
+    def captured(self, index: LogIndex, timeline: int, piece: Piece) -> int:
+        """When a piece that is listed was captured, in ns; 0 where its object does not tell any more."""
+        try:
+            return captured_at(self._backend, index, timeline, piece)
+        except DamageError:
+            return 0
 
     def put(self, epoch: OpenEpoch, start: int, plain: bytes | memoryview, captured_ns: int) -> str:
         """Write the bytes from position ``start`` on as one piece of the epoch's timeline; returns the object's name."""

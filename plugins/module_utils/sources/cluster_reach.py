@@ -68,6 +68,20 @@ class Reach:
                 return position
             position = end
 
+    def behind_hole(self) -> str:
+        """Where the hole is, and what of the log lies behind it; "" without a hole."""
+        if self.hole is None:
+            return ""
+        count, last = 0, self.until
+        for piece in self.pieces:
+            for found in self.ranges:
+                low, high = max(found.start, piece.start, self.hole[1]), found.end if piece.end is None else min(found.end, piece.end)
+                if found.timeline == piece.timeline and low < high:
+                    count, last = count + high - low, max(last, found.until, key=parse_time)
+        minutes = (parse_time(last) - parse_time(self.until)).total_seconds() / 60
+        return (f"the log has a hole from {position_text(self.hole[0])} to {position_text(self.hole[1])} on the way along timeline {self.timeline}, "
+                f"proven up to {self.until}: {count} later bytes, the log of {minutes:.1f} minutes up to {last}, cannot be reached")
+
     def name(self, number: int) -> str:
         """The name under which recovery asks first for a segment: that of the newest timeline in it."""
         timeline = max(piece.timeline for piece in self.pieces if piece.start // self.segment <= number)
@@ -173,6 +187,15 @@ def log_range(facts: dict[str, Any], log: Log, timeline: str = "") -> Covered | 
 def reachable(facts: dict[str, Any], position: dict[str, str], log: Log) -> str:
     """As Source.reachable."""
     return candidates(facts, log, position)[1]
+
+
+def lost_behind(facts: dict[str, Any], position: dict[str, str], log: Log) -> str:
+    """As Source.lost_behind."""
+    fitting, _reason = candidates(facts, log, position)
+    for reach in reaches(facts, log, position.get("timeline", "")):  # the newest timeline first: a hole may be why it is not the one
+        if reach.hole or (fitting and reach.timeline == fitting[0].timeline):
+            return reach.behind_hole()
+    return ""
 
 
 def candidates(facts: dict[str, Any], log: Log | None, position: dict[str, str]) -> tuple[list[Reach], str]:

@@ -178,7 +178,8 @@ class Recovery:
     def run(self, examine: Callable[[PrivateCluster], None] | None = None) -> dict[str, Any]:
         """Recover the rebuilt files and stop the server cleanly; ``examine`` may ask the recovered server before. Returns what was reached:
 
-        {"timeline", "from_timeline", "position", "reason", "last_commit" (time of the last transaction), "target"}.
+        {"timeline", "from_timeline", "position", "reason", "last_commit" (time of the last transaction), "target", "hole" (where the log has
+        one, in words)}.
         """
         reach = self._reach or self.prove()
         directory = str(self._record["staged"])
@@ -189,6 +190,8 @@ class Recovery:
                 # the whole log up to the target was there and nothing came after it: its end is the target
                 reached = self._replay(directory, reach, fetcher, {}, examine)
         reached["target"] = _said(self._target)
+        if self._target["kind"] == "latest" and reach.hole:
+            reached["hole"] = reach.behind_hole()
         self._check_reached(reach, reached)
         return reached
 

@@ -22,6 +22,9 @@ from .cluster_private import end_leftover, keep_settings_back
 from .postgresql_client import Client, ServerDown
 from .server import ANSWER_TIMEOUT, Server, wait_until
 
+#: Seconds in which whatever keeps a server alive (systemd, a supervisor) has started one again that died.
+RESTARTED_WITHIN = 15.0
+
 
 class Swap:
     """All of one stage record. Every method may be repeated after a kill."""
@@ -164,8 +167,15 @@ class Swap:
         self._wait_answer()
 
     def _wait_answer(self) -> None:
+        """Until the server answers. One that was seen, and is gone for longer than a supervisor takes to start it again, has failed."""
         deadline = time.monotonic() + ANSWER_TIMEOUT
+        gone_since: float | None = None
+        seen = False
         while True:
+            if places.postmaster(self.live) is not None:
+                seen, gone_since = True, None
+            elif seen:
+                gone_since = gone_since or time.monotonic()
             try:
                 if self.client.reachable():
                     return
@@ -173,6 +183,8 @@ class Swap:
                 pass
             except SourceError:
                 return  # it answers: that the login of today is none of then is for the health checks to tell
+            if gone_since is not None and time.monotonic() - gone_since > RESTARTED_WITHIN:
+                raise SourceError("the server ended right after its start", self.client.place, "look into the server's log, then run the same command again")
             if time.monotonic() > deadline:
                 raise SourceError(f"the server did not answer within {ANSWER_TIMEOUT:.0f} s of its start", self.client.place, "look into the server's log")
             time.sleep(0.05)

@@ -270,6 +270,10 @@ class Source(ABC):
         """
         return "this type of source has no log"
 
+    def lost_behind(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> str:
+        """What of the log lies behind a hole, so that a restore of this snapshot to the end of its log (``latest``) leaves it out; "" for nothing."""
+        return ""
+
     @abstractmethod
     def plan_stage(self, context: Context, manifest: dict[str, Any], stage_id: str) -> dict[str, Any]:
         """The stage record: every name that stage, cutover, commit and rollback will use. Changes nothing.

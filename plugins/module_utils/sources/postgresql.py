@@ -63,7 +63,11 @@ class Postgresql(Source):
             "help": "Restores also measure a digest of every table, which reads all rows: it tells later which tables were written to.",
         },
         "slot": {"type": "str", "help": "Replication slot of the continuous log; default: lifeboat_<service>_<source>."},
-        "log": {"type": "dict", "help": "Continuous log: {spool: path, spool_limit: bytes, interval: seconds}."},
+        "log": {"type": "dict", "help": "Continuous log: {spool: path, spool_limit: bytes, interval: seconds}.", "options": {
+            "spool": {"type": "path", "help": "Private directory for what was received and is not proven yet; default: in the state directory."},
+            "spool_limit": {"type": "size", "least": 64 << 20, "help": "What the spool may hold; default 4G."},
+            "interval": {"type": "float", "least": 0.1, "most": 60, "help": "Seconds between two looks at what was received; default 1."},
+        }},
     }
 
     def __init__(self) -> None:
@@ -90,6 +94,9 @@ class Postgresql(Source):
 
     def reachable(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> str:
         return reach.reachable(manifest["facts"], position, log)
+
+    def lost_behind(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> str:
+        return reach.lost_behind(manifest["facts"], position, log)
 
     def plan_stage(self, context: Context, manifest: dict[str, Any], stage_id: str) -> dict[str, Any]:
         return plan(context, manifest, stage_id)

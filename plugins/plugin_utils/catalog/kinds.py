@@ -23,6 +23,7 @@ _DURATION_PART = re.compile(r"([0-9]+)(ms|[smhdw])")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}\Z")
+_SIZE = re.compile(r"\s*([0-9]{1,18})\s*([KMGT]?)(?:i?B)?\s*\Z")
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}\Z")
 
 
@@ -127,6 +128,25 @@ def number(node: Node, at: At) -> Any:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
     return at.wrong(node, f"must be a number, is {_is(node)}", "write it without quotes")
+
+
+def size(node: Node, at: At) -> Any:
+    """Bytes: a whole number, or one with K, M, G or T."""
+    found = _SIZE.match(str(node.value)) if node.kind == "scalar" and not isinstance(node.value, bool) else None
+    if found is None:
+        return at.wrong(node, f"must be a size, is {_is(node)}", 'write bytes, or a number with K, M, G or T, as "4G"')
+    return int(found[1]) << 10 * " KMGT".index(found[2] or " ")
+
+
+def bounded(kind: Kind, least: float | None, most: float | None) -> Kind:
+    """A number that is neither too small nor too large."""
+    def take(node: Node, at: At) -> Any:
+        value = kind(node, at)
+        if value is WRONG or ((least is None or value >= least) and (most is None or value <= most)):
+            return value
+        bounds = " to ".join(str(bound) for bound in (least, most) if bound is not None)
+        return at.wrong(node, f"is out of range ({shown(node.plainly())})", f"choose {bounds}{' or more' if most is None else ''}")
+    return take
 
 
 def boolean(node: Node, at: At) -> Any:

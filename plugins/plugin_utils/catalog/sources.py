@@ -18,7 +18,7 @@ _SOURCES = "ansible_collections.lifeboat.recovery.plugins.module_utils.sources"
 
 KINDS: dict[str, Kind] = {
     "str": kinds.text, "int": kinds.integer(), "bool": kinds.boolean, "float": kinds.number, "path": kinds.path,
-    "duration": kinds.duration, "list": kinds.sequence(kinds.scalar), "dict": kinds.mapping_of(kinds.scalar, kinds.text),
+    "duration": kinds.duration, "size": kinds.size, "list": kinds.sequence(kinds.scalar), "dict": kinds.mapping_of(kinds.scalar, kinds.text),
 }
 
 
@@ -60,13 +60,19 @@ COMMON = {
 
 def fields_of(source_type: str) -> dict[str, Field]:
     """The closed set of keys of a source of this type."""
-    fields = dict(COMMON)
-    for option, spec in options_of(source_type).items():
-        kind = KINDS.get(str(spec.get("type", "str")), kinds.anything)
-        if spec.get("choices"):
-            kind = kinds.choice(*[str(word) for word in spec["choices"]])
-        fields[option] = Field(kind, bool(spec.get("required")), spec.get("default"))
-    return fields
+    return {**COMMON, **{option: _field(spec) for option, spec in options_of(source_type).items()}}
+
+
+def _field(spec: Mapping[str, Any]) -> Field:
+    """One declared option; "options" are the only keys that a mapping may have, "least" and "most" bound a number."""
+    kind = KINDS.get(str(spec.get("type", "str")), kinds.anything)
+    if spec.get("choices"):
+        kind = kinds.choice(*[str(word) for word in spec["choices"]])
+    elif spec.get("options"):
+        kind = kinds.closed({option: _field(inner) for option, inner in spec["options"].items()})
+    elif "least" in spec or "most" in spec:
+        kind = kinds.bounded(kind, spec.get("least"), spec.get("most"))
+    return Field(kind, bool(spec.get("required")), spec.get("default"))
 
 
 def source_kind(node: Node, at: At) -> Any:

@@ -20,6 +20,8 @@ from .reader import Node
 RESERVED = ("all", "ungrouped", "localhost", "lifeboat_services", "last", "latest", "proven")
 #: Source types with a log between snapshots; all others lose what was written since the last snapshot.
 LOGGED = ("postgresql", "mariadb", "jetstream", "rabbitmq", "bucket")
+#: Of these, the ones that keep it only where the catalog says log.
+OPTIONAL = ("postgresql",)
 #: Ways to say "this host".
 LOOPBACK = ("", "127.0.0.1", "localhost", "::1")
 #: Source types of which several may name one data directory: they own a part of what the server keeps there.
@@ -210,10 +212,22 @@ def _objectives(context: Context) -> None:
             if entry.get("tier") != tier:
                 continue
             for source, config in (entry.get("sources") or {}).items():
-                if config.get("type") not in LOGGED:
+                if _log_interval(config) is not None:
+                    slow = context.at("services", service, "sources", source, "log", "interval")
+                    if _log_interval(config) >= rpo:
+                        context.fault(f"rpo {_seconds(rpo)} of tier {tier} cannot be met: the log of {service}.{source} is looked at every "
+                                      f"{_seconds(_log_interval(config))}", slow, "set log.interval well below the rpo, or promise less")
+                elif config.get("type") not in LOGGED or config["type"] in OPTIONAL:
                     between = f"up to {_seconds(min(snapshots))}" if snapshots else "everything"
                     context.warnings.append(f"{service}.{source} ({config.get('type')}) keeps no log: a loss can be {between}, "
                                             f"although tier {tier} promises {_seconds(rpo)}")
+
+
+def _log_interval(config: dict[str, Any]) -> Any:
+    """Seconds between two looks at a log that a source declares; None where it declares none."""
+    if config.get("type") not in OPTIONAL or config.get("log") is None:
+        return None
+    return config["log"].get("interval", 1)
 
 
 def _seconds(value: float) -> str:

@@ -56,6 +56,7 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     "lifeboat_mode": _one_of("auto", "full", "incremental"),
     "lifeboat_protect": _one_of("check", "snapshot"),
     "lifeboat_force": _boolean,
+    "lifeboat_log_units": _boolean,
     "lifeboat_partial": _boolean,
     "lifeboat_gate_timeout": _seconds,
     "lifeboat_incident_started": _moment,

@@ -52,6 +52,10 @@ def status(answers: Mapping[str, Mapping[str, Any]], inventory: str = "", root: 
         elif unfinished:
             notes.append(f"{service}: run {unfinished.get('run')} ({unfinished.get('verb')}) of {unfinished.get('since')} never ended; "
                          f"go on with: {command(str(unfinished.get('verb')), inventory, services=service)}")
+        for source, log in (answer.get("logs") or {}).items():
+            where = f"proven up to {log.get('position')} of timeline {log.get('timeline')}" if log.get("position") else "nothing proven yet"
+            wrong = f", WRONG: {', '.join(log.get('alarms') or [])}; look at it on its host: lifeboat log status {service}" if log.get("alarms") else ""
+            notes.append(f"{service}: log of {source}: {log.get('state')}, {where}{wrong}")
     lines = table(["service", "now", "live data restored from", "last proof", "kept until commit"], rows).splitlines()
     lines += [""] + notes if notes else []
     runs = sorted({str(name) for answer in answers.values() for name in answer.get("uncommitted") or []})
@@ -61,6 +65,12 @@ def status(answers: Mapping[str, Mapping[str, Any]], inventory: str = "", root: 
                   f"  put the former back:    {command('rollback', inventory, run=runs[-1])}"]
     lines += _runs(root)
     return lines
+
+
+def shippers(services: Mapping[str, Any]) -> list[str]:
+    """What must be kept running, where nothing else does it."""
+    return [f"{service}: nothing ships the log of {source} until you keep this running: lifeboat log run {service} {source}"
+            for service, names in services.items() for source in names]
 
 
 def _runs(root: str) -> list[str]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import capture, restore
+from ansible_collections.lifeboat.recovery.plugins.module_utils.log.status import unshipped
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import capture, protection, restore
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.verify import verify_service
 from ansible_collections.lifeboat.recovery.tests.lab import processes
 from ansible_collections.lifeboat.recovery.tests.lab.log_lab import LogLab, WalPostgres
@@ -44,6 +45,9 @@ def test_the_log_goes_on_after_a_restore(lab: LogLab, cluster: WalPostgres) -> N
     # to a moment before what was proven: the new timeline begins behind it
     restored(lab, "r1", moment)
     assert rows(cluster) == [1]
+    told = protection.add_check(lab.spec, {"ok": True, "results": []})
+    assert told["ok"] and not told["unshipped"] and [row["name"] for row in told["results"]] == ["the next capture works", "the log of db is shipped"]
+    assert lab.proven()[0] == 2, "protected means that the new timeline is in the repository"
     cluster.sql("INSERT INTO t VALUES (-1)")
     lab.wait_proven(cluster.position(), timeline=2)
     processes.wait_for(lambda: lab.status()["ok"], "the alarms to end", 60)
@@ -51,6 +55,7 @@ def test_the_log_goes_on_after_a_restore(lab: LogLab, cluster: WalPostgres) -> N
     # and the restored one is lost: the snapshot of timeline 1 and both timelines of the log bring it back
     cluster.wipe()
     assert lab.stop() == 0
+    assert "no shipper runs" in unshipped(lab.spec, "db", 0.1)
     restored(lab, "r2", "latest")
     assert rows(cluster) == [-1, 1]
     lab.start()

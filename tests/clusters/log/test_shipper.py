@@ -13,65 +13,22 @@ import signal
 import threading
 from typing import Callable
 
-import psycopg2
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.log import wal
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import capture, restore
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.resolve import resolve_target
 from ansible_collections.lifeboat.recovery.tests.lab import processes
 from ansible_collections.lifeboat.recovery.tests.lab.log_lab import SEGMENT, LogLab, WalPostgres
+from ansible_collections.lifeboat.recovery.tests.lab.log_writer import Writer, assert_all_there
+from ansible_collections.lifeboat.recovery.tests.lab.service import run_record
 
 MakeLab = Callable[..., LogLab]
-
-
-class Writer:
-    """A client that notes the transactions whose commit it was told of: (transaction id, a position behind its commit)."""
-
-    def __init__(self, cluster: WalPostgres) -> None:
-        self._cluster = cluster
-        self._end = threading.Event()
-        self.told: list[tuple[int, int]] = []
-        cluster.sql("CREATE TABLE IF NOT EXISTS notes (n serial, filler text)")
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        connection = None
-        while not self._end.is_set():
-            try:
-                connection = connection or self._cluster.connect()
-                with connection.cursor() as cursor:
-                    cursor.execute("INSERT INTO notes (filler) VALUES (repeat(md5(random()::text), 20)) RETURNING pg_current_xact_id()::text::bigint")
-                    ((xid,),) = cursor.fetchall()
-                    cursor.execute("SELECT pg_current_wal_flush_lsn()::text")
-                    ((position,),) = cursor.fetchall()
-                self.told.append((int(xid), wal.parse(position)))
-            except psycopg2.Error:
-                connection = None
-                self._end.wait(0.05)
-
-    def stop(self) -> list[tuple[int, int]]:
-        self._end.set()
-        self._thread.join(30)
-        return self.told
 
 
 def wait_for_more(lab: LogLab) -> None:
     before = lab.proven()
     processes.wait_for(lambda: lab.proven() > before, "something more to be proven", 60)
-
-
-def assert_all_there(lab: LogLab, tmp: pathlib.Path, system: str, told: list[tuple[int, int]], timeline: int = 1) -> int:
-    """Every commit that was told at or below the proven position is in the repository's log; how many those are."""
-    proven_timeline, proven = lab.proven()
-    assert proven_timeline == timeline
-    covered = [one for one in lab.log(system).coverage() if one.timeline == timeline]
-    assert len(covered) == 1 and covered[0].end >= proven, covered
-    into = lab.segments(tmp / f"segments-{timeline}-{len(os.listdir(tmp))}", system, timeline, covered[0].start, covered[0].end)
-    found = lab.commits(into, timeline, covered[0].start, covered[0].end)
-    below = [xid for xid, position in told if position <= proven]
-    missing = [xid for xid in below if xid not in found]
-    assert not missing, f"{len(missing)} of {len(below)} commits are proven and not there"
-    return len(below)
 
 
 def assert_same_bytes(lab: LogLab, cluster: WalPostgres, timeline: int = 1) -> None:
@@ -154,6 +111,7 @@ def test_kill_of_the_shipper_and_of_the_server_under_load(lab: LogLab, cluster: 
         told = writer.stop()
     lab.wait_proven(cluster.position())
     assert assert_all_there(lab, tmp_path, system, told) == len(told) > 50
+    assert len(lab.log(system).coverage()) == 1
     told_now = lab.status()
     assert not told_now["gaps"] and told_now["ok"], told_now
     assert lab.stop() == 0
@@ -244,9 +202,10 @@ def test_repository_is_away_at_the_start(lab: LogLab, cluster: WalPostgres) -> N
 
 
 def test_slot_lost(lab: LogLab, cluster: WalPostgres) -> None:
-    """The server was told to keep less than was needed: the gap is told, the log goes on behind it."""
+    """The server was told to keep less than was needed: the gap is told, the log goes on behind it, and a new snapshot closes it."""
     lab.start()
     cluster.sql("CREATE TABLE t (n text)")
+    capture.capture_service(lab.spec, run_record("b1"))
     lab.wait_proven(cluster.position())
     assert lab.stop() == 0
     before = lab.proven()
@@ -266,6 +225,19 @@ def test_slot_lost(lab: LogLab, cluster: WalPostgres) -> None:
     assert len(lab.log().coverage()) == 2
     with pytest.raises(Exception, match="hole"):
         lab.log().read(1, before[1] - 8, wal.parse(told["gaps"][0]["to"]) + 8)
+    # `latest` leads up to the gap: that is said before a restore begins, and by the preflight that people read
+    point, problems = resolve_target(lab.spec, lab.spec.store(), "latest")
+    assert point.id.endswith("@latest") and [told["gaps"][0]["from"] in str(problem) for problem in problems] == [True], problems
+    assert "later bytes" in str(problems[0]) and "take a full snapshot" in str(problems[0])
+    (found,) = [one for one in restore.preflight(lab.spec, "latest", run_record("r1", "restore"))["findings"] if "hole" in one["what"]]
+    assert found["level"] == "warning"
+    assert [alarm["name"] for alarm in lab.status()["alarms"]] == ["gap"], "it stays until a snapshot begins behind it"
+    capture.capture_service(lab.spec, run_record("b2"), "full")
+    lab.wait_proven(cluster.position())
+    told = lab.status()
+    assert told["ok"] and told["gaps"][0]["closed_by"], told
+    assert "closed by" in lab.run("log", "status", "orders")
+    assert not resolve_target(lab.spec, lab.spec.store(), "latest")[1]
     assert lab.stop() == 0
 
 

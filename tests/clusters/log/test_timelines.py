@@ -65,7 +65,8 @@ def test_failover_to_a_standby(lab: LogLab, cluster: WalPostgres, standby: WalPo
     ((parent, left),) = wal.ancestors(log.histories()[2], 2)
     first, second = log.coverage()
     assert (parent, first.timeline, second.timeline) == (1, 1, 2)
-    assert first.start < second.start <= left <= first.end and second.start == left // SEGMENT * SEGMENT
+    # (what follows the proven end in this segment, the zeros that a last record may end with, the second holds too)
+    assert first.start < second.start <= min(left, first.end) and second.start == left // SEGMENT * SEGMENT
     assert second.end == standby.position()
     # one epoch belongs to one timeline, and the second names the history it follows
     records = [epoch.record for epoch in log.index().epochs.values()]
@@ -92,7 +93,7 @@ def test_promotion_of_the_server_that_is_followed(lab: LogLab, cluster: WalPostg
     log = lab.log(system)
     ((_parent, left),) = wal.ancestors(log.histories()[2], 2)
     first, second = log.coverage()
-    assert second.start <= left <= first.end, (first, second)
+    assert second.start <= min(left, first.end), (first, second)
     assert lab.stop() == 0
 
 

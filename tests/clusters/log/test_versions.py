@@ -12,14 +12,12 @@ import pytest
 from ansible_collections.lifeboat.recovery.plugins.module_utils.log import wal
 from ansible_collections.lifeboat.recovery.tests.lab import processes
 from ansible_collections.lifeboat.recovery.tests.lab.log_lab import LogLab, WalPostgres
-from ansible_collections.lifeboat.recovery.tests.lab.postgres import bin_dirs
-
-VERSIONS = bin_dirs()
+from ansible_collections.lifeboat.recovery.tests.lab.postgres import bin_dirs, versions
 
 
-@pytest.mark.parametrize("version", sorted(VERSIONS))
+@pytest.mark.parametrize("version", versions())
 def test_version(version: int, tmp_path: pathlib.Path) -> None:
-    cluster = WalPostgres(programs=VERSIONS[version]).init()
+    cluster = WalPostgres(programs=bin_dirs()[version]).init()
     standby = None
     lab = LogLab(tmp_path, cluster)
     try:

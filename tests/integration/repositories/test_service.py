@@ -18,7 +18,7 @@ import pytest
 from ansible_collections.lifeboat.recovery.plugins.module_utils import lease
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError, StorageError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations, restore
-from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import s3_client, s3_read
+from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import layout, s3_client, s3_read
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.s3 import S3Backend
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 from ansible_collections.lifeboat.recovery.tests.doubles.s3_faults import FaultyS3
@@ -114,10 +114,14 @@ def test_what_a_snapshot_shares_with_an_older_one_is_locked_as_long_as_itself(se
     (service.tree / "new").write_bytes(b"new")
     service.spec.repository["object_lock"] = {**LOCK, "for": 2 * LOCK["for"]}
     service.backup()
-    manifests = [name for name, _size in backend.list("services/orders/snapshots/")]
-    newest = until(max(manifests))
-    assert {name: str(until(name) - before[name]) for name in names if until(name) - before[name] < datetime.timedelta(minutes=59)} == {}
-    assert {name: str(newest - until(name)) for name in names if newest - until(name) > datetime.timedelta(seconds=30)} == {}
+    (chain,) = service.spec.store().chains()
+    newest = chain.manifests[-1]
+    needed = {layout.pack("orders", bytes.fromhex(pack)) for pack, _size, _digest in newest.data["packs"]}
+    needed |= {layout.key("orders", key) for key in newest.data["keys"]}
+    shared = needed & names
+    assert len(shared) >= 2 and needed - shared
+    assert {name: str(until(name) - before[name]) for name in shared if until(name) - before[name] < datetime.timedelta(minutes=59)} == {}
+    assert {name: str(until(newest.name) - until(name)) for name in needed if until(newest.name) - until(name) > datetime.timedelta(seconds=30)} == {}
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 500}, {"reset": True}, {"cut": 1000}, {"lose": True}], ids=str)

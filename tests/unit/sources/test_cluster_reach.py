@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import KeyAccessError
-from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_reach import log_range, reachable
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_reach import log_range, lost_behind, reachable
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.contract import Covered, Log
 
 SEGMENT = 0x1000000
@@ -76,3 +76,19 @@ def test_reachable(position: tuple[str, str, str], reason: str) -> None:
 
     told = reachable(FACTS, dict(zip(("kind", "value", "timeline"), position)), Told(Covered(1, 0x3000000, 0x4800000, NOON)))
     assert bool(told) == bool(reason) and re.search(reason, told)
+
+
+@pytest.mark.parametrize(("log", "words"), [
+    (Told(Covered(1, 0x3000000, 0x4800000, NOON)), ""),
+    (Told(Covered(1, 0x3000000, 0x4800000, NOON), Covered(1, 0x5000000, 0x5800000, "2026-11-22T12:30:00Z")),
+     r"from 0/4800000 to 0/5000000 .* timeline 1, proven up to 2026-11-22T12:00:00Z: 8388608 later bytes, the log of 30.0 minutes up to 2026-11-22T12:30:00Z"),
+    (Told(Covered(1, 0x1000000, 0x2000000, NOON), Covered(1, 0x3000000, 0x4800000, NOON)), ""),  # before the snapshot
+    (Told(Covered(1, 0x5000000, 0x5800000, NOON)), "from 0/3000100 to 0/5000000"),  # right behind the snapshot
+    (Told(Covered(1, 0x3000000, 0x5400000, NOON), Covered(2, 0x5200000, 0x5900000, NOON), **SECOND), "from 0/5000000 to 0/5200000.* 7340032 later"),
+    (Told(Covered(1, 0x3000000, 0x5400000, NOON), Covered(1, 0x5500000, 0x5800000, NOON), Covered(2, 0x5000000, 0x5900000, NOON), **SECOND), ""),
+])
+def test_what_lies_behind_a_hole(log: Log, words: str) -> None:
+    import re
+
+    told = lost_behind(FACTS, {"kind": "latest", "value": "", "timeline": ""}, log)
+    assert bool(told) == bool(words) and re.search(words, told), told

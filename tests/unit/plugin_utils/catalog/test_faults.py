@@ -113,6 +113,23 @@ BAD: list[tuple[str, str, str]] = [
      "  b: {host: h, sources: {d: {type: postgresql_database, database: y}}}",
      "b.d and a.d own the same cluster on the server at port 5432 of h: a.d captures and restores all of it: shop.catalog.yml:6; "
      "make the cluster a service of its own that the others require, or let each own its postgresql_database"),
+    *((f"log: {wrong}", "services:\n  a:\n    host: h\n    sources:\n      d:\n        type: postgresql\n        data_directory: /pg\n        log:\n"
+       f"          {wrong}", said) for wrong, said in (
+        ("spoool: /x", 'unknown key "spoool" in services.a.sources.d.log: shop.catalog.yml:12; did you mean "spool"?'),
+        ("spool: x", 'services.a.sources.d.log.spool is not an absolute path ("x"): shop.catalog.yml:12; begin it with /'),
+        ("spool_limit: 1M", "services.a.sources.d.log.spool_limit is out of range (1M): shop.catalog.yml:12; choose 67108864 or more"),
+        ("spool_limit: much", 'services.a.sources.d.log.spool_limit must be a size, is the text "much": shop.catalog.yml:12; '
+                              'write bytes, or a number with K, M, G or T, as "4G"'),
+        ("interval: often", 'services.a.sources.d.log.interval must be a number, is the text "often": shop.catalog.yml:12; write it without quotes'),
+        ("interval: 0", "services.a.sources.d.log.interval is out of range (0): shop.catalog.yml:12; choose 0.1 to 60"),
+    )),
+    ("a log that is no mapping", "services:\n  a: {host: h, sources: {d: {type: postgresql, data_directory: /pg, log: true}}}",
+     "services.a.sources.d.log must be a mapping, is the boolean true: shop.catalog.yml:5; known keys are spool, spool_limit, interval"),
+    ("a log that is looked at too rarely", "tiers: {gold: {rpo: 10s, schedule: {full: daily, logs: continuous}}}\n"
+     "services:\n  a:\n    host: h\n    tier: gold\n    sources:\n      d:\n        type: postgresql\n        data_directory: /pg\n"
+     "        log:\n          interval: 10",
+     "rpo 10s of tier gold cannot be met: the log of a.d is looked at every 10s: shop.catalog.yml:14; "
+     "set log.interval well below the rpo, or promise less"),
     ("unsafe service name", "services:\n  Orders: {host: h}",
      'services.Orders is not a safe name ("Orders"): shop.catalog.yml:5; use small letters, digits, - and _, at most 63, '
      "not beginning with - or _"),

@@ -138,6 +138,21 @@ def test_a_source_without_log_under_a_short_rpo_is_a_warning(load: Callable[...,
     assert catalog.warnings == ("a.f (files) keeps no log: a loss can be up to 1h, although tier gold promises 10s",)
 
 
+@pytest.mark.parametrize(("log", "warned"), [("", True), (", log: {}", False), (", log: {interval: 2.5}", False)])
+def test_a_cluster_counts_as_logged_only_with_its_log(load: Callable[..., model.Catalog], log: str, warned: bool) -> None:
+    catalog = load("plugin: lifeboat.recovery.catalog\nrepositories: {l: {url: file:///srv/b}}\nkeys: {provider: file, path: /k}\n"
+                   "tiers: {gold: {rpo: 10s, schedule: {incremental: hourly, logs: continuous}}}\n"
+                   f"services: {{a: {{host: h, tier: gold, sources: {{d: {{type: postgresql, data_directory: /pg{log}}}}}}}}}\n")
+    assert catalog.warnings == (("a.d (postgresql) keeps no log: a loss can be up to 1h, although tier gold promises 10s",) if warned else ())
+
+
+def test_sizes_of_a_log_are_bytes(load: Callable[..., model.Catalog]) -> None:
+    for word, size in (("4G", 4 << 30), ("128 MiB", 128 << 20), (str(64 << 20), 64 << 20)):
+        catalog = load("plugin: lifeboat.recovery.catalog\nrepositories: {l: {url: file:///srv/b}}\nkeys: {provider: file, path: /k}\n"
+                       f"services: {{a: {{host: h, sources: {{d: {{type: postgresql, data_directory: /pg, log: {{spool_limit: {word}}}}}}}}}}}\n")
+        assert catalog.services["a"]["sources"]["d"]["log"] == {"spool_limit": size}
+
+
 def test_variables_from_file_and_environment(load: Callable[..., model.Catalog], tmp_path: Any) -> None:
     (tmp_path / "values.yml").write_text("port: 5433\nroot: /from/file\n")
     catalog = load(

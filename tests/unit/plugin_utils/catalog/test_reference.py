@@ -66,8 +66,9 @@ def test_every_option_of_every_login_is_in_the_reference() -> None:
 def test_every_option_has_a_kind_and_a_default_that_fits() -> None:
     for source_type in registry.types():
         for option, spec in registry.get(source_type).options.items():
-            assert spec["type"] in sources.KINDS, f"{source_type}.{option}"
-            assert set(spec) <= {"type", "required", "default", "help", "choices"} and spec["help"]
+            for one in (spec, *spec.get("options", {}).values()):
+                assert one["type"] in sources.KINDS, f"{source_type}.{option}"
+                assert set(one) <= {"type", "required", "default", "help", "choices", "options", "least", "most"} and one["help"]
             default: Any = spec.get("default")
             assert default is None or not spec.get("choices") or default in spec["choices"]
 
