@@ -67,7 +67,7 @@ class Seaweed:
                 [program, f"-logdir={self.home}", "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}",
                  f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={plain}", f"-s3.port.https={secure}",
                  f"-s3.cert.file={certificate}", f"-s3.key.file={key}", f"-s3.config={config}", "-master.volumeSizeLimitMB=256",
-                 "-volume.max=5000", "-volume.preStopSeconds=1", "-master.telemetry=false"],
+                 "-volume.max=5000", "-volume.preStopSeconds=1", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home, env={"PATH": "/usr/bin:/bin", "HOME": self.home}, start_new_session=True,
             )
         processes.wait_for(self._answers, "the S3 server", 60)
