@@ -15,6 +15,7 @@ from typing import Any
 from .. import state
 from ..errors import ConfigError
 from ..sources import registry
+from ..sources.cluster_slot import slot_name
 from ..sources.postgresql_client import Client
 from ..spec import Spec
 
@@ -75,15 +76,10 @@ def read(spec: Spec, source: str) -> LogConfig:
     interval = options.get("interval", 1)
     if isinstance(interval, bool) or not isinstance(interval, (int, float)) or not 0.1 <= interval <= 60:
         raise ConfigError("the interval of a log must be 0.1 to 60 seconds", f"{interval!r}, {where}", "correct log.interval in the catalog")
-    slot = str(entry.get("slot") or slot_name(spec.service, source))
+    slot = slot_name(spec.service, source, entry)
     if not re.fullmatch(r"[a-z0-9_]{1,63}", slot):
         raise ConfigError("not a name for a replication slot", f"{slot!r}, {where}", "use lower-case letters, digits and _, 63 at most")
     return LogConfig(spec.service, source, dict(entry), directory, spool, _bytes(options.get("spool_limit"), where), float(interval), slot)
-
-
-def slot_name(service: str, source: str) -> str:
-    """The slot's name where the catalog gives none: what PostgreSQL does not allow becomes _."""
-    return re.sub(r"[^a-z0-9_]", "_", f"lifeboat_{service}_{source}".lower())[:63]
 
 
 def _bytes(value: Any, where: str) -> int:

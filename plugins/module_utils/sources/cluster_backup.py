@@ -23,9 +23,9 @@ from .postgresql_client import Client, version_of
 
 #: Parameters that a server which replays this snapshot must not have smaller, and those that tell what it can do.
 PARAMETERS = (
-    "max_connections", "max_worker_processes", "max_wal_senders", "max_prepared_transactions", "max_locks_per_transaction",
-    "wal_level", "shared_preload_libraries", "huge_pages", "wal_segment_size", "port", "unix_socket_directories", "config_file",
-    "hba_file", "ident_file", "data_directory",
+    "max_connections", "max_worker_processes", "max_wal_senders", "max_replication_slots", "max_prepared_transactions",
+    "max_locks_per_transaction", "wal_level", "shared_preload_libraries", "huge_pages", "wal_segment_size", "port", "unix_socket_directories",
+    "config_file", "hba_file", "ident_file", "data_directory",
 )
 #: Seconds between two signs of life on a session that has nothing to do.
 _ALIVE = 15.0

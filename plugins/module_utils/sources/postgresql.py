@@ -22,6 +22,7 @@ from .cluster_private import PrivateCluster, end_leftover, find_programs
 from .cluster_recovery import Recovery
 from .cluster_restore import Rebuild
 from .cluster_restore_preflight import Preflight, plan
+from .cluster_slot import keep_log
 from .cluster_swap import Swap
 from .contract import Captured, Comparison, Context, Covered, Extraction, Finding, Log, Reader, Source, TreeReader, Writer
 from .postgresql_client import Client, ServerDown
@@ -128,6 +129,7 @@ class Postgresql(Source):
             told["evidence"] = content.evidence(private.client, lambda name, connection: able.append(name) if checks.has_amcheck(private, connection) else None)
             checks.amcheck(private, owner, able)
             told["amcheck"] = able
+            keep_log(context, private.client, facts.get("parameters") or {})
             if context.config.get("content_digest"):
                 told["content"] = content.measure(private.client, context.digest_key, context.workers, context.progress.add)
 
