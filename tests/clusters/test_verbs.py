@@ -90,6 +90,10 @@ def test_the_moment_between_two_transactions(harbour: Harbour, cluster: WalPostg
     outcome = harbour.succeed("restore", "-e", f"lifeboat_target={moment}", catalog=catalog)
     assert outcome.verdicts() == {"ledger": "verified"}
     assert outcome.plan["services"]["ledger"]["resolution"]["at"].endswith(f"@time:{moment}")
+    reached = outcome.document["services"]["ledger"]["proof"]["sources"]["db"]["reached"]
+    assert (reached["from_timeline"], reached["timeline"]) == (1, 2) and reached["last_commit"] < moment.replace("T", " ")
+    assert f"reached:     ledger.db: recovery ended at {reached['position']} of timeline 1, last commit {reached['last_commit']}" in outcome.text
+    assert outcome.directory is not None and f"recovery ended at {reached['position']}" in (outcome.directory / "report.html").read_text(encoding="utf-8")
     # nobody ships the new timeline: the data is verified, and that it is not protected is no secret
     assert "the log of db is not shipped: no shipper runs; start it: lifeboat log run ledger db" in outcome.message("ledger")
     (warned,) = [text for text in outcome.document["services"]["ledger"]["warnings"] if "not shipped" in text]

@@ -75,6 +75,10 @@ def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runti
         answer(options, {**told, "verdict": _verdict(spec)}, f"{spec.service}: is {point} already and well; nothing was changed")
         return 0
     say(f"staged and verified: {point}")
+    for name, source in told["sources"].items():
+        ended = (source.get("facts") or {}).get("reached")
+        if ended:
+            say(f"  {name}: recovery ended at {ended['position']} of timeline {ended['from_timeline']}, last commit {ended.get('last_commit') or 'unknown'}")
     if options.until == "staged":
         answer(options, told, f"{spec.service}: staged beside the live data; the same command without --until goes on")
         return 0

@@ -212,7 +212,7 @@ def _stage_source(job: Job, restore: Restore, source: SourceState, point: Point)
         except LifeboatError as error:
             comparison, broken = None, str(error)
         if comparison is not None and not broken:
-            job.log("stage.verified", restore.id, source.name, items=comparison.items, again=True, **_about(reader.manifest))
+            job.log("stage.verified", restore.id, source.name, items=comparison.items, again=True, **_about(reader.manifest), **_noticed(source.record))
             return False
         discard(job, restore, source, f"the staged copy no longer holds the snapshot ({broken})")
     if source.stage in ("", "discarded"):
@@ -247,7 +247,7 @@ def _stage_source(job: Job, restore: Restore, source: SourceState, point: Point)
             f"the staged copy is not what was captured ({differences})", f"snapshot {source.snapshot}",
             "live data is as it was; verify the snapshot and choose another point",
         )
-    job.log("stage.verified", restore.id, source.name, items=comparison.items, **_about(reader.manifest))
+    job.log("stage.verified", restore.id, source.name, items=comparison.items, **_about(reader.manifest), **_noticed(source.record))
     faults.point("restore.stage.verified")
     return True
 
@@ -257,6 +257,12 @@ def _about(manifest: dict[str, Any]) -> dict[str, Any]:
         "type": manifest.get("type", ""), "proof": manifest.get("proof", ""), "digest": short_digest(manifest["digest"]),
         "bytes": int((manifest.get("bytes") or {}).get("source", 0)),
     }
+
+
+def _noticed(record: dict[str, Any]) -> dict[str, Any]:
+    """What a source found out while it staged: where recovery ended ("reached"), and its warnings."""
+    facts = {key: record[key] for key in ("reached", "warnings") if record.get(key)}
+    return {"facts": facts} if facts else {}
 
 
 def _refuse(findings: list[Any]) -> None:

@@ -174,6 +174,7 @@ class Postgresql(Source):
         if not known.get("complete") or not places.present(staged):
             return Comparison(False, [f"the staged cluster {staged} does not exist or was not finished"])
         end_leftover(staged, where)
+        record["reached"] = known.get("reached")
         files = _read(context, record, "files")
         try:
             # what this process built and inspected itself is read again where somebody wrote since, what it found here is read as a whole

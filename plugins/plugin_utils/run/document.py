@@ -134,7 +134,7 @@ def _service(
         },
         "proof": {
             "kind": _kind(sources, planned),
-            "sources": {source: {key: facts.get(key) for key in ("type", "state", "proof", "equal", "bytes")} for source, facts in sources.items()},
+            "sources": {source: {key: facts.get(key) for key in ("type", "state", "proof", "equal", "bytes", "reached")} for source, facts in sources.items()},
             "checks": checked,
             "checks_passed": sum(1 for item in checked if item["ok"]),
         },

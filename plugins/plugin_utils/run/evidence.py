@@ -75,9 +75,10 @@ def digest_text(value: Any) -> str:
 
 
 def sources(kept: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Per source: {snapshot, type, state, captured, found, equal, proof, bytes}; only what is known.
+    """Per source: {snapshot, type, state, captured, found, equal, proof, bytes, reached}; only what is known.
 
-    ``captured`` is the digest in the snapshot, ``found`` that of the restored content; ``equal`` whether they are the same.
+    ``captured`` is the digest in the snapshot, ``found`` that of the restored content; ``equal`` whether they are the same;
+    ``reached`` where recovery of a log ended: {timeline, from_timeline, position, last_commit, reason}.
     """
     found: dict[str, dict[str, Any]] = {}
 
@@ -94,7 +95,7 @@ def sources(kept: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, di
         elif event == "stage.verified":
             digest = digest_text(data.get("digest")) or found.get(name, {}).get("captured")
             put(name, found=digest, equal=True if digest else None, proof=data.get("proof"), state="staged",
-                bytes=data.get("bytes"), items=data.get("items"))
+                bytes=data.get("bytes"), items=data.get("items"), reached=_mapping(data.get("facts")).get("reached"))
         elif event == "stage.current":
             put(name, snapshot=data.get("snapshot"), captured=digest_text(data.get("digest")), state="current", proof=data.get("proof"))
         elif event == "cutover.done":

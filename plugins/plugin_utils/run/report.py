@@ -135,6 +135,9 @@ def _proof(document: dict[str, Any]) -> str:
             ]))
         body = _table(["Source", "Type", "Snapshot", "Digest at capture", "Digest found", "Compared", "Proof", "Bytes"], rows, "proof") if rows \
             else '<p class="dim">No source of its own took part.</p>'
+        for source, facts in proof["sources"].items():
+            if facts.get("reached"):
+                body += f"<p>{text(source, 60)}: {text(words.reached(facts['reached']))}</p>"
         if checks:
             lines = []
             for check in checks:

@@ -86,6 +86,9 @@ def ending(run: RunDirectory, found: dict[str, Any]) -> str:
         if found["run"]["verb"] in ("restore", "drill") and any(item["touched"] in ("switched", "switching") for item in found["services"].values()):
             lines.append("  or undo it:  " + next_step["rollback"])
         lines.append("  status:      " + next_step["status"])
+    for name, item in found["services"].items():
+        ends = {source: words.reached(facts.get("reached")) for source, facts in item["proof"]["sources"].items()}
+        lines += [f"  reached:     {name}.{source}: {text}" for source, text in ends.items() if text]
     told = [f"{name}: {text}" for name, item in found["services"].items() for text in item["warnings"]]
     lines += [f"  warning:     {words.one_line(text, 300)}" for text in told[:_WARNINGS]]
     if len(told) > _WARNINGS:

@@ -106,3 +106,11 @@ def table_of_services(services: Any) -> dict[str, dict[str, Any]]:
         else:
             table[str(item)] = {}
     return table
+
+
+def reached(told: Any) -> str:
+    """Where recovery of a log ended, in words; empty for what has no log."""
+    if not isinstance(told, dict) or not told.get("position"):
+        return ""
+    last = f", last commit {one_line(told['last_commit'], 60)}" if told.get("last_commit") else ""
+    return f"recovery ended at {one_line(told['position'], 40)} of timeline {one_line(told.get('from_timeline'), 20)}{last}"
