@@ -28,7 +28,7 @@ import cluster_lag
 import cluster_report
 import data
 from bench import settle
-from cluster_contenders import SLOT, Contender, Lifeboat, PgBackRest, PgBackRestAsInstalled
+from cluster_contenders import SLOT, Contender, Lifeboat, PgBackRest, PgBackRestAsInstalled, measure
 from cluster_server import MIB, RESTORED, Origin, own_directory, restored
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +76,7 @@ class Round:
             one.init()
         self.backup("full backup", 1)
         self.restore("restore to empty", lambda one: restored(self.home / f"empty-{type(one).__name__}"))
+        self.copy("restore to empty: files there")
         for number, (word, scattered) in enumerate((("runs", False), ("scattered", True)), 2):
             self.origin.change(1, scattered)
             if scattered:
@@ -114,6 +115,15 @@ class Round:
                 title = f"{step}: {'files there' if part == 'files' else 'server answers'}"
                 self.note(title, "Lifeboat in place" if in_place else one.name, row, self.size())
             shutil.rmtree(server.home)
+
+    def copy(self, step: str) -> None:
+        """What only writing the files costs."""
+        target = own_directory(self.home / "copied")
+        self.origin.sql("CHECKPOINT")
+        settle("warm", self.origin.data)
+        done = measure(["cp", "-a", "--reflink=never", str(self.origin.data), str(target)], target, dict(os.environ))
+        self.note(step, cluster_report.COPY, done.row(), self.size())
+        shutil.rmtree(target)
 
     def delta(self, step: str) -> None:
         self.origin.content()

@@ -17,6 +17,8 @@ PEAK = 512 * MIB
 RIVAL = "pgBackRest"
 #: Told beside the others, and not judged.
 INSTALLED = "pgBackRest as installed"
+#: What the disk allows: the same files copied and flushed, and nothing else.
+COPY = "cp -a"
 #: Least median of pgBackRest's time / Lifeboat's, by the beginning and the end of a step's name; 1 for what is not named.
 REQUIRED = (
     ("full backup", "", 3.0), ("restore to empty", "files there", 3.0), ("delta restore", "files there", 2.0),
@@ -57,7 +59,9 @@ def judge(result: dict[str, Any]) -> list[str]:
             if who == INSTALLED:
                 slower = statistics.median(one[step][who]["seconds"] / one[step]["Lifeboat"]["seconds"] for one in result["rounds"])
                 lines.append(f"      {step}: {who} / Lifeboat {slower:.2f}, for comparison")
-            if who in (RIVAL, INSTALLED):
+            if who == COPY:
+                lines.append(f"      {step}: pgBackRest / {who} {ratio(result, step, who)[0]:.2f}: no restore that writes the files can do better")
+            if who in (RIVAL, INSTALLED, COPY):
                 continue
             median = ratio(result, step, who)[0]
             least = required(step)
@@ -91,7 +95,7 @@ def table(result: dict[str, Any]) -> str:
     lines: list[tuple[str, ...]] = [("step", "who", "seconds (least–most)", "MiB/s", "pgBackRest's time / its", "CPU s", "peak MiB", "stored MiB")]
     for step in steps(result):
         present = result["rounds"][0][step]
-        lines += [_line(result, step, who) for who in ("Lifeboat", "Lifeboat in place", RIVAL, INSTALLED) if who in present]
+        lines += [_line(result, step, who) for who in ("Lifeboat", "Lifeboat in place", RIVAL, INSTALLED, COPY) if who in present]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     out = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines]
     out.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
