@@ -69,7 +69,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 def main() -> None:
     module = AnsibleModule(argument_spec={
-        "what": {"type": "str", "required": True, "choices": ["status", "points"]},
+        "what": {"type": "str", "required": True, "choices": ["status", "points", "logs"]},
         "answers": {"type": "dict", "required": True},
         "inventory": {"type": "str", "default": ""},
         "newest": {"type": "int", "default": 10},

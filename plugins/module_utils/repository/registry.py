@@ -19,21 +19,26 @@ def _s3(config: dict[str, Any]) -> Backend:
     return S3Backend(config)
 
 
-#: Scheme -> what makes a backend of a catalog's repository.
-_BACKENDS: dict[str, Callable[[dict[str, Any]], Backend]] = {
-    DirectoryBackend.scheme: lambda config: DirectoryBackend(str(config["url"])),
+#: Scheme -> what makes a backend of a URL.
+_BACKENDS: dict[str, Callable[[str], Backend]] = {
+    DirectoryBackend.scheme: DirectoryBackend,
+}
+#: Scheme -> what makes a backend of all that the catalog says of a repository.
+_CONFIGURED: dict[str, Callable[[dict[str, Any]], Backend]] = {
     "s3": _s3,
 }
 
 
 def schemes() -> list[str]:
-    return sorted(_BACKENDS)
+    return sorted([*_BACKENDS, *_CONFIGURED])
 
 
 def backend_for(config: dict[str, Any]) -> Backend:
     """The backend of a catalog repository entry ({"url": ...})."""
     url = str(config.get("url", ""))
     scheme = url.split("://", 1)[0] if "://" in url else ""
+    if scheme in _CONFIGURED:
+        return _CONFIGURED[scheme](config)
     if scheme not in _BACKENDS:
         raise ConfigError(f"repository scheme {scheme or '(none)'} is not known", url, f"use one of: {', '.join(schemes())}")
-    return _BACKENDS[scheme](config)
+    return _BACKENDS[scheme](url)

@@ -68,7 +68,7 @@ def test_names_stay_inside(backend: Backend) -> None:
 
 def test_what_is_aborted_was_never_there(backend: Backend) -> None:
     new = backend.new("services/a/gone.pack", "pack")
-    for _ in range(20):
+    for _number in range(20):
         new.write(os.urandom(MIB))
     new.abort()
     assert list(backend.list("")) == []
@@ -78,7 +78,7 @@ def test_what_is_aborted_was_never_there(backend: Backend) -> None:
 
 
 def test_of_many_writers_one_wins(config: dict[str, Any], backend: Backend) -> None:
-    backends = [backend_for(config) for _ in range(8)]
+    backends = [backend_for(config) for _number in range(8)]
 
     def write(number: int) -> int | None:
         try:
@@ -109,4 +109,4 @@ def test_many_readers_at_once(backend: Backend) -> None:
         return backend.read_range("services/a/one.pack", start, MIB) == data[start:start + MIB]
 
     with ThreadPoolExecutor(8) as threads:
-        assert all(threads.map(read, [random.Random(1).randrange(29 * MIB) for _ in range(100)]))
+        assert all(threads.map(read, [random.Random(1).randrange(29 * MIB) for _number in range(100)]))
