@@ -127,7 +127,9 @@ class DirectoryBackend(Backend):
         return True
 
     def probe(self) -> None:
-        name = f"probe/{secrets.token_hex(8)}"
+        # a directory of its own: other hosts may try the place at this moment, and take theirs away
+        directory = f"probe-{secrets.token_hex(8)}"
+        name = f"{directory}/object"
         data = secrets.token_bytes(64)
         try:
             self.create(name, data, "repository")
@@ -143,7 +145,7 @@ class DirectoryBackend(Backend):
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(self._path(name))
-                os.rmdir(self._path("probe"))
+                os.rmdir(self._path(directory))
 
     def new(self, name: str, subject: str) -> NewObject:
         self._path(name)

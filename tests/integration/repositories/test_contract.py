@@ -9,6 +9,7 @@ import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConflictError, StorageError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.backend import Backend
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.registry import backend_for
+from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.repository import Repository
 
 MIB = 1 << 20
 
@@ -90,6 +92,17 @@ def test_of_many_writers_one_wins(config: dict[str, Any], backend: Backend) -> N
     with ThreadPoolExecutor(8) as threads:
         winners = [number for number in threads.map(write, range(8)) if number is not None]
     assert len(winners) == 1 and backend.read("services/a/snapshots/db/000000000001.json", 10) == b"%d" % winners[0]
+
+
+def test_many_hosts_make_and_try_it_at_once(tmp_path: Path) -> None:
+    def make(_number: int) -> str:
+        repository, _made = Repository.create({"url": f"file://{tmp_path / 'new'}"})
+        assert repository is not None
+        return repository.id
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(make, range(160)))) == 1
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["lifeboat.json"]
 
 
 def test_many_objects_are_listed(backend: Backend) -> None:
