@@ -14,10 +14,10 @@ from typing import Any, Callable
 
 import pytest
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import durable
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConflictError, StorageError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.backend import Backend
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.registry import backend_for
-from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.repository import Repository
 
 MIB = 1 << 20
 
@@ -94,15 +94,19 @@ def test_of_many_writers_one_wins(config: dict[str, Any], backend: Backend) -> N
     assert len(winners) == 1 and backend.read("services/a/snapshots/db/000000000001.json", 10) == b"%d" % winners[0]
 
 
-def test_many_hosts_make_and_try_it_at_once(tmp_path: Path) -> None:
-    def make(_number: int) -> str:
-        repository, _made = Repository.create({"url": f"file://{tmp_path / 'new'}"})
-        assert repository is not None
-        return repository.id
+def test_another_host_tries_the_place_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = backend_for({"url": f"file://{tmp_path / 'new'}"})
+    backend.prepare()
+    make_dirs = durable.make_dirs
 
-    with ThreadPoolExecutor(8) as threads:
-        assert len(set(threads.map(make, range(160)))) == 1
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["lifeboat.json"]
+    def with_another(path: str, mode: int, subject: str) -> None:
+        make_dirs(path, mode, subject)
+        monkeypatch.setattr(durable, "make_dirs", make_dirs)
+        backend.probe()  # the other one comes between our directory and our object, and clears up behind itself
+
+    monkeypatch.setattr(durable, "make_dirs", with_another)
+    backend.probe()
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_many_objects_are_listed(backend: Backend) -> None:
