@@ -33,6 +33,8 @@ from .watch import Alarms, Watch
 
 #: Seconds between two tries: the first, and the most.
 _RETRY = (0.5, 15.0)
+#: The longest pause before a server that does not answer is asked again: after a restore the service waits for that.
+_SERVER = 2.0
 #: Seconds that the last pass may take when the shipper ends.
 _LAST = 60.0
 #: Seconds without any progress, although the server is ahead, after which a receiver counts as hanging.
@@ -194,10 +196,10 @@ class Shipper:
         except (LifeboatError, OSError) as error:
             self._alarm("server", _as_error(error, self.config.spool))
             self._state = "waiting for the server"
-            self._later()
+            self._later(_SERVER)
 
-    def _later(self) -> None:
-        self._next_start = time.monotonic() + self._retry
+    def _later(self, longest: float = _RETRY[1]) -> None:
+        self._next_start = time.monotonic() + min(longest, self._retry)
         self._retry = min(_RETRY[1], self._retry * 2)
 
     def _full(self) -> LifeboatError | None:
