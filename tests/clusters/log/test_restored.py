@@ -58,7 +58,7 @@ def test_the_log_goes_on_after_a_restore(lab: LogLab, cluster: WalPostgres) -> N
     assert "no shipper runs" in unshipped(lab.spec, "db", 0.1)
     restored(lab, "r2", "latest")
     assert rows(cluster) == [-1, 1]
-    for _ in range(3):  # the server would recycle the segment in which the timelines part, long before a shipper comes
+    for _number in range(3):  # the server would recycle the segment in which the timelines part, long before a shipper comes
         cluster.sql("INSERT INTO t VALUES (-2)")
         cluster.sql("SELECT pg_switch_wal()")
         cluster.sql("CHECKPOINT")
