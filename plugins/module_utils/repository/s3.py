@@ -53,7 +53,12 @@ class S3Backend(Backend):
                 if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404:
                     raise
         with self.client.translated("create the bucket", ""):
-            self.client.api.create_bucket(Bucket=self.client.bucket, **({"ObjectLockEnabledForBucket": True} if self.lock else {}))
+            try:
+                self.client.api.create_bucket(Bucket=self.client.bucket, **({"ObjectLockEnabledForBucket": True} if self.lock else {}))
+            except need("botocore.exceptions").ClientError as error:
+                if error.response.get("Error", {}).get("Code") != "BucketAlreadyOwnedByYou":
+                    raise
+                return False  # another host made it a moment ago
         return True
 
     def probe(self) -> None:

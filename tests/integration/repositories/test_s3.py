@@ -115,6 +115,16 @@ def test_what_cannot_be_reached_or_trusted_is_said(store: Seaweed, buckets: dict
             Repository.open({**good, "url": url})
 
 
+def test_a_bucket_that_another_host_made_a_moment_ago(store: Seaweed, buckets: dict[bool, str], prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = S3Backend(store.config(buckets[False], prefix))
+
+    def not_yet(**_arguments: Any) -> None:
+        raise botocore.exceptions.ClientError({"Error": {"Code": "404"}, "ResponseMetadata": {"HTTPStatusCode": 404}}, "HeadBucket")
+
+    monkeypatch.setattr(backend.client.api, "head_bucket", not_yet)
+    assert backend.prepare() is False
+
+
 def test_two_repositories_share_a_bucket_by_prefix(store: Seaweed, buckets: dict[bool, str], prefix: str) -> None:
     first, made = Repository.create(store.config(buckets[False], prefix))
     second, made_too = Repository.create(store.config(buckets[False], f"{prefix}-more/deep"))
