@@ -40,7 +40,7 @@ class FaultyS3:
             def _any(self) -> None:
                 outer.handle(self)
 
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _any  # noqa: N815 - the names that the base class calls
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _any
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True

@@ -18,6 +18,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.log.spool import
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import restore
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.inspect import list_snapshots
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.verify import verify_service
+from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_index import load
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_reader import SourceLog
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_writer import LogWriter
@@ -244,9 +245,7 @@ class Ship(Scene):
         assert {path.name for path in (self.spool / "wal").iterdir()} >= {"00000002.history", wal_segments.TAIL}
 
 
-def _progress():  # type: ignore[no-untyped-def]
-    from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
-
+def _progress() -> Progress:
     return Progress("docs", "check")
 
 

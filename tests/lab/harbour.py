@@ -83,6 +83,8 @@ class Harbour:
             "services": {name: self.entry(name, requires) for name, requires in graph.items()},
         }
         self.file = self.home / "harbour.catalog.yml"
+        #: What the stores held when they were captured, for the tests that keep it.
+        self.captured: dict[str, Any] = {}
         self.write_catalog()
 
     def __enter__(self) -> Harbour:

@@ -75,7 +75,7 @@ class WalPostgres(Postgres):
 class LogLab:
     """One service ``orders`` with the cluster as source ``db``."""
 
-    def __init__(self, home: pathlib.Path, cluster: Postgres, **log: Any) -> None:
+    def __init__(self, home: pathlib.Path, cluster: WalPostgres, **log: Any) -> None:
         self.home = home
         self.cluster = cluster
         self.repository = home / "repository"
@@ -168,7 +168,7 @@ class LogLab:
             raise AssertionError(f"{self.proven()} after {seconds} s, wanted {wal.text(position)}: {told}\n{self.said()}") from None
 
     def log(self, system: str | None = None) -> SourceLog:
-        return SourceLog(self.spec.store(), "db", system or self.cluster.system())  # type: ignore[attr-defined]
+        return SourceLog(self.spec.store(), "db", system or self.cluster.system())
 
     def segments(self, into: pathlib.Path, system: str, timeline: int, start: int, end: int) -> pathlib.Path:
         """The log of a timeline as files, as a restore would write them; the last one padded with zeros."""

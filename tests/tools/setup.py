@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -43,11 +44,7 @@ def has_postgresql() -> bool:
 
 
 def has_venv() -> bool:
-    try:
-        import ensurepip  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec("ensurepip") is not None
 
 
 #: (Debian package, what it is for, present?, purposes)

@@ -18,17 +18,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import ssl
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-
-from core import Core  # noqa: E402
-from transit import Refused, Unsupported  # noqa: E402
+from core import Core
+from transit import Refused, Unsupported
 
 BODY_LIMIT = 32 << 20
 
@@ -58,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: Double
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, *_arguments: Any) -> None:
         return
 
     def _serve(self) -> None:

@@ -9,7 +9,7 @@ import datetime
 import ipaddress
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from cryptography import x509
@@ -112,10 +112,11 @@ def test_answers_of_something_else_are_refused(double: Site) -> None:
     double.bootstrapped()
     backup = double.provider("backup")
     backup.index_key()
-    for use, part in ((lambda: backup.new_data_key(b"s"), "datakey"), (lambda: backup.sign(b"m"), "sign/")):
+    asked: list[tuple[Callable[[], object], str]] = [(lambda: backup.new_data_key(b"s"), "datakey"), (lambda: backup.sign(b"m"), "sign/")]
+    for use, part in asked:
         double.server.faults({"status": 200, "path": part})
         with pytest.raises(KeyAccessError, match="holds no (data key|signature)"):
-            use()  # type: ignore[no-untyped-call]
+            use()
 
 
 def test_many_threads_share_one_provider(double: Site) -> None:
@@ -138,9 +139,9 @@ def test_many_threads_share_one_provider(double: Site) -> None:
 def test_renewal_that_fails_does_not_stop_the_work(double: Site) -> None:
     double.bootstrapped()
     token = double.token("backup", ttl="1h")
-    keys = registry.provider_for(double.config(token), "orders")
+    keys: Any = registry.provider_for(double.config(token), "orders")
     keys.new_data_key(b"s")
-    keys._session._fresh_until = 1e-9  # type: ignore[attr-defined]
+    keys._session._fresh_until = 1e-9
     double.server.faults(*[{"status": 500, "path": "renew-self"}] * 3)
     keys.new_data_key(b"t")
     assert calls(double, "renew-self") == [500, 500, 500]

@@ -20,7 +20,7 @@ def lasting() -> Iterator[Harbour]:
     with Harbour(GRAPH) as made:
         made.succeed("bootstrap")
         made.succeed("backup")
-        made.captured = made.contents()  # type: ignore[attr-defined]
+        made.captured = made.contents()
         yield made
 
 

@@ -12,7 +12,7 @@ from ansible_collections.lifeboat.recovery.tests.lab.harbour import Harbour, dif
 
 
 def captured(harbour: Harbour) -> dict[str, object]:
-    return harbour.captured  # type: ignore[attr-defined,no-any-return]
+    return harbour.captured
 
 
 def pids(harbour: Harbour) -> dict[str, int]:

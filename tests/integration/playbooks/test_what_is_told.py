@@ -42,7 +42,8 @@ def test_a_failed_call_is_one_line_and_its_ledger_is_in_the_run(harbour: Harbour
     assert sum(said in line for line in outcome.lines() if line.startswith("[ERROR]")) >= 1
     service = outcome.document["services"]["crane"]
     assert service["ledger"]["entries"] >= 4 and service["ledger"]["whole"] and outcome.message("crane") == said
-    events = [json.loads(line)["event"] for line in (outcome.directory / "services" / "crane.jsonl").read_text().splitlines()]  # type: ignore[operator]
+    assert outcome.directory is not None
+    events = [json.loads(line)["event"] for line in (outcome.directory / "services" / "crane.jsonl").read_text().splitlines()]
     assert "capture.failed" in events and events[-1] == "run.end"
 
 
@@ -81,7 +82,7 @@ def test_warnings_are_in_the_report_the_document_and_the_last_screen(harbour: Ha
     assert any(text.startswith(wanted) and "catches up" in text for text in outcome.document["services"]["quay"]["warnings"])
     assert any(text.startswith(f"quay: {wanted}") for text in outcome.document["warnings"])
     assert outcome.document["services"]["crane"]["warnings"] == []
-    assert wanted in (outcome.directory / "report.html").read_text()  # type: ignore[operator]
+    assert outcome.directory is not None and wanted in (outcome.directory / "report.html").read_text()
     ending = outcome.text.partition("restore: 2 of 2")[2] or outcome.text[-3000:]
     assert sum(line.startswith(f"  warning:     quay: {wanted}") for line in ending.splitlines()) == 1, ending
 

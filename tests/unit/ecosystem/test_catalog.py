@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from typing import Any
 
 import pytest
 
@@ -18,12 +19,12 @@ CATALOG = pathlib.Path(__file__).resolve().parents[3] / "inventories" / "demo" /
 
 @pytest.fixture
 def catalog(tmp_path: pathlib.Path) -> model.Catalog:
-    values = {
+    values: dict[str, Any] = {
         "home": str(tmp_path), "python": "/usr/bin/python3", "ctl": "/ctl.py", "host": "127.0.0.1", "pg_bin": "/usr/bin", "pg_superuser": "postgres",
         "pg_password_file": "/p", "redis_password_file": "/r", "redis_server": "/usr/bin/redis-server", "invoices": str(tmp_path / "invoices"),
     }
     for number, name in enumerate((*STORES, *REQUIRES)):
-        values[f"{name.replace('-', '_')}_port"] = 20000 + number  # type: ignore[assignment]
+        values[f"{name.replace('-', '_')}_port"] = 20000 + number
         values[f"{name.replace('-', '_')}_data"] = str(tmp_path / name)
     (tmp_path / "variables.yml").write_text("".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items()), encoding="utf-8")
     return model.load(str(CATALOG), {"SHOP_HOME": str(tmp_path)})

@@ -46,7 +46,8 @@ def route(method: str, pattern: str) -> Callable[[Callable[..., Answer]], Callab
     """Mark a method of a service as the handler of a path; groups of the pattern become its arguments."""
 
     def mark(function: Callable[..., Answer]) -> Callable[..., Answer]:
-        function.route = (method, re.compile(pattern + r"\Z"))  # type: ignore[attr-defined]
+        marked: Any = function
+        marked.route = (method, re.compile(pattern + r"\Z"))
         return function
 
     return mark
@@ -188,13 +189,14 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    server: _Server
     protocol_version = "HTTP/1.1"
     timeout = 60
     disable_nagle_algorithm = True
     wbufsize = -1
 
     def _serve(self) -> None:
-        service: BaseService = self.server.service  # type: ignore[attr-defined]
+        service = self.server.service
         begun = time.monotonic()
         try:
             status, body = self._answer(service)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import secrets
 import time
 from typing import Any
@@ -40,8 +41,8 @@ class Service(BaseService):
     def __init__(self, home: Home, name: str, credentials: dict[str, Any]) -> None:
         super().__init__(home, name, credentials)
         import redis
-        import redis.asyncio  # noqa: F401 - loaded now, see base
 
+        importlib.import_module("redis.asyncio")  # loaded now, see base
         self._redis: Any = redis.Redis(
             host=HOST, port=home.port("redis"), password=str(credentials["redis"]), socket_timeout=3, socket_connect_timeout=2, decode_responses=True
         )
