@@ -36,6 +36,7 @@ class S3Backend(Backend):
         lock = config.get("object_lock")
         self.lock: dict[str, Any] | None = dict(lock) if lock else None
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="s3")
+        self._slots = threading.BoundedSemaphore(CONNECTIONS)
         self._blocks = Blocks(self.client, self._threads)
         self._guard = threading.Lock()
         self._distrusted: bool | None = None
@@ -66,7 +67,8 @@ class S3Backend(Backend):
 
     def new(self, name: str, subject: str) -> NewObject:
         self.client.key(name)
-        return S3Object(self.client, name, subject, self._threads, self._retention, self._read_back if self._checksums_distrusted() else None)
+        read_back = self._read_back if self._checksums_distrusted() else None
+        return S3Object(self.client, name, subject, self._threads, self._slots, self._retention, read_back)
 
     def _checksums_distrusted(self) -> bool:
         """Whether the probe found that this store accepts content that does not fit its checksum: then everything is read back."""

@@ -15,6 +15,7 @@ import contextlib
 import datetime
 import hashlib
 import secrets
+import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Callable
@@ -26,21 +27,23 @@ from .s3_client import Client
 
 #: Bytes of a part; smaller objects are one request.
 PART = 8 << 20
-#: Parts of one object on their way at a time.
-_AHEAD = 3
 #: Metadata that tells our object from that of a faster writer, when an answer was lost and the request came twice.
 _OURS = "lifeboat-write"
 
 
 class S3Object(NewObject):
-    """lock: what the object's requests say of its retention, asked when the object is committed. read_back: compares the whole content after the write."""
+    """slots: how many parts of all objects together may be on their way, which bounds the memory.
 
-    def __init__(self, client: Client, name: str, subject: str, threads: ThreadPoolExecutor, lock: Callable[[], dict[str, Any]],
-                 read_back: Callable[[str, int, bytes], None] | None) -> None:
+    lock: what the object's requests say of its retention, asked when they are sent. read_back: compares the whole content after the write.
+    """
+
+    def __init__(self, client: Client, name: str, subject: str, threads: ThreadPoolExecutor, slots: threading.BoundedSemaphore,
+                 lock: Callable[[], dict[str, Any]], read_back: Callable[[str, int, bytes], None] | None) -> None:
         self._client = client
         self._name = name
         self._subject = subject
         self._threads = threads
+        self._slots = slots
         self._lock = lock
         self._read_back = read_back
         self._ours = secrets.token_hex(16)
@@ -76,8 +79,11 @@ class S3Object(NewObject):
                 answer = self._client.api.create_multipart_upload(**self._target, Metadata={_OURS: self._ours}, ChecksumAlgorithm="SHA256", **self._lock())
             self._upload = answer["UploadId"]
         self._number += 1
-        self._parts.append(self._threads.submit(self._send_part, self._number, part))
-        while len(self._parts) > _AHEAD:
+        self._slots.acquire()
+        sent = self._threads.submit(self._send_part, self._number, part)
+        sent.add_done_callback(lambda _sent: self._slots.release())
+        self._parts.append(sent)
+        while self._parts and self._parts[0].done():
             self._done.append(self._parts.popleft().result())
         faults.point(f"{self._subject}.write.after")
 

@@ -17,6 +17,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConflictError, StorageError
+from ..libraries import need
 
 if TYPE_CHECKING:
     from .s3 import S3Backend
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 UNCHECKED = "probe/checksums-are-not-checked"
 #: How long the object lives that cannot be deleted, seconds.
 _LOCKED = 20
+#: Answers that are a decision: malformed or not matching, forbidden, not allowed, in conflict.
+_REFUSALS = (400, 403, 405, 409)
 
 
 def probe(backend: S3Backend) -> None:
@@ -65,8 +68,21 @@ def _one_winner(backend: S3Backend, name: str, data: bytes) -> None:
 def _checksums(backend: S3Backend) -> None:
     """A store that accepts a wrong checksum is used, but everything written there is read back (UNCHECKED tells every writer)."""
     wrong = base64.b64encode(hashlib.sha256(b"something else").digest()).decode()
-    with contextlib.suppress(StorageError), backend.client.translated("write", UNCHECKED):
-        backend.client.api.put_object(**_target(backend, UNCHECKED), Body=b"not that\n", ChecksumSHA256=wrong)
+    _refuses(backend, "write", UNCHECKED, backend.client.api.put_object, Body=b"not that\n", ChecksumSHA256=wrong)
+
+
+def _refuses(backend: S3Backend, verb: str, name: str, attempt: Any, **arguments: Any) -> bool:
+    """Whether the store itself says no to an attempt. Raises for one that did not get to a decision: no answer is no refusal."""
+    with backend.client.translated(verb, name):
+        try:
+            attempt(**_target(backend, name), **arguments)
+        except need("botocore.exceptions").ClientError as error:
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if status in _REFUSALS:
+                return True
+            if status != 404:  # gone already: it was not kept
+                raise
+        return False
 
 
 def _versions(backend: S3Backend) -> None:
@@ -93,15 +109,9 @@ def _locks(backend: S3Backend) -> None:
         ("shortens a lock", api.put_object_retention, {"Retention": soon}),
     ]
     for word, attempt, arguments in attempts:
-        try:
-            with backend.client.translated("delete", name):
-                attempt(**_target(backend, name), **arguments)
-        except (StorageError, ConflictError):
-            continue
-        except FileNotFoundError:
-            pass
-        raise StorageError(f"the store accepts object lock and does not keep it: it {word}", f"s3://{backend.client.bucket}",
-                           "use a store that keeps object locks, or remove object_lock from the catalog")
+        if not _refuses(backend, "delete", name, attempt, **arguments):
+            raise StorageError(f"the store accepts object lock and does not keep it: it {word}", f"s3://{backend.client.bucket}",
+                               "use a store that keeps object locks, or remove object_lock from the catalog")
 
 
 def _forget(backend: S3Backend, name: str) -> None:

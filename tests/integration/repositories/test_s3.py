@@ -13,8 +13,10 @@ import botocore.exceptions
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, StorageError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import s3_probe
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.repository import Repository
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.s3 import S3Backend
+from ansible_collections.lifeboat.recovery.tests.doubles.s3_faults import FaultyS3
 from ansible_collections.lifeboat.recovery.tests.integration.repositories.conftest import LOCK
 from ansible_collections.lifeboat.recovery.tests.lab.rclone_s3 import YesStore
 from ansible_collections.lifeboat.recovery.tests.lab.seaweed import Seaweed
@@ -83,6 +85,17 @@ def test_a_store_that_ignores_locks_is_refused(yes: YesStore, monkeypatch: pytes
         monkeypatch.setattr(f"{probe}.{step}", lambda *_arguments: None)
     with pytest.raises(StorageError, match="accepts object lock and does not keep it"):
         Repository.create(yes.config("shop-yes", object_lock=LOCK))
+
+
+@pytest.mark.parametrize("step", ["_checksums", "_locks"])
+def test_no_answer_is_no_refusal(store: Seaweed, buckets: dict[bool, str], prefix: str, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    client = "ansible_collections.lifeboat.recovery.plugins.module_utils.repository.s3_client"
+    monkeypatch.setattr(f"{client}.ATTEMPTS", 1)
+    with FaultyS3(store.ports[3]) as proxy:
+        config = {**store.config(buckets[True], prefix), "endpoint": proxy.endpoint, "ca_file": None, "object_lock": LOCK}
+        proxy.add(100, "PUT" if step == "_checksums" else "DELETE", "probe/", status=503)
+        with pytest.raises(StorageError, match="is throttling"):
+            getattr(s3_probe, step)(S3Backend(config))
 
 
 def test_a_bucket_without_lock_does_not_do_for_a_catalog_that_asks_for_one(store: Seaweed, buckets: dict[bool, str], prefix: str) -> None:
