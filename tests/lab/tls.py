@@ -19,10 +19,10 @@ from cryptography.x509.oid import NameOID
 class Authority:
     """Made anew, with its files in ``home``; nobody else trusts it."""
 
-    def __init__(self, home: str) -> None:
+    def __init__(self, home: str, name: str = "lifeboat test CA") -> None:
         self._home = home
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "lifeboat test CA")])
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._certificate = self._sign(self._name, self._key, None)
         self.ca_file = os.path.join(home, "ca.pem")
         with open(self.ca_file, "wb") as handle:

@@ -74,14 +74,13 @@ class LogServer:
         psycopg2 = need("psycopg2")
         extras = need("psycopg2.extras")
         try:
-            connection = psycopg2.connect(
-                host=self.client.address, port=self.client.port, user=self.client.user, password=self.client.password(), connect_timeout=10,
-                application_name=self.slot, connection_factory=extras.PhysicalReplicationConnection,
-            )
+            way = {**self.client.way(self.client.database), "application_name": self.slot}
+            connection = psycopg2.connect(**way, password=self.client.password(), connection_factory=extras.PhysicalReplicationConnection)
         except psycopg2.Error as error:
             line = str(error).strip().rsplit("\n", maxsplit=1)[-1][:200]
-            raise SourceError(f"the server takes no replication connection ({line})", self.client.place,
-                              "allow it in pg_hba.conf (database: replication) and give the user the REPLICATION attribute") from None
+            raise self.client.tls_error(str(error)) or SourceError(
+                f"the server takes no replication connection ({line})", self.client.place,
+                "allow it in pg_hba.conf (database: replication) and give the user the REPLICATION attribute") from None
         try:
             with connection.cursor() as cursor:
                 cursor.execute(command)

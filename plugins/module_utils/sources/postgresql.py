@@ -25,7 +25,7 @@ from .cluster_restore_preflight import Preflight, plan
 from .cluster_slot import keep_log
 from .cluster_swap import Swap
 from .contract import Captured, Comparison, Context, Covered, Extraction, Finding, Log, Reader, Source, TreeReader, Writer
-from .postgresql_client import Client, ServerDown
+from .postgresql_client import TLS_OPTIONS, Client, ServerDown
 from .server import Server
 
 #: What restored clusters held is remembered of so many besides the newest: a rollback leads back to an earlier one.
@@ -47,6 +47,7 @@ class Postgresql(Source):
         "socket": {"type": "path", "help": "Directory of the server's socket; used instead of address."},
         "user": {"type": "str", "default": "postgres", "help": "A superuser of the server."},
         "password_file": {"type": "path", "help": "File whose first line is the password; without it ~/.pgpass and peer logins work."},
+        **TLS_OPTIONS,
         "bin_dir": {"type": "path", "help": "Directory of the server's programs; default: those of the captured version."},
         "config_directory": {"type": "path", "help": "Where postgresql.conf and pg_hba.conf lie, when not in the data directory."},
         "tablespace_map": {"type": "dict", "help": "Old path of a tablespace -> where it shall lie after a restore."},

@@ -17,7 +17,7 @@ from typing import Any, Iterable, Sequence
 
 from ..errors import ConfigError, SourceError
 from ..libraries import need
-from .server import wait_until
+from .server import loopback, wait_until
 
 #: Oldest server this collection works with (DROP DATABASE ... FORCE, snapshot export on standbys, hash functions).
 OLDEST = 130000
@@ -44,6 +44,22 @@ SESSION = {
 }
 
 
+#: Options of both PostgreSQL types: how a connection over the network is secured. Names and meanings are libpq's; its words that
+#: fall back to plain text or verify by chance (allow, prefer) are no choices.
+TLS_OPTIONS: dict[str, dict[str, Any]] = {
+    "sslmode": {
+        "type": "str", "choices": ["verify-full", "verify-ca", "require", "disable"],
+        "help": "verify-full (TLS, certificate and host name are verified) unless the server is on this host; verify-ca leaves out the host name, "
+                "require verifies nothing, disable is plain text.",
+    },
+    "sslrootcert": {"type": "path", "help": "File with the CAs that the server's certificate is verified with; default: ~/.postgresql/root.crt."},
+    "sslcert": {"type": "path", "help": "File with the client's certificate; default: ~/.postgresql/postgresql.crt where it exists."},
+    "sslkey": {"type": "path", "help": "File with its key, for its owner only; default: ~/.postgresql/postgresql.key."},
+}
+#: What libpq calls a parameter, and the environment otherwise.
+_VARIABLES = {"dbname": "PGDATABASE", "application_name": "PGAPPNAME"}
+
+
 class ServerDown(SourceError):
     """Nothing answers at the address, or the server is still starting or already stopping."""
 
@@ -63,8 +79,9 @@ class Client:
         self.address = self.socket or str(config.get("address") or "127.0.0.1")
         self.port = int(config.get("port") or 5432)
         self.user = str(config.get("user") or "postgres")
-        self.local = bool(self.socket) or self.address in ("127.0.0.1", "::1", "localhost")
+        self.local = self.address.startswith("/") or loopback(self.address)
         self._password_file = config.get("password_file")
+        self._tls = {name: str(config[name]) for name in TLS_OPTIONS if config.get(name)}
         self._bin_dir = config.get("bin_dir")
 
     @property
@@ -83,15 +100,19 @@ class Client:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise ConfigError(f"the password file cannot be read ({reason})", str(self._password_file), "create it or correct password_file") from error
 
+    def way(self, database: str) -> dict[str, str]:
+        """libpq's parameters of every connection but the password. Nothing but ``prefer`` on this very host falls back to plain text."""
+        mode = self._tls.get("sslmode") or ("prefer" if self.local and not self._tls else "verify-full")
+        way = {"host": self.address, "port": str(self.port), "user": self.user, "dbname": database, "connect_timeout": "10", "application_name": "lifeboat"}
+        # Kerberos' own encryption would take the place of TLS, and verify another thing
+        return {**way, **self._tls, "sslmode": mode, **({} if mode == "prefer" else {"gssencmode": "disable"})}
+
     def connect(self, database: str, settings: dict[str, str] | None = None) -> Any:
         """An autocommit psycopg2 connection with the settings of SESSION. Raises ServerDown or SourceError."""
         psycopg2 = need("psycopg2")
         options = _options({**SESSION, **(settings or {})})
         try:
-            connection = psycopg2.connect(
-                host=self.address, port=self.port, user=self.user, password=self.password(), dbname=database,
-                connect_timeout=10, application_name="lifeboat", options=options, client_encoding="UTF8",
-            )
+            connection = psycopg2.connect(**self.way(database), password=self.password(), options=options, client_encoding="UTF8")
         except psycopg2.OperationalError as error:
             raise self._connect_error(str(error), database) from None
         except UnicodeDecodeError:
@@ -156,20 +177,30 @@ class Client:
             return ServerDown("the server is starting or stopping", self.place, "wait until it takes connections")
         if not self.listening():
             return ServerDown("the server does not answer", self.place, "start it, or correct address, port and socket")
+        untrusted = self.tls_error(text)
+        if untrusted is not None:
+            return untrusted
         line = re.sub(r"^.*?(FATAL|ERROR):\s*", "", line)
         if "password" in line or "authentication" in line or "pg_hba.conf" in line:
             return SourceError(f"the server refused the login of user {self.user!r} ({line[:200]})", self.place, "correct user, password_file or pg_hba.conf")
         return SourceError(f"cannot connect to database {database!r} ({line[:200]})", self.place, "see the server's log")
+
+    def tls_error(self, text: str) -> SourceError | None:
+        """The error for what libpq said when TLS is what failed; None when it is not."""
+        for words, remedy in _TLS_REMEDIES:
+            for line in text.splitlines():
+                if words in line:
+                    told = re.sub(r"^.*(FATAL|ERROR|failed):\s*", "", line.strip())
+                    return SourceError(f"TLS does not secure the connection ({told[:200]})", self.place, remedy)
+        return None
 
     # -- client tools
 
     def environment(self, database: str, settings: dict[str, str] | None = None, encoding: str = "") -> dict[str, str]:
         """The environment of a client tool: the whole way to the server, so that argv holds none of it."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PG") and not key.startswith("LC_")}
-        environment.update(
-            LC_ALL="C", PGHOST=self.address, PGPORT=str(self.port), PGUSER=self.user, PGDATABASE=database,
-            PGCONNECT_TIMEOUT="10", PGAPPNAME="lifeboat", PGOPTIONS=_options(settings or {}),
-        )
+        environment.update({_VARIABLES.get(name, f"PG{name.upper()}"): value for name, value in self.way(database).items()})
+        environment.update(LC_ALL="C", PGOPTIONS=_options(settings or {}))
         if encoding:
             environment["PGCLIENTENCODING"] = encoding
         password = self.password()
@@ -200,6 +231,25 @@ class Client:
             return [str(self._bin_dir)]
         known = sorted(glob.glob("/usr/lib/postgresql/*/bin") + glob.glob("/usr/pgsql-*/bin") + glob.glob("/usr/local/pgsql*/bin"))
         return known + [part for part in os.environ.get("PATH", "").split(":") if part]
+
+
+_COMPARE = "see the server's log, and compare sslmode, sslrootcert, sslcert and sslkey with its settings"
+#: What libpq and a server say of TLS, and what helps; the first that fits.
+_TLS_REMEDIES = (
+    ("does not support SSL", "switch TLS on at the server (ssl = on); sslmode: disable gives up on it, for a network that nobody else is on"),
+    ("does not match host name", "correct address, or give the server a certificate for it"),
+    ("root certificate file", "set sslrootcert to the file with the CA of the server's certificate"),
+    ("certificate verify failed", "correct sslrootcert, or find out who answers there: the certificate is not of a CA in it"),
+    ("private key file", "correct sslkey: its file must be there, fit sslcert and be readable by its owner only"),
+    ("certificate file", "correct sslcert"),
+    ("client certificate", "set sslcert and sslkey to a certificate that the server's ssl_ca_file knows"),
+    ("certificate required", "set sslcert and sslkey to a certificate that the server's ssl_ca_file knows"),
+    ("certificate authentication failed", "set sslcert and sslkey to a certificate of this user"),
+    ("SSL error", _COMPARE),
+    ("SSL SYSCALL", _COMPARE),
+    ("SSL negotiation", _COMPARE),
+    ("SSL exchange", _COMPARE),
+)
 
 
 def _options(settings: dict[str, str]) -> str:

@@ -16,7 +16,7 @@ from . import postgresql_digest as digest
 from . import postgresql_preflight as preflight
 from .contract import Captured, Comparison, Context, Finding, Reader, Source, TreeReader, Writer
 from .postgresql_capture import Capture, schema_of
-from .postgresql_client import Client, ServerDown, version_of
+from .postgresql_client import TLS_OPTIONS, Client, ServerDown, version_of
 from .postgresql_stage import Stage
 from .postgresql_swap import Swap, side_name
 from .server import ANSWER_TIMEOUT, Server
@@ -33,6 +33,7 @@ class PostgresqlDatabase(Source):
         "socket": {"type": "path", "help": "Directory of the server's socket; used instead of address."},
         "user": {"type": "str", "default": "postgres", "help": "A superuser of the server."},
         "password_file": {"type": "path", "help": "File whose first line is the password; without it ~/.pgpass and peer logins work."},
+        **TLS_OPTIONS,
         "bin_dir": {"type": "path", "help": "Directory of psql and pg_dump; default: those that fit the server's version."},
         "cluster": {
             "type": "str", "default": "shared", "choices": ["shared", "own"],

@@ -14,7 +14,7 @@ from . import redis_digest as digest
 from . import redis_preflight as preflight
 from .contract import Captured, Comparison, Context, Finding, Reader, Source, TreeReader, Writer
 from .redis_capture import Capture
-from .redis_client import Client, ServerDown
+from .redis_client import TLS_OPTIONS, Client, ServerDown
 from .redis_stage import Stage, make_directory
 from .redis_swap import Swap, side_path
 from .server import Server
@@ -30,6 +30,7 @@ class Redis(Source):
         "socket": {"type": "path", "help": "The server's socket; used instead of address and port."},
         "user": {"type": "str", "help": "Name of an ACL user; default: the default user."},
         "password_file": {"type": "path", "help": "File whose first line is the password."},
+        **TLS_OPTIONS,
         "directory": {"type": "path", "help": "The server's data directory on the source's host; default: what the server says, or said at capture."},
         "program": {"type": "path", "help": "The redis-server program that loads dumps to check them; default: the one that runs, or from the PATH."},
         "timeout": {"type": "int", "default": 3600, "help": "Seconds that saving or loading the data may take."},

@@ -8,14 +8,26 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 from typing import Any, Iterable
 
 from ..errors import ConfigError, SourceError
 from ..libraries import need
-from .server import wait_until
+from .server import loopback, wait_until
 
 #: Oldest server: absolute expiry times and one AOF directory came with it.
 OLDEST = (7, 0)
+
+
+#: How a connection over the network is secured; names and meanings are those of the repositories' and Vault's options.
+TLS_OPTIONS: dict[str, dict[str, Any]] = {
+    "tls": {"type": "bool", "help": "TLS with certificate and host name verified; default: true unless the server is on this host and no file is given."},
+    "ca_file": {"type": "path", "help": "File with the CAs that the server's certificate is verified with; default: the system's."},
+    "cert_file": {"type": "path", "help": "File with the client's certificate, where the server asks for one."},
+    "key_file": {"type": "path", "help": "File with its key."},
+}
+#: Seconds to connect and to agree on TLS.
+_CONNECT = 10
 
 
 class ServerDown(SourceError):
@@ -95,6 +107,11 @@ class Client:
         self.timeout = float(config.get("timeout") or 3600)
         self._user = config.get("user")
         self._password_file = config.get("password_file")
+        self._ca_file, self._cert_file, self._key_file = (config.get(name) for name in ("ca_file", "cert_file", "key_file"))
+        files = self._ca_file or self._cert_file or self._key_file
+        if config.get("tls") is False and files:
+            raise ConfigError("tls is false, but files for it are given", where, "remove them, or tls: false")
+        self.tls = not self.socket and (bool(config["tls"]) if config.get("tls") is not None else bool(files) or not loopback(self.address))
 
     @property
     def place(self) -> str:
@@ -105,10 +122,12 @@ class Client:
         """A connection. Raises ServerDown when nothing answers, SourceError when the login is refused."""
         redis = need("redis")
         options: dict[str, Any] = {
-            "socket_timeout": self.timeout, "socket_connect_timeout": 10, "protocol": 2, "password": self._password(), "username": self._user or None,
+            "socket_timeout": self.timeout, "socket_connect_timeout": _CONNECT, "protocol": 2, "password": self._password(), "username": self._user or None,
         }
         if self.socket:
             connection = redis.connection.UnixDomainSocketConnection(path=self.socket, **options)
+        elif self.tls:
+            connection = self._secured(redis.connection.Connection)(host=self.address, port=self.port, **options)
         else:
             connection = redis.connection.Connection(host=self.address, port=self.port, **options)
         try:
@@ -122,12 +141,50 @@ class Client:
         except redis.exceptions.ResponseError as error:
             raise self._refused(str(error)) from None
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError):
-            raise ServerDown("the server does not answer", self.place, "start it, or correct address, port and socket") from None
+            raise ServerDown("the server does not answer", self.place, "start it, or correct address, port, socket and tls") from None
         except SourceError as error:
             if "NOAUTH" in error.what or "NOPERM" in error.what or "Authentication" in error.what:
                 raise self._refused("a password is needed") from None
             raise
         return link
+
+    def _secured(self, plain_kind: Any) -> Any:
+        """A kind of connection over TLS whose context trusts our authorities alone (the library's own adds the system's), and whose
+        errors say what failed. PING: with TLS 1.3 a server refuses a client's certificate only after the handshake.
+        """
+        try:
+            context = ssl.create_default_context(cafile=self._ca_file)
+            if self._cert_file or self._key_file:
+                context.load_cert_chain(self._cert_file or "", self._key_file)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"a file for TLS cannot be used ({_reason(error)})", self.place, "correct ca_file, cert_file and key_file") from None
+
+        def connect(connection: Any) -> Any:
+            plain = plain_kind._connect(connection)
+            patience = plain.gettimeout()
+            plain.settimeout(_CONNECT)
+            try:
+                secured = context.wrap_socket(plain, server_hostname=self.address)
+                plain = secured
+                secured.sendall(b"PING\r\n")
+                while (byte := secured.recv(1)) != b"\n":
+                    if not byte:
+                        raise ConnectionResetError("it closed the connection")
+            except OSError as error:
+                plain.close()
+                raise self._untrusted(error) from None
+            secured.settimeout(patience)
+            return secured
+
+        return type("Secured", (plain_kind,), {"_connect": connect})
+
+    def _untrusted(self, error: OSError) -> SourceError:
+        remedy = "let it listen with TLS there (tls-port); tls: false gives up on it, for a network that nobody else is on"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            remedy = "correct ca_file and address, or find out who answers there"
+        elif isinstance(error, ssl.SSLError) and "CERTIFICATE" in (error.reason or ""):
+            remedy = "set cert_file and key_file: the server wants a client's certificate of a CA that it knows"
+        return SourceError(f"TLS does not secure the connection ({_reason(error)[:200]})", self.place, remedy)
 
     def _refused(self, text: str) -> SourceError:
         return SourceError(f"the server refused the login ({re.sub(r'[^ -~]', ' ', text)[:200]})", self.place, "correct user and password_file")
@@ -168,6 +225,14 @@ class Client:
         wait_until(self.reachable, timeout, SourceError(
             f"the server did not answer within {timeout:.0f} s of its start", self.place, "look into the server's log",
         ))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return str(error.reason).lower().replace("_", " ")
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
 def version(info: dict[str, str]) -> tuple[int, int]:

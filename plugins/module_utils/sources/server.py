@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import ipaddress
 import os
 import stat
 import subprocess
@@ -77,6 +78,14 @@ def wait_until(condition: Callable[[], bool], timeout: float, error: Exception) 
             raise error
         time.sleep(pause)
         pause = min(pause * 1.5, 0.5)
+
+
+def loopback(address: str) -> bool:
+    """The address is one of this very host that no network carries."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 class Server:
