@@ -28,6 +28,7 @@ TLS_OPTIONS: dict[str, dict[str, Any]] = {
 }
 #: Seconds to connect and to agree on TLS.
 _CONNECT = 10
+_NO_TLS = "let it listen with TLS there (tls-port); tls: false gives up on it, for a network that nobody else is on"
 
 
 class ServerDown(SourceError):
@@ -165,25 +166,24 @@ class Client:
             plain.settimeout(_CONNECT)
             try:
                 secured = context.wrap_socket(plain, server_hostname=self.address)
-                plain = secured
+            except OSError as error:
+                plain.close()
+                wrong = isinstance(error, ssl.SSLCertVerificationError)
+                raise self._untrusted(error, "correct ca_file and address, or find out who answers there" if wrong else _NO_TLS) from None
+            try:
                 secured.sendall(b"PING\r\n")
                 while (byte := secured.recv(1)) != b"\n":
                     if not byte:
-                        raise ConnectionResetError("it closed the connection")
+                        raise ConnectionResetError("the server closed the connection")
             except OSError as error:
-                plain.close()
-                raise self._untrusted(error) from None
+                secured.close()
+                raise self._untrusted(error, "give cert_file and key_file: the server takes a client's certificate of a CA that it knows only") from None
             secured.settimeout(patience)
             return secured
 
         return type("Secured", (plain_kind,), {"_connect": connect})
 
-    def _untrusted(self, error: OSError) -> SourceError:
-        remedy = "let it listen with TLS there (tls-port); tls: false gives up on it, for a network that nobody else is on"
-        if isinstance(error, ssl.SSLCertVerificationError):
-            remedy = "correct ca_file and address, or find out who answers there"
-        elif isinstance(error, ssl.SSLError) and "CERTIFICATE" in (error.reason or ""):
-            remedy = "set cert_file and key_file: the server wants a client's certificate of a CA that it knows"
+    def _untrusted(self, error: OSError, remedy: str) -> SourceError:
         return SourceError(f"TLS does not secure the connection ({_reason(error)[:200]})", self.place, remedy)
 
     def _refused(self, text: str) -> SourceError:

@@ -207,7 +207,7 @@ def test_redis_over_tls(cache: tuple[RedisServer, int], certificates: Certificat
     _refused(lambda: open_with(ca_file=certificates.theirs.ca_file), "TLS does not secure the connection", "self-signed certificate", "ca_file")
     _refused(lambda: open_with(address=ELSEWHERE), "TLS does not secure the connection", "IP address mismatch", ELSEWHERE)
     _refused(lambda: open_with(ca_file=None), "TLS does not secure the connection", "self-signed certificate")
-    _refused(lambda: open_with(cert_file=None, key_file=None), "certificate required", "set cert_file and key_file")
+    _refused(lambda: open_with(cert_file=None, key_file=None), "TLS does not secure the connection", "give cert_file and key_file")
     _refused(lambda: open_with(port=server.port), "TLS does not secure the connection", "tls-port")
     _refused(lambda: open_with(key_file=certificates.server[1]), "a file for TLS cannot be used", "key")
     with pytest.raises(ConfigError, match="tls is false, but files for it are given"):
