@@ -6,18 +6,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .. import state
 from ..errors import DamageError, LifeboatError
-from ..repository.log_reader import open_log
+from ..repository.log_reader import SourceLog, open_log
 from ..repository.manifest import Chain, StoredManifest
 from .targets import Position, parse_time
 
 if TYPE_CHECKING:
     from ..repository.repository import ServiceStore
-    from ..sources.contract import Covered, Log
+    from ..sources.contract import Covered
     from ..spec import Spec
 
 
@@ -75,6 +76,17 @@ def read_marks(spec: Spec, repository_id: str) -> dict[str, dict[str, Any]] | No
     return found if isinstance(found, dict) else None
 
 
+def read_log_marks(spec: Spec, repository: str) -> dict[str, dict[str, Any]]:
+    """source -> the proven position that this host remembers of this repository."""
+    found = {}
+    for source in spec.source_names:
+        document = state.read_json(os.path.join(spec.service_dir, "log", source, "proven.json")) or {}
+        mark = document.get(str(spec.repository["url"]))
+        if isinstance(mark, dict) and mark.get("repository") == repository:
+            found[source] = mark
+    return found
+
+
 def missing_tail(chains: list[Chain], marks: dict[str, dict[str, Any]] | None) -> list[LifeboatError]:
     """Snapshots that this host wrote or saw and that the repository no longer shows."""
     newest = {chain.source: chain.manifests[-1].data["sequence"] if chain.manifests else 0 for chain in chains}
@@ -103,9 +115,9 @@ def points(chains: list[Chain], service: str) -> list[Point]:
     return sorted(found.values(), key=lambda point: max(m.data["sequence"] for m in point.snapshots.values()))
 
 
-def open_logs(spec: Spec, store: ServiceStore, point: Point) -> dict[str, Log]:
+def open_logs(spec: Spec, store: ServiceStore, point: Point) -> dict[str, SourceLog]:
     """The logs of those sources of a point that have one in the repository."""
-    found: dict[str, Log] = {}
+    found: dict[str, SourceLog] = {}
     for name, manifest in point.snapshots.items():
         log = open_log(store, name, manifest.data["facts"].get("system_identifier")) if name in spec.source_names else None
         if log is not None:

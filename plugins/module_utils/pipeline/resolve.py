@@ -13,7 +13,7 @@ from .. import state
 from ..errors import DamageError, LifeboatError, TargetError
 from ..repository import layout
 from ..repository.manifest import Chain
-from .inspect import Point, missing_tail, open_logs, points, read_marks
+from .inspect import Point, missing_tail, open_logs, points, read_log_marks, read_marks
 from .targets import Position, parse_time, split
 
 if TYPE_CHECKING:
@@ -103,12 +103,23 @@ class _Resolver:
         position = Position("latest")
         if not logs or not open_logs(self._spec, self._store, newest):
             return newest
+        self._refuse_unexplained(newest)
         if self._against(newest, position):
             self._tell_holes(newest, position)
             return newest
         return self._at(newest, position)
 
     # -- logs
+
+    def _refuse_unexplained(self, newest: Point) -> None:
+        """A log that was cut or torn by another hand would make ``latest`` silently mean an older state. A gap that the log tells of is told, see below."""
+        marks = read_log_marks(self._spec, self._store.repository.id)
+        for name, log in open_logs(self._spec, self._store, newest).items():
+            covered = self._spec.source(name)[0].log_range(newest.snapshots[name].data, log)
+            lost = log.unexplained(marks.get(name) or {}, covered.start if covered else None)
+            if lost is not None:
+                raise TargetError(f"the latest point cannot be told: {lost.what}", f"service {self._spec.service}, object {lost.where}",
+                                  f"look at who removed or changed it; to go as far as the log still leads, ask for {newest.id}@latest")
 
     def _against(self, point: Point, position: Position) -> str:
         """What speaks against a restore of this point to this position; "" if nothing does."""

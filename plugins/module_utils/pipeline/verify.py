@@ -22,9 +22,9 @@ from ..repository.pack import read_footer
 from ..repository.seal import object_digest
 from ..repository.tree import StoredTree
 from .history import mark_of
-from .inspect import missing_tail, points, read_marks
+from .inspect import missing_tail, points, read_log_marks, read_marks
 from .resolve import resolve_target
-from .verify_log import LogVerifier, read_log_marks
+from .verify_log import LogVerifier
 
 if TYPE_CHECKING:
     from ..repository.repository import ServiceStore

@@ -6,23 +6,18 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Callable, Tuple
 
-from .. import state
 from ..errors import DamageError, LifeboatError
-from ..repository import layout
+from ..repository import layout, log_missing
 from ..repository.datakeys import read_key
-from ..repository.log_index import LogIndex, Piece, at, load
+from ..repository.log_index import Epoch, LogIndex, Piece, load
 from ..repository.log_piece import HEADER, OBJECT_LIMIT, captured, check
 from ..repository.log_reader import SourceLog
 
 if TYPE_CHECKING:
     from ..repository.repository import ServiceStore
-    from ..spec import Spec
-
-_REMEDY = "take a new snapshot: from it on nothing needs this; before it, targets beyond this place cannot be reached"
 
 #: Called with (error, is a needed object).
 Found = Callable[[LifeboatError, bool], None]
@@ -53,19 +48,21 @@ class LogVerifier:
             for error, needed in threads.map(self._one, jobs):
                 if error is not None:
                     self._found(error, needed)
-            self._gaps(index)
-            end = missing_end(index, marks.get(source) or {})
+            for system in sorted({epoch.system for epoch in index.epochs.values()}):
+                for missing in log_missing.pieces(index, system):
+                    self._found(missing.error, not missing.told)
+            end = log_missing.end(index, marks.get(source) or {})
             if end is not None:
-                self._found(end, True)
+                self._found(end.error, True)
 
     def _one(self, job: _Job) -> tuple[LifeboatError | None, bool]:
         name, action, needed = job
         try:
             action()
         except FileNotFoundError:
-            return DamageError("an object of the log is missing", name, _REMEDY), needed
+            return DamageError("an object of the log is missing", name, log_missing.REMEDY), needed
         except ValueError as error:
-            return DamageError(f"a piece of the log {error}", name, _REMEDY), needed
+            return DamageError(f"a piece of the log {error}", name, log_missing.REMEDY), needed
         except LifeboatError as error:
             return error, needed
         return None, needed
@@ -114,83 +111,15 @@ class LogVerifier:
             pieces = index.listed.get(number)
             if epoch.timeline > 1 and (pieces or (number, epoch.timeline) in index.histories):
                 # the record holds its timelines and positions too: a restore goes on without the object
-                jobs.append((name, self._history(name), False))
+                jobs.append((name, self._history(index, epoch, name), False))
             self.keys.add(epoch.key_id)
             jobs.append((layout.key(store.service, epoch.key_id), self._key(epoch.key_id, number), bool(pieces)))
         return jobs
 
-    def _history(self, name: str) -> Callable[[], object]:
+    def _history(self, index: LogIndex, epoch: Epoch, name: str) -> Callable[[], object]:
+        if self._depth == "decode":
+            return lambda: SourceLog(self._store, index.source, epoch.system).history(epoch.number)
         return lambda: self._raw(name, 0)
 
     def _key(self, key_id: str, number: int) -> Callable[[], object]:
         return lambda: read_key(self._store.backend, self._store.service, key_id, f"of log epoch {number}")
-
-    def _gaps(self, index: LogIndex) -> None:
-        """What is missing between two pieces: an epoch's record says so, or somebody removed it."""
-        told = {(gap.get("timeline"), gap.get("from"), gap.get("to")) for epoch in index.epochs.values() for gap in epoch.record.get("gaps") or []}
-        for system in {epoch.system for epoch in index.epochs.values()}:
-            for timeline, start, end in index.gaps(system):
-                known = (timeline, _text(start), _text(end)) in told
-                what = f"the log was not received from {_text(start)} to {_text(end)}" if known else "a piece of the log is missing"
-                name = index.missing_name(system, timeline, start, end)
-                self._found(DamageError(what, name if known else f"{name} or parts of it", _REMEDY), not known)
-        self._begun(index)
-        self._followed(index)
-
-    def _begun(self, index: LogIndex) -> None:
-        """A record says at which position its epoch begins: if the epoch has pieces at all, one was there."""
-        for number, epoch in sorted(index.epochs.items()):
-            pieces, begins = index.pieces(epoch.system).get(epoch.timeline, []), epoch.record.get("begins")
-            if begins and index.listed.get(number):
-                start = _position(str(begins))
-                if not any(at(pieces, start)):
-                    end = min((piece.start for piece in pieces if piece.start > start), default=start + 1)
-                    name = index.missing_name(epoch.system, epoch.timeline, start, end)
-                    self._found(DamageError("a piece of the log is missing", f"{name} or parts of it", _REMEDY), True)
-
-    def _followed(self, index: LogIndex) -> None:
-        """A record says how far the log was proven when its epoch began: so far it must still reach."""
-        wanted: dict[tuple[str, int], int] = {}
-        for epoch in index.epochs.values():
-            follows = epoch.record.get("follows")
-            if isinstance(follows, dict):
-                place = (epoch.system, int(follows["timeline"]))
-                wanted[place] = max(wanted.get(place, 0), _position(str(follows["position"])))
-        for (system, timeline), position in sorted(wanted.items()):
-            reached = index.end_of(system, timeline)
-            if reached is not None and reached < position:
-                self._found(_ends_early(index, system, timeline, reached, position), True)
-
-
-def _text(position: int) -> str:
-    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
-
-
-def _position(text: str) -> int:
-    high, _slash, low = text.partition("/")
-    return (int(high, 16) << 32) | int(low, 16)
-
-
-def _ends_early(index: LogIndex, system: str, timeline: int, reached: int, wanted: int) -> DamageError:
-    return DamageError(f"the log of timeline {timeline} was proven up to {_text(wanted)} and ends at {_text(reached)}",
-                       index.missing_name(system, timeline, reached, wanted) + " or parts of it", _REMEDY)
-
-
-def missing_end(index: LogIndex, mark: dict[str, Any]) -> LifeboatError | None:
-    """The end of a log that this host knows to be proven and the repository does not show."""
-    if not mark.get("timeline"):
-        return None
-    system, timeline, wanted = str(mark["system"]), int(mark["timeline"]), int(mark["position"])
-    reached = index.end_of(system, timeline) or int(mark["begin"])
-    return _ends_early(index, system, timeline, reached, wanted) if reached < wanted else None
-
-
-def read_log_marks(spec: Spec, repository: str) -> dict[str, dict[str, Any]]:
-    """source -> the proven position that this host remembers of this repository."""
-    found = {}
-    for source in spec.source_names:
-        document = state.read_json(os.path.join(spec.service_dir, "log", source, "proven.json")) or {}
-        mark = document.get(str(spec.repository["url"]))
-        if isinstance(mark, dict) and mark.get("repository") == repository:
-            found[source] = mark
-    return found

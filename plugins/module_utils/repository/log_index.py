@@ -171,7 +171,8 @@ class LogIndex:
         """The name of the object that would fill a hole: the whole segment where the hole ends with one, else the very range."""
         pieces = self.pieces(system).get(timeline, [])
         epochs = [epoch for epoch in self.epochs.values() if epoch.system == system and epoch.timeline == timeline]
-        number = max((piece.epoch for piece in pieces if piece.end <= start), default=max((epoch.number for epoch in epochs), default=1))
+        before = [piece.epoch for piece in pieces if piece.end <= start] or [epoch.number for epoch in epochs if epoch.record.get("begins") == text(start)]
+        number = max(before, default=max((epoch.number for epoch in epochs), default=1))
         size = min(PIECE_LIMIT, int(epochs[0].record["segment_size"])) if epochs else 0
         if size and end % size == 0 and end - start // size * size == size:
             start = start // size * size
@@ -180,6 +181,11 @@ class LogIndex:
     def end_of(self, system: str, timeline: int) -> int | None:
         """The highest position held of a timeline."""
         return max((stretch.end for stretch in self.stretches(system) if stretch.timeline == timeline), default=None)
+
+
+def text(position: int) -> str:
+    """A position as PostgreSQL writes it."""
+    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
 
 
 def at(pieces: list[Piece], position: int) -> Iterator[Piece]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DamageError, KeyAccessError, LifeboatError
 from ..sources.contract import Covered, Log
-from . import layout
+from . import layout, log_missing
 from .datakeys import context, read_key
 from .log_index import LogIndex, Piece, at, captured_at, list_epoch, load
 from .log_piece import OBJECT_LIMIT, iso, open_piece
@@ -58,6 +58,10 @@ class SourceLog(Log):
                 self._pieces = self._index.pieces(self._system)
             return self._index
 
+    def unexplained(self, mark: dict[str, Any], after: int | None) -> LifeboatError | None:
+        """What was removed or damaged behind a position (log_missing.unexplained)."""
+        return log_missing.unexplained(self.index(), self._system, mark, after)
+
     def coverage(self) -> list[Covered]:
         index = self.index()
         return [
@@ -73,9 +77,8 @@ class SourceLog(Log):
         for number, epoch in sorted(index.epochs.items(), reverse=True):
             if epoch.system != self._system or epoch.timeline in found or epoch.timeline == 1:
                 continue
-            name = layout.log_history(self._store.service, self._source, number, epoch.timeline)
             try:
-                found[epoch.timeline] = self._open(number, name, None)
+                found[epoch.timeline] = self.history(number)
                 continue
             except DamageError as error:
                 self.problems.append(error)
@@ -85,6 +88,11 @@ class SourceLog(Log):
             if lines:
                 found[epoch.timeline] = "".join(lines).encode()
         return found
+
+    def history(self, number: int) -> bytes:
+        """The history file that an epoch holds, opened and checked; DamageError names its object."""
+        timeline = self.index().epochs[number].timeline
+        return self._open(number, layout.log_history(self._store.service, self._source, number, timeline), None)
 
     def read(self, timeline: int, start: int, end: int) -> bytes:
         self.index()

@@ -1,0 +1,125 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Two services in one repository, three points each, with an object of every class: small enough to be copied for every test."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import random
+import shutil
+from typing import Any
+
+from ansible_collections.lifeboat.recovery.plugins.module_utils import lease, state
+from ansible_collections.lifeboat.recovery.plugins.module_utils.log import proven
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations
+from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_writer import LogWriter, OpenEpoch
+from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.repository import Repository
+from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
+from ansible_collections.lifeboat.recovery.tests.doubles.logged_box import SEGMENT, SYSTEM
+
+SERVICES = ("orders", "bills")
+#: Where timeline 2 leaves timeline 1.
+LEFT = 2 * SEGMENT + 20_000
+HISTORY = f"1\t0/{LEFT:X}\tno recovery target specified\n".encode()
+END = 3 * SEGMENT + 300
+
+
+class TwoServices:
+    """Both have the sources ``db`` (a box with a log) and ``tree`` (files)."""
+
+    def __init__(self, top: pathlib.Path) -> None:
+        self.top = top
+        self.repository = top / "repository"
+
+    def spec(self, service: str = "orders", host: str = "host", owner: str = "team", **changes: Any) -> Spec:
+        """As the service's host has it; another ``host`` has the keys and no memory of this repository."""
+        home = self.top / service
+        sources = {"db": {"type": "logged_box", "path": str(home / "server" / "box")}, "tree": {"type": "files", "path": str(home / "tree")}}
+        return Spec.from_dict({
+            "service": service, "entry": {"owner": owner, "sources": sources}, "repository": {"url": f"file://{self.repository}"},
+            "keys": {"provider": "file", "path": str(self.top / "keys"), "private_path": str(self.top / "private")},
+            "state_dir": str(self.top / f"state-{host}"), **changes,
+        })
+
+    def make(self) -> TwoServices:
+        """Repository, keys, three points and a log for each service. Between the points everything changes that has a class of its own."""
+        for service in SERVICES:
+            spec = self.spec(service)
+            spec.provider().ensure()
+            Repository.create(spec.repository)
+            for number in (1, 2, 3):
+                self.write(service, f"{service} {number}")
+                operations.capture(self.spec(service, owner=f"team {number}"), lease.new_run("backup"), "auto")
+                if number == 1:
+                    self._log(spec)
+            self._mark(spec)
+        return self
+
+    def write(self, service: str, text: str) -> None:
+        """New live content, some of it large enough for a pack of its own."""
+        home = self.top / service
+        for path in (home / "server" / "box", home / "tree" / "file"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        (home / "tree" / f"more {text}").write_bytes(self.large(text))
+
+    @staticmethod
+    def large(text: str) -> bytes:
+        """Content that needs a chunk of its own."""
+        return random.Random(text).randbytes(20_000)
+
+    def _log(self, spec: Spec) -> None:
+        writer = LogWriter(spec.store(), "db")
+        dice = random.Random(spec.service)
+
+        def begin(before: OpenEpoch | None, timeline: int, begins: int, **changes: Any) -> OpenEpoch:
+            ancestors = [[1, f"0/{LEFT:X}"]] if timeline == 2 else []
+            about = {"system": SYSTEM, "timeline": timeline, "history": None, "ancestors": ancestors, "segment_size": SEGMENT, "server_version": 150004,
+                     "host": "db1", "gaps": [], "follows": None, "begins": f"0/{begins:X}", **changes}
+            epoch = writer.begin(about, (before.number, before.digest) if before else (0, None))
+            if timeline == 2:
+                writer.put_history(epoch, HISTORY, 1)
+            return epoch
+
+        def put(epoch: OpenEpoch, *ranges: tuple[int, int]) -> None:
+            for start, end in ranges:
+                writer.put(epoch, start, dice.randbytes(end - start), 1_800_000_000_000_000_000 + end)
+
+        first = begin(None, 1, SEGMENT)
+        put(first, (SEGMENT, 2 * SEGMENT), (2 * SEGMENT, LEFT + 500))
+        second = begin(first, 2, 2 * SEGMENT)
+        put(second, (2 * SEGMENT, 3 * SEGMENT))
+        third = begin(second, 2, 3 * SEGMENT, follows={"timeline": 2, "position": f"0/{3 * SEGMENT:X}"})
+        put(third, (3 * SEGMENT, 3 * SEGMENT + 99), (3 * SEGMENT + 99, END))
+
+    def _mark(self, spec: Spec) -> None:
+        """The host knows how far the log was proven."""
+        directory = os.path.join(spec.service_dir, "log", "db")
+        state.ensure_private(directory)
+        mark = proven.Proven(spec.store().repository.id, SYSTEM, SEGMENT, 2, 2 * SEGMENT, END, 1, 3)
+        proven.write(os.path.join(directory, "proven.json"), str(spec.repository["url"]), mark)
+
+    def names(self, service: str, kind: str) -> list[str]:
+        """The objects of a service below a directory of its part of the repository, oldest first."""
+        found = [path for path in (self.repository / "services" / service / kind).rglob("*") if path.is_file()]
+        return [str(path.relative_to(self.repository)) for path in sorted(found, key=lambda path: path.stat().st_mtime_ns)]
+
+    def live(self, service: str = "orders") -> list[tuple[Any, ...]]:
+        """The live data: names, content, times and inodes."""
+        home = self.top / service
+        found = []
+        for path in [home / "server" / "box", home / "tree", *sorted((home / "tree").rglob("*"))]:
+            status = path.lstat()
+            found.append((str(path), status.st_mode, status.st_ino, status.st_mtime_ns, path.read_bytes() if path.is_file() else b""))
+        return found
+
+    def content(self, service: str = "orders") -> dict[str, bytes]:
+        """The live data without what every restore changes."""
+        return {name.rpartition(f"/{service}/")[2]: data for name, _mode, _inode, _time, data in self.live(service) if data}
+
+    def renew(self, pristine: pathlib.Path) -> None:
+        """Back to the beginning: a copy of what was made."""
+        shutil.rmtree(self.top)
+        shutil.copytree(pristine, self.top, symlinks=True)
