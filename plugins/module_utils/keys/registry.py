@@ -11,6 +11,7 @@ stand inside functions so that a run pays only for the provider it uses.
 
 from __future__ import annotations
 
+import resource
 from typing import Any, Callable
 
 from ..errors import ConfigError
@@ -43,4 +44,11 @@ def provider_for(keys_config: dict[str, Any], service: str) -> KeyProvider:
         raise ConfigError(
             f"unknown key provider {name!r}", f"keys of service {service}", f"keys.provider is one of: {', '.join(sorted(PROVIDERS))}",
         )
+    _leave_no_core()
     return PROVIDERS[name]()(keys_config, service)
+
+
+def _leave_no_core() -> None:
+    """A process that opens keys must not leave them in a core dump when it crashes. 1, and not 0: the kernel then gives none to a pipe either."""
+    most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (1 if most == resource.RLIM_INFINITY else min(1, most), most))
