@@ -17,6 +17,7 @@ from .inspect import Point, missing_tail, open_logs, points, read_log_marks, rea
 from .targets import Position, parse_time, split
 
 if TYPE_CHECKING:
+    from ..repository.log_reader import SourceLog
     from ..repository.repository import ServiceStore
     from ..spec import Spec
 
@@ -41,6 +42,7 @@ class _Resolver:
         self._problems = [problem for chain in self._chains for problem in chain.problems] + missing_tail(self._chains, self._marks)
         self._points = points(self._chains, spec.service)
         self._complete = [point for point in self._points if point.complete]
+        self._opened: dict[str, dict[str, SourceLog]] = {}
 
     def resolve(self, target: str) -> tuple[Point, list[LifeboatError]]:
         named = self._named(target)
@@ -87,7 +89,7 @@ class _Resolver:
         before = [point for point in self._complete if parse_time(point.time) <= moment]
         if not before:
             raise self._refuse(f"no complete point at or before {target}")
-        if logs and open_logs(self._spec, self._store, before[-1]):
+        if logs and self._logs(before[-1]):
             return self._newest_reaching(Position("time", target))
         return before[-1]
 
@@ -101,7 +103,7 @@ class _Resolver:
             raise TargetError("the latest point cannot be used: its manifest is missing or damaged", f"service {self._spec.service}, object {gone}",
                               f"look at who removed it; to accept the loss name an older point: {names}")
         position = Position("latest")
-        if not logs or not open_logs(self._spec, self._store, newest):
+        if not logs or not self._logs(newest):
             return newest
         self._refuse_unexplained(newest)
         if self._against(newest, position):
@@ -111,10 +113,16 @@ class _Resolver:
 
     # -- logs
 
+    def _logs(self, point: Point) -> dict[str, SourceLog]:
+        """Those of a point's sources; listed once for one question."""
+        if point.id not in self._opened:
+            self._opened[point.id] = open_logs(self._spec, self._store, point)
+        return self._opened[point.id]
+
     def _refuse_unexplained(self, newest: Point) -> None:
         """A log that was cut or torn by another hand would make ``latest`` silently mean an older state. A gap that the log tells of is told, see below."""
         marks = read_log_marks(self._spec, self._store.repository.id)
-        for name, log in open_logs(self._spec, self._store, newest).items():
+        for name, log in self._logs(newest).items():
             covered = self._spec.source(name)[0].log_range(newest.snapshots[name].data, log)
             lost = log.unexplained(marks.get(name) or {}, covered.start if covered else None)
             if lost is not None:
@@ -123,7 +131,7 @@ class _Resolver:
 
     def _against(self, point: Point, position: Position) -> str:
         """What speaks against a restore of this point to this position; "" if nothing does."""
-        logs = open_logs(self._spec, self._store, point)
+        logs = self._logs(point)
         if not logs and position.kind != "immediate":
             return f"no source of point {point.id} has a log"
         for name, log in logs.items():
@@ -138,12 +146,12 @@ class _Resolver:
             raise self._refuse(f"position {position} cannot be reached from point {point.id}: {reason}")
         if position.kind == "latest":
             self._tell_holes(point, position)
-        sources = sorted(open_logs(self._spec, self._store, point))
+        sources = sorted(self._logs(point))
         return dataclasses.replace(point, id=f"{point.id}@{position}", positions=dict.fromkeys(sources, position))
 
     def _tell_holes(self, point: Point, position: Position) -> None:
         """``latest`` means as far as the log leads: where it could have led farther, that is told before anything is touched."""
-        for name, log in open_logs(self._spec, self._store, point).items():
+        for name, log in self._logs(point).items():
             lost = self._spec.source(name)[0].lost_behind(point.snapshots[name].data, position.as_dict(), log)
             if lost:
                 self._problems.append(DamageError(lost, f"log of {self._spec.service}.{name}", "take a full snapshot: behind it the log counts again"))
