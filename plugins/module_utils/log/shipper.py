@@ -73,6 +73,7 @@ class Shipper:
         self._started = iso(time.time_ns())
         self._state = "starting"
         self._base = 0
+        self._found: tuple[tuple[int, int], int] = ((0, 0), 0)
         self._refused = False
         self._received_since = 0.0
         self._next_start = 0.0
@@ -236,10 +237,9 @@ class Shipper:
         self._refused = False
         if start.aside:
             self._empty_spool()
-        self._spool.unmark()
-        if start.mark:
-            self._spool.mark(start.timeline, start.position, identity.segment_size)
+        self._spool.begin_at(start.timeline, start.position, identity.segment_size)
         self._base = identity.timeline if start.timeline == identity.timeline else 0
+        self._found = self._newest(identity.segment_size)
         self._receiver.start(self._client.tool("pg_receivewal", identity.version), self._client, self.config.slot)
         self._received_since = time.monotonic()
 
@@ -263,9 +263,21 @@ class Shipper:
             proven.write(self._path, self._url, mark)
             self._watch.forget()
 
+    def _newest(self, size: int) -> tuple[tuple[int, int], int]:
+        """The newest segment in the spool, (timeline, position), and when it was written to last."""
+        files = self._spool.files(size)
+        if files:
+            with contextlib.suppress(FileNotFoundError):  # completed or shipped meanwhile
+                return (files[-1].timeline, files[-1].start), os.stat(files[-1].path).st_mtime_ns
+        return (0, 0), 0
+
     def _prepare(self) -> None:
-        """Files for the next segments; more of them where the server is ahead."""
+        """Files for the next segments; more of them where the server is ahead. Never before this receiver has written: it goes on behind
+        the newest file that it finds when it starts, and would leave out what should have come before."""
         sample, size = self._watch.sample, self._mark.segment_size
+        newest = self._newest(size)
+        if newest == self._found or newest[0] < self._found[0]:
+            return
         files = self._spool.files(size)
         if files:
             ahead = (sample.position - files[-1].start) // size if sample else 0
