@@ -20,12 +20,13 @@ PARTIAL = ".partial"
 
 @dataclass
 class SpoolFile:
-    """One segment in the spool. complete: the receiver gave it its final name."""
+    """One segment. complete: the receiver gave it its final name. received: it is the spool's own; else it is read where it is and stays there."""
 
     path: str
     timeline: int
     start: int
     complete: bool
+    received: bool = True
 
 
 class Spool:
@@ -101,7 +102,9 @@ class Spool:
         return found.f_bavail * found.f_frsize
 
     def remove(self, path: str) -> None:
-        """Remove what is proven."""
+        """Remove what is proven; ValueError for what is not the spool's own."""
+        if os.path.dirname(path) != self.wal:
+            raise ValueError(f"not in the spool: {path}")
         durable.unlink(path, "spool")
 
     def drop_partials(self) -> None:

@@ -248,6 +248,14 @@ def test_spool_measures_and_leads_the_receiver(host: Host) -> None:
     assert len(os.listdir(host.wal)) == 1
 
 
+def test_only_what_is_the_spool_s_own_is_removed(host: Host, tmp_path: pathlib.Path) -> None:
+    other = tmp_path / "000000010000000000000007"
+    other.touch()
+    with pytest.raises(ValueError, match="not in the spool"):
+        Spool(str(host.spool)).remove(str(other))
+    assert other.exists()
+
+
 def settings(**log: Any) -> config.LogConfig:
     entry = {"sources": {"db": {"type": "postgresql", "log": log}, "t": {"type": "files", "path": "/x"}}}
     return config.read(Spec.from_dict({"service": "My-Shop", "entry": entry, "repository": {"url": "file:///r"}, "keys": {}, "state_dir": "/s"}), "db")
