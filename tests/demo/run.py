@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The demo: an ecosystem of real processes captured, wrecked, restored in order and proven equal.
 
-usage: run.py [--size 10MB] [--keep] [--home DIR]
+usage: run.py [--size 10MB] [--keep] [--home DIR] [--catalog DIR]
 
 Exit 0 only when all six services end `verified` and every store is equal to what was captured.
 Nothing keeps running, also after a failure or Ctrl-C; the run directories with their reports stay in DIR/runs.
@@ -40,8 +40,9 @@ class Failure(Exception):
 class Demo:
     """One demo: its directory, its environment, the times of its steps."""
 
-    def __init__(self, home: Path, size: str) -> None:
+    def __init__(self, home: Path, size: str, catalog: Path = CATALOG) -> None:
         self.home = home
+        self.catalog = catalog
         self.size = size
         self.shop = shop_home(home)
         self.times: list[tuple[str, float]] = []
@@ -103,7 +104,7 @@ class Demo:
     def playbook(self, verb: str, *arguments: str) -> None:
         """One verb of the collection, as an operator would call it."""
         self.run([
-            str(Path(sys.executable).with_name("ansible-playbook")), f"lifeboat.recovery.{verb}", "-i", str(CATALOG),
+            str(Path(sys.executable).with_name("ansible-playbook")), f"lifeboat.recovery.{verb}", "-i", str(self.catalog),
             "-e", f"lifeboat_runs={self.home / 'runs'}", *arguments,
         ])
 
@@ -262,12 +263,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--size", default="10MB", help="how much data the stores hold (default 10MB)")
     parser.add_argument("--home", type=Path, default=ROOT / ".demo", help="where the demo keeps its files (default .demo)")
     parser.add_argument("--keep", action="store_true", help="stop the ecosystem but keep its data, repository and keys")
+    parser.add_argument("--catalog", type=Path, default=CATALOG, help="a changed copy of inventories/demo, with another repository for example")
     options = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     home = Path(os.path.abspath(options.home))
     home.mkdir(mode=0o755, parents=True, exist_ok=True)
-    demo = Demo(home, options.size)
+    demo = Demo(home, options.size, options.catalog.resolve())
     begun = time.monotonic()
     code = 1
     try:

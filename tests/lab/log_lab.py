@@ -167,6 +167,13 @@ class LogLab:
             told = json.dumps(self.status(), indent=1)
             raise AssertionError(f"{self.proven()} after {seconds} s, wanted {wal.text(position)}: {told}\n{self.said()}") from None
 
+    def wait_ok(self, seconds: float = 60) -> None:
+        try:
+            processes.wait_for(lambda: bool(self.status()["ok"]), "the alarms to end", seconds)
+        except TimeoutError:
+            told = json.dumps(self.status(), indent=1)
+            raise AssertionError(f"still alarmed after {seconds} s: {told}\n{self.said()}") from None
+
     def log(self, system: str | None = None) -> SourceLog:
         return SourceLog(self.spec.store(), "db", system or self.cluster.system())
 

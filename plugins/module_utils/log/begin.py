@@ -18,11 +18,10 @@ from .spool import Spool
 
 @dataclass
 class Start:
-    """timeline, position: where the receiver goes on. mark: the spool does not lead there by itself. aside: its files are in the way."""
+    """timeline, position: where the receiver goes on. aside: files in the spool lead elsewhere."""
 
     timeline: int
     position: int
-    mark: bool
     aside: bool = False
 
 
@@ -61,13 +60,13 @@ def _wanted(spool: Spool, mark: Proven, identity: Identity, restart: int, size: 
     files = spool.files(size)
     if files:
         newest = max(files, key=lambda one: (one.start, one.timeline, one.complete))
-        found = Start(newest.timeline, newest.start + (size if newest.complete else 0), False)
+        found = Start(newest.timeline, newest.start + (size if newest.complete else 0))
         if newest.timeline != mark.timeline or found.position >= mark.position // size * size:
             return found
         # older than what is proven: a power cut brought back what had been removed
     if mark.timeline:
-        return Start(mark.timeline, mark.position // size * size, True)
-    return Start(identity.timeline, restart // size * size, True)
+        return Start(mark.timeline, mark.position // size * size)
+    return Start(identity.timeline, restart // size * size)
 
 
 def _switched(server: LogServer, identity: Identity, start: Start, size: int) -> Start:
@@ -79,7 +78,7 @@ def _switched(server: LogServer, identity: Identity, start: Start, size: int) ->
     later = [*[number for number, _end in path], identity.timeline]
     after = later[later.index(start.timeline) + 1] if start.timeline in ends else identity.timeline
     left = ends[later[later.index(after) - 1]]
-    return Start(after, left // size * size, True, aside=True)
+    return Start(after, left // size * size, aside=True)
 
 
 def _there(server: LogServer, identity: Identity, start: Start, restart: int, size: int, refused: bool) -> Start:
@@ -97,4 +96,4 @@ def _there(server: LogServer, identity: Identity, start: Start, restart: int, si
     if oldest <= start.position:
         raise SourceError(f"the server no longer has its log at {wal.text(start.position)}, which its slot should keep", server.client.place,
                           f"look at {server.slot} in pg_replication_slots; drop it to begin anew, and take a full snapshot")
-    return Start(identity.timeline, oldest, True, start.aside)
+    return Start(identity.timeline, oldest, start.aside)

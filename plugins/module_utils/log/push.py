@@ -36,7 +36,7 @@ def push(spec: Spec, source: str, path: str) -> str:
     timeline = wal.parse_history(name)
     if timeline is None and (found is None or parsed is None):
         raise ConfigError("not a segment of a log", path, "write: archive_command = 'lifeboat log push SERVICE SOURCE %p'")
-    one = SpoolFile(path, *(parsed or (timeline or 0, 0)), complete=True)
+    one = SpoolFile(path, *(parsed or (timeline or 0, 0)), complete=True, received=False)
     spool = Spool(settings.spool)
     spool.lock()
     try:

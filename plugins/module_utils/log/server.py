@@ -116,6 +116,15 @@ class LogServer:
         return Sample(asked, now, int(name[:8], 16) if name else None, wal.parse(position), bool(standby), slot,
                       wal.parse(written) if written else None, sync in ("sync", "quorum"))
 
+    def session(self) -> int:
+        """The process of the server that answers this connection."""
+        ((pid,),) = self._rows("SELECT pg_backend_pid()")
+        return int(pid)
+
+    def advance_slot(self, position: int) -> None:
+        """Let the server forget what lies before a position; nobody may receive through the slot meanwhile."""
+        self._rows("SELECT pg_replication_slot_advance(%s, %s::pg_lsn)", (self.slot, wal.text(position)))
+
     def make_slot(self) -> None:
         """Make the slot so that it keeps the log from now on."""
         self._rows("SELECT pg_create_physical_replication_slot(%s, true)", (self.slot,))

@@ -24,11 +24,11 @@ from ..repository.log_index import LogIndex, load
 from ..repository.log_piece import iso
 from ..repository.log_writer import LogWriter
 from ..spec import Spec
-from . import begin, config, proven, wal
+from . import backlog, begin, config, proven, wal
 from .receiver import Receiver
-from .server import LogServer
+from .server import Identity, LogServer
 from .shipping import Divergence, Shipping
-from .spool import Spool
+from .spool import Spool, SpoolFile
 from .watch import Alarms, Watch
 
 #: Seconds between two tries: the first, and the most.
@@ -58,6 +58,7 @@ class Shipper:
         self._take_over = take_over
         self.config = config.read(spec, source)
         self._client = self.config.client()
+        self._data = str(self.config.entry["data_directory"])
         self._spool = Spool(self.config.spool)
         self._receiver = Receiver(self.config.spool, self._spool.wal)
         self._url = str(spec.repository["url"])
@@ -73,6 +74,9 @@ class Shipper:
         self._started = iso(time.time_ns())
         self._state = "starting"
         self._base = 0
+        self._found: tuple[tuple[int, int], int] = ((0, 0), 0)
+        self._backlog: tuple[int, int, int] | None = None
+        self._kept = 0.0
         self._refused = False
         self._received_since = 0.0
         self._next_start = 0.0
@@ -160,6 +164,11 @@ class Shipper:
                 self._receiver.stop()
             self._state = "stopped receiving: the spool is full"
             return
+        if self._backlog is not None and "repository" not in self._alarms:
+            self._state = "catching up from the server's own files"
+            self._keep_less()
+            return
+        self._backlog = None
         if self._receiver.running:
             self._state = "receiving"
             if time.monotonic() - self._received_since > 5:
@@ -231,17 +240,50 @@ class Shipper:
             self._mark.system, self._mark.segment_size, self._version = identity.system, identity.segment_size, identity.version
             sample = begin.ensure_slot(server)
             start = begin.plan(server, identity, sample, self._spool, self._mark, self._refused)
+            gathered = self._gathered(server, identity, start)
         finally:
             server.close()
         self._refused = False
         if start.aside:
             self._empty_spool()
-        self._spool.unmark()
-        if start.mark:
-            self._spool.mark(start.timeline, start.position, identity.segment_size)
+        if gathered:
+            self._backlog = (start.timeline, start.position, identity.position)
+            self._wake.set()
+            return
+        self._spool.begin_at(start.timeline, start.position, identity.segment_size)
         self._base = identity.timeline if start.timeline == identity.timeline else 0
+        self._found = self._newest(identity.segment_size)
         self._receiver.start(self._client.tool("pg_receivewal", identity.version), self._client, self.config.slot)
         self._received_since = time.monotonic()
+
+    def _gathered(self, server: LogServer, identity: Identity, start: begin.Start) -> bool:
+        """So much log waits on the server that it is better read there than received. Not while the repository does not take it."""
+        behind = identity.position - start.position
+        if start.timeline != identity.timeline or behind < backlog.LEAST * identity.segment_size or "repository" in self._alarms:
+            return False
+        return len(self._finished(start.timeline, start.position, identity.position)) >= backlog.LEAST and backlog.at_hand(server, self._data)
+
+    def _finished(self, timeline: int, position: int, until: int) -> list[SpoolFile]:
+        """Finished segments in the server's own directory, as far as it was when it was last asked; at least up to ``until``."""
+        sample, mark = self._watch.sample, self._mark
+        if sample is not None and sample.timeline == timeline:
+            until = max(until, sample.position)
+        return backlog.finished(self._data, mark.system, mark.segment_size, timeline, position, until)
+
+    def _keep_less(self) -> None:
+        """While nobody receives, the slot does not move by itself: what is proven need not be kept."""
+        sample, now = self._watch.sample, time.monotonic()
+        if sample is None or not sample.slot["restart"] or now - self._kept < self.config.interval:
+            return
+        self._kept = now
+        if wal.parse(sample.slot["restart"]) < self._mark.position and sample.timeline == self._mark.timeline:
+            server = self._server()
+            try:
+                server.advance_slot(self._mark.position)
+            except LifeboatError as error:
+                self._alarm("server", error)
+            finally:
+                server.close()
 
     def _empty_spool(self) -> None:
         """Ship all there is, then take away what the receiver would go on from."""
@@ -263,9 +305,21 @@ class Shipper:
             proven.write(self._path, self._url, mark)
             self._watch.forget()
 
+    def _newest(self, size: int) -> tuple[tuple[int, int], int]:
+        """The newest segment in the spool, (timeline, position), and when it was written to last."""
+        files = self._spool.files(size)
+        if files:
+            with contextlib.suppress(FileNotFoundError):  # completed or shipped meanwhile
+                return (files[-1].timeline, files[-1].start), os.stat(files[-1].path).st_mtime_ns
+        return (0, 0), 0
+
     def _prepare(self) -> None:
-        """Files for the next segments; more of them where the server is ahead."""
+        """Files for the next segments; more of them where the server is ahead. Never before this receiver has written: it goes on behind
+        the newest file that it finds when it starts, and would leave out what should have come before."""
         sample, size = self._watch.sample, self._mark.segment_size
+        newest = self._newest(size)
+        if newest == self._found or newest[0] < self._found[0]:
+            return
         files = self._spool.files(size)
         if files:
             ahead = (sample.position - files[-1].start) // size if sample else 0
@@ -330,6 +384,13 @@ class Shipper:
         shipping.reported(*known)
         shipping.expect(sample.timeline if sample else None, sample.position if sample else 0)
         count = shipping.ship(tail)
+        waiting = self._backlog
+        if waiting is not None:
+            timeline, start, until = waiting
+            gained = shipping.catch_up(timeline, start, lambda timeline, position: self._finished(timeline, position, until))
+            count += gained
+            if gained < backlog.LEAST * self._mark.segment_size // 2:
+                self._backlog = None  # the rest is received
         self._watch.note(self._mark)
         return count
 

@@ -117,7 +117,7 @@ class Shipping:
                     self._spool.remove(one.path)  # the receiver went on elsewhere and does not come back to it
             else:
                 run = self._run(files, one.timeline, one.start)
-                if self._ship_complete(run) > len(run):
+                if self._ship_complete(run, lambda timeline, start: self._run(self._spool.files(size), timeline, start)) > len(run):
                     break  # more came meanwhile: what lies behind is looked at anew
                 files = files[len(run):]
         return self.mark.position - begin
@@ -146,8 +146,17 @@ class Shipping:
         captured = self._store_whole(self._open(one.timeline, one.start), one)
         self._advance(one.start + self.mark.segment_size, captured)
 
-    def _ship_complete(self, run: list[SpoolFile]) -> int:
-        """A run of complete segments of one timeline, and what the receiver adds to it meanwhile: in parallel, acknowledged in order; how many."""
+    def catch_up(self, timeline: int, start: int, finished: Callable[[int, int], list[SpoolFile]]) -> int:
+        """Ship segments that are not received but read where they are: what finished(timeline, position) finds from the proven position on,
+        or from ``start`` where the log is on another timeline. The bytes that were proven by it."""
+        begin = self.mark.position if self.mark.timeline == timeline else start
+        run = finished(timeline, begin)
+        if run:
+            self._ship_complete(run, finished)
+        return self.mark.position - begin if run else 0
+
+    def _ship_complete(self, run: list[SpoolFile], more: Callable[[int, int], list[SpoolFile]]) -> int:
+        """A run of complete segments of one timeline, and what is added to it meanwhile: in parallel, acknowledged in order; how many."""
         todo = deque(run)
         self._go_to(todo[0].timeline, todo[0].start)
         epoch = self._open(todo[0].timeline, todo[0].start)
@@ -164,7 +173,7 @@ class Shipping:
                 count += self._acknowledge(working)
                 if len(working) + len(todo) < AHEAD and count + len(working) + len(todo) < limit:
                     last = todo[-1] if todo else last
-                    todo.extend(self._run(self._spool.files(self.mark.segment_size), last.timeline, last.start + self.mark.segment_size))
+                    todo.extend(more(last.timeline, last.start + self.mark.segment_size))
         finally:
             wait([future for _one, future in working])  # none may still write when the next pass begins
         return count
@@ -197,7 +206,8 @@ class Shipping:
         self._advance(ready[-1][0].start + self.mark.segment_size, ready[-1][1])
         faults.point("log.proven")
         for one, _captured in ready:
-            self._spool.remove(one.path)
+            if one.received:
+                self._spool.remove(one.path)
 
     def _store_whole(self, epoch: OpenEpoch, one: SpoolFile) -> int:
         captured = time.time_ns()
@@ -225,6 +235,8 @@ class Shipping:
             raise Divergence("a received segment belongs to another cluster", one.path, "empty the spool, then start the shipper again")
 
     def _spoilt(self, one: SpoolFile) -> StorageError:
+        if not one.received:
+            return StorageError("a segment of the server's log is not what it is called", one.path, "it is received instead; check the server's disk")
         return StorageError("a received segment is not what was received", one.path,
                             "remove the file and start the shipper again: it is received anew while the server has it")
 

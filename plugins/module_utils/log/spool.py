@@ -20,12 +20,13 @@ PARTIAL = ".partial"
 
 @dataclass
 class SpoolFile:
-    """One segment in the spool. complete: the receiver gave it its final name."""
+    """One segment. complete: the receiver gave it its final name. received: it is the spool's own; else it is read where it is and stays there."""
 
     path: str
     timeline: int
     start: int
     complete: bool
+    received: bool = True
 
 
 class Spool:
@@ -53,7 +54,7 @@ class Spool:
             self._lock = -1
 
     def files(self, size: int) -> list[SpoolFile]:
-        """Segments of ``size`` bytes, by timeline and position. What holds no page yet is none: see mark() and prepare()."""
+        """Segments of ``size`` bytes, by timeline and position. What holds no page yet is none: see begin_at() and prepare()."""
         found = []
         for name in self._names():
             complete = not name.endswith(PARTIAL)
@@ -101,7 +102,9 @@ class Spool:
         return found.f_bavail * found.f_frsize
 
     def remove(self, path: str) -> None:
-        """Remove what is proven."""
+        """Remove what is proven; ValueError for what is not the spool's own."""
+        if os.path.dirname(path) != self.wal:
+            raise ValueError(f"not in the spool: {path}")
         durable.unlink(path, "spool")
 
     def drop_partials(self) -> None:
@@ -110,15 +113,13 @@ class Spool:
             if name.endswith(PARTIAL):
                 durable.unlink(os.path.join(self.wal, name), "spool")
 
-    def mark(self, timeline: int, position: int, size: int) -> None:
-        """Let an empty spool begin at the segment of a position: the receiver goes on behind the newest complete segment it finds,
-        so an empty file takes the place of the one before. It holds no page, which tells it from a segment."""
-        self.unmark()
-        path = os.path.join(self.wal, wal.segment_name(timeline, position - size, size))
-        with open(path, "xb") as handle:
-            handle.truncate(size)
+    def begin_at(self, timeline: int, position: int, size: int) -> None:
+        """Let the receiver go on at the segment of a position: it takes the newest file that it finds, and by the time it looks, what lies
+        there now may be shipped and gone."""
+        self.forget_empty()
+        self._make(timeline, position, size)
 
-    def unmark(self) -> None:
+    def forget_empty(self) -> None:
         """Remove what holds no page. No receiver may run: it begins with the newest file it finds, whatever is in it."""
         for name in self._names():
             path = os.path.join(self.wal, name)
@@ -129,17 +130,20 @@ class Spool:
         """Make the files of the next segments, without content: the receiver takes what has the right length as it is, and is spared
         writing and flushing each segment twice, the first time as zeros."""
         for number in range(1, count + 1):
-            path = os.path.join(self.wal, wal.segment_name(newest.timeline, newest.start + number * size, size))
-            if os.path.exists(path):
-                continue
-            try:
-                descriptor = os.open(path + PARTIAL, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            except FileExistsError:
-                continue
-            try:
-                os.ftruncate(descriptor, size)
-            finally:
-                os.close(descriptor)
+            self._make(newest.timeline, newest.start + number * size, size)
+
+    def _make(self, timeline: int, position: int, size: int) -> None:
+        path = os.path.join(self.wal, wal.segment_name(timeline, position, size))
+        if os.path.exists(path):
+            return
+        try:
+            descriptor = os.open(path + PARTIAL, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            return
+        try:
+            os.ftruncate(descriptor, size)
+        finally:
+            os.close(descriptor)
 
 
 def _empty(path: str) -> bool:

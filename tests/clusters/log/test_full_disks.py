@@ -73,7 +73,7 @@ def test_disk_of_the_servers_log_is_full(lab: LogLab, cluster: WalPostgres, disk
     finally:
         noted = writer.stop()
     lab.wait_proven(cluster.position())
-    processes.wait_for(lambda: lab.status()["ok"], "the alarms to end", 60)
+    lab.wait_ok()
     assert assert_all_there(lab, tmp_path, system, noted) == len(noted) and not lab.status()["gaps"]
     assert lab.stop() == 0
 
@@ -108,6 +108,6 @@ def test_disk_of_the_spool_is_really_full(make_lab: Callable[..., LogLab], clust
     finally:
         noted = writer.stop()
     lab.wait_proven(cluster.position())
-    processes.wait_for(lambda: lab.status()["ok"], "the alarms to end", 60)
+    lab.wait_ok()
     assert assert_all_there(lab, tmp_path, system, noted) == len(noted) and not lab.status()["gaps"]
     assert lab.stop() == 0

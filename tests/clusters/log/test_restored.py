@@ -11,7 +11,6 @@ from typing import Any
 from ansible_collections.lifeboat.recovery.plugins.module_utils.log.status import unshipped
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import capture, protection, restore
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.verify import verify_service
-from ansible_collections.lifeboat.recovery.tests.lab import processes
 from ansible_collections.lifeboat.recovery.tests.lab.log_lab import LogLab, WalPostgres
 from ansible_collections.lifeboat.recovery.tests.lab.service import run_record
 
@@ -50,7 +49,7 @@ def test_the_log_goes_on_after_a_restore(lab: LogLab, cluster: WalPostgres) -> N
     assert lab.proven()[0] == 2, "protected means that the new timeline is in the repository"
     cluster.sql("INSERT INTO t VALUES (-1)")
     lab.wait_proven(cluster.position(), timeline=2)
-    processes.wait_for(lambda: lab.status()["ok"], "the alarms to end", 60)
+    lab.wait_ok()
     assert lab.status()["proven"]["timeline"] == 2 and not lab.status()["gaps"]
     # and the restored one is lost: the snapshot of timeline 1 and both timelines of the log bring it back
     cluster.wipe()
@@ -64,7 +63,7 @@ def test_the_log_goes_on_after_a_restore(lab: LogLab, cluster: WalPostgres) -> N
         cluster.sql("CHECKPOINT")
     lab.start()
     lab.wait_proven(cluster.position(), timeline=3)
-    processes.wait_for(lambda: lab.status()["ok"], "the alarms to end", 60)
+    lab.wait_ok()
     assert not lab.status()["gaps"]
     assert lab.stop() == 0
     told = verify_service(lab.spec)

@@ -15,7 +15,8 @@ from typing import Callable
 
 import pytest
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils.log import wal
+from ansible_collections.lifeboat.recovery.plugins.module_utils.log import backlog, config, wal
+from ansible_collections.lifeboat.recovery.plugins.module_utils.log.server import LogServer
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import capture, restore
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.resolve import resolve_target
 from ansible_collections.lifeboat.recovery.tests.lab import processes
@@ -118,6 +119,79 @@ def test_kill_of_the_shipper_and_of_the_server_under_load(lab: LogLab, cluster: 
     assert_same_bytes(lab, cluster)
 
 
+def own_receiver(cluster: WalPostgres, directory: pathlib.Path, first: str) -> str:
+    """A directory of the cluster's programs with a receiver that does something first."""
+    directory.mkdir()
+    for program in pathlib.Path(cluster.bin).iterdir():
+        (directory / program.name).symlink_to(program)
+    receiver = directory / "pg_receivewal"
+    receiver.unlink()
+    receiver.write_text(f'#!/bin/sh\n[ "$1" = --version ] || {first}\nexec {cluster.bin}/pg_receivewal "$@"\n')
+    receiver.chmod(0o755)
+    return str(directory)
+
+
+def test_a_receiver_that_begins_slowly_leaves_nothing_out(lab: LogLab, cluster: WalPostgres, tmp_path: pathlib.Path) -> None:
+    """Files made for the next segments before it looks where to go on would be taken for what was received already."""
+    lab.start()
+    cluster.sql("CREATE TABLE t (n text)")
+    lab.wait_proven(cluster.position())
+    assert lab.stop() == 0
+    cluster.sql("INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 5000)")
+    lab.document["entry"]["sources"]["db"]["bin_dir"] = own_receiver(cluster, tmp_path / "bin", "sleep 3")
+    lab.save()
+    lab.start()
+    lab.wait_proven(cluster.position())
+    assert not lab.status()["gaps"] and len(lab.log().coverage()) == 1
+    assert lab.stop() == 0
+    assert_same_bytes(lab, cluster)
+
+
+def test_what_gathered_on_the_server_is_not_received(lab: LogLab, cluster: WalPostgres, tmp_path: pathlib.Path) -> None:
+    """Finished segments are taken from the server's own directory, which keeps them, and its slot follows; only the rest is received."""
+    lab.start()
+    cluster.sql("CREATE TABLE t (n text)")
+    lab.wait_proven(cluster.position())
+    assert lab.stop() == 0
+    lab.document["entry"]["sources"]["db"]["bin_dir"] = own_receiver(cluster, tmp_path / "bin", "exit 1")
+    lab.save()
+    cluster.sql("INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 20000)")
+    lab.start()
+    lab.wait_proven(cluster.position() // SEGMENT * SEGMENT)
+    processes.wait_for(lambda: "receiver" in lab.alarms(), "the alarm of a receiver that does not work", 60)
+    assert len(lab.log().coverage()) == 1
+    assert_same_bytes(lab, cluster)
+    position = cluster.position()
+    assert lab.proven()[1] <= position and lab.stop() == 0  # all that was received is proven
+    del lab.document["entry"]["sources"]["db"]["bin_dir"]
+    lab.save()
+    lab.start(fault="log.proven:6")
+    cluster.sql("INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 60000)")
+    assert lab.process is not None and lab.process.wait(60) == -signal.SIGKILL
+    lab.start()
+    lab.wait_proven(cluster.position())
+    lab.wait_ok()
+    told = lab.status()
+    assert wal.parse(told["slot"]["restart"]) > position and not told["gaps"]
+    assert len(lab.log().coverage()) == 1
+    assert_same_bytes(lab, cluster)
+    assert lab.stop() == 0
+
+
+def test_the_slot_follows_and_only_the_server_of_this_directory_is_read(lab: LogLab, cluster: WalPostgres, tmp_path: pathlib.Path) -> None:
+    settings = config.read(lab.spec, "db")
+    server = LogServer(settings.client(), settings.slot)
+    try:
+        server.make_slot()
+        cluster.sql("CREATE TABLE t AS SELECT repeat('x', 1000) FROM generate_series(1, 5000)")
+        position = cluster.position()
+        server.advance_slot(position)
+        assert server.sample().slot["restart"] == wal.text(position)
+        assert backlog.at_hand(server, cluster.data) and not backlog.at_hand(server, str(tmp_path))
+    finally:
+        server.close()
+
+
 def test_the_server_dies_for_good(lab: LogLab, cluster: WalPostgres, tmp_path: pathlib.Path) -> None:
     """What was received is proven although server and data directory are gone."""
     cluster.bench_tables()
@@ -185,7 +259,7 @@ def test_repository_outage_bounds_the_spool_and_loses_nothing(make_lab: MakeLab,
     finally:
         noted = writer.stop()
     lab.wait_proven(cluster.position())
-    processes.wait_for(lambda: lab.status()["ok"], "the alarms to end", 60)
+    lab.wait_ok()
     assert not lab.status()["gaps"]
     assert assert_all_there(lab, tmp_path, cluster.system(), noted) == len(noted)
     assert lab.stop() == 0
@@ -198,7 +272,7 @@ def test_repository_is_away_at_the_start(lab: LogLab, cluster: WalPostgres) -> N
     cluster.sql("CREATE TABLE t (n int)")
     (lab.home / "away").rename(lab.repository)
     lab.wait_proven(cluster.position())
-    processes.wait_for(lambda: lab.status()["ok"], "the alarms to end", 60)
+    lab.wait_ok()
 
 
 def test_slot_lost(lab: LogLab, cluster: WalPostgres) -> None:
@@ -332,7 +406,7 @@ def test_the_receiver_is_killed(lab: LogLab, cluster: WalPostgres, tmp_path: pat
         told = writer.stop()
     lab.wait_proven(cluster.position())
     assert assert_all_there(lab, tmp_path, cluster.system(), told) == len(told)
-    processes.wait_for(lambda: lab.status()["ok"], "the alarms to end", 60)
+    lab.wait_ok()
     assert lab.stop() == 0
     assert not cluster.sql("SELECT 1 FROM pg_stat_replication")
 

@@ -87,7 +87,7 @@ def test_promotion_of_the_server_that_is_followed(lab: LogLab, cluster: WalPostg
     promote(standby)
     standby.sql("INSERT INTO t SELECT repeat('y', 1000) FROM generate_series(1, 3000)")
     lab.wait_proven(standby.position(), timeline=2)
-    processes.wait_for(lambda: lab.status()["ok"], "the alarms to end", 60)
+    lab.wait_ok()
     told = lab.status()
     assert not told["gaps"] and told["lag"] == {"bytes": 0, "seconds": 0.0}, told
     log = lab.log(system)

@@ -238,13 +238,22 @@ def test_another_history_of_the_same_timeline(host: Host) -> None:
         host.ship()
 
 
-def test_spool_measures_and_markers(host: Host) -> None:
+def test_spool_measures_and_leads_the_receiver(host: Host) -> None:
     spool = Spool(str(host.spool))
-    spool.mark(1, 7 * SIZE, SIZE)
-    assert os.listdir(host.wal) == ["000000010000000000000006"] and not spool.files(SIZE) and spool.used() == 0
-    host.receive(6 * SIZE)
-    spool.unmark()
-    assert [one.start for one in spool.files(SIZE)] == [6 * SIZE] and spool.used() >= SIZE
+    spool.begin_at(1, 7 * SIZE, SIZE)
+    assert os.listdir(host.wal) == ["000000010000000000000007.partial"] and not spool.files(SIZE) and spool.used() == 0
+    host.receive(6 * SIZE, 6 * SIZE + 100000)
+    spool.begin_at(1, 6 * SIZE, SIZE)  # what was received stays; what was only made for another beginning goes
+    assert [(one.start, one.complete) for one in spool.files(SIZE)] == [(6 * SIZE, False)] and spool.used() >= SIZE
+    assert len(os.listdir(host.wal)) == 1
+
+
+def test_only_what_is_the_spool_s_own_is_removed(host: Host, tmp_path: pathlib.Path) -> None:
+    other = tmp_path / "000000010000000000000007"
+    other.touch()
+    with pytest.raises(ValueError, match="not in the spool"):
+        Spool(str(host.spool)).remove(str(other))
+    assert other.exists()
 
 
 def settings(**log: Any) -> config.LogConfig:
