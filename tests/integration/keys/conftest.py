@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils.keys import policies, registry, vault_session
+from ansible_collections.lifeboat.recovery.plugins.module_utils.keys import policies, registry, vault_wire
 from ansible_collections.lifeboat.recovery.plugins.module_utils.keys.provider import KeyProvider
 from ansible_collections.lifeboat.recovery.tests.doubles.vault import running
 
@@ -70,6 +70,6 @@ def double() -> Iterator[Site]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vault_session, "_LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(vault_wire, "_LONGEST_PAUSE", 0.1)
     for name in ("VAULT_TOKEN", "ANSIBLE_HASHI_VAULT_TOKEN"):
         monkeypatch.delenv(name, raising=False)

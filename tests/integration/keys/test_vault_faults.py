@@ -84,14 +84,14 @@ def test_refusals_are_not_repeated(double: Site) -> None:
     assert len(calls(double, "decrypt")) - before == 2
 
 
-def test_hundreds_of_keys_open_in_few_calls_and_only_once(double: Site) -> None:
+def test_hundreds_of_keys_open_in_one_call_and_only_once(double: Site) -> None:
     double.bootstrapped()
     backup, restore = double.provider("backup"), double.provider("restore")
-    made = [(f"s{number}".encode(), *backup.new_data_key(f"s{number}".encode())) for number in range(300)]
+    made = [(f"s{number}".encode(), *backup.new_data_key(f"s{number}".encode())) for number in range(400)]
     asked = [(context, wrapped) for context, _key, wrapped in made]
     for _again in range(2):
         assert restore.open_data_keys(asked + asked[:10]) == [key for _context, key, _wrapped in made + made[:10]]
-    assert calls(double, "decrypt") == [200, 200]
+    assert calls(double, "decrypt") == [200]
 
 
 def test_outage_in_the_middle_keeps_what_was_opened(double: Site) -> None:
