@@ -174,12 +174,11 @@ class Wire:
             )
             if response.status_code not in _REDIRECTS:
                 return response
-            target = urlsplit(urljoin(f"{server}/v1/{path}", response.headers.get("Location") or ""))
-            ending = f"/v1/{path}"
+            place, ending = response.headers.get("Location") or "", f"/v1/{path}"
+            target = urlsplit(urljoin(f"{server}{ending}", place))
             server = f"{target.scheme}://{target.netloc}{target.path[:-len(ending)]}"
-            if not target.path.endswith(ending) or not _is_address(server) or (urlsplit(self.options.url).scheme, target.scheme) == ("https", "http"):
-                break
-            if self.options.verify and not _is_closed(server):
+            downgrade = self.options.url.startswith("https:") and target.scheme != "https"
+            if not place or not target.path.endswith(ending) or not _is_address(server) or downgrade or (self.options.verify and not _is_closed(server)):
                 break
         raise KeyAccessError(
             "Vault sends the request elsewhere, where it is not followed", f"{self.options.url}/v1/{path}", "set keys.url to the address of the active node",

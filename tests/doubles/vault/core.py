@@ -121,7 +121,8 @@ class Core:
         if path.startswith("sys/"):
             return self._system(method, path[4:], body, holder, home)
         if path.startswith("auth/token/") and holder is not None and home is not None:
-            return home.tokens.call(method, path[len("auth/token/"):], body, holder)
+            call = path[len("auth/token/"):]
+            return (home if call.endswith("-self") else self).tokens.call(method, call, body, holder)
         match = re.fullmatch(r"auth/([^/]+)/(.+)", path)
         if match and match.group(1) in self._methods:
             return self._method(self._methods[match.group(1)], match.group(1), method, match.group(2), body, certificate)
