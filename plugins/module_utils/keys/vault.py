@@ -95,7 +95,8 @@ class VaultProvider(KeyProvider):
 
     def _read(self, kind: str) -> dict[str, Any] | None:
         path = f"{self._mount}/keys/{self._name(kind)}"
-        return self._any().request("GET", path, capability="read")
+        who = f"{self._policy('auditor')} and every other of the service has it" if kind == "sign" else f"bootstrap needs {self._policy('bootstrap')}"
+        return self._any().request("GET", path, capability="read", remedy=f"grant 'read' on {path!r}: {who}")
 
     def _check_kind(self, kind: str, found: dict[str, Any] | None) -> None:
         wanted = _KINDS[kind]
@@ -190,7 +191,7 @@ class VaultProvider(KeyProvider):
             try:
                 data = self._write(
                     f"hmac/{self._name('index')}/sha2-256", {"input": envelope.to_text(_INDEX_INPUT), "key_version": 1}, "update",
-                    "capturing and restoring need it", self._any(),
+                    f"capturing and restoring need it: {self._policy('backup')}, {self._policy('restore')}", self._any(),
                 )
             except vault_session.Refused as refused:
                 raise self._no_index(refused) from refused

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Test code: the core of Vault as far as Lifeboat meets it: policies, mounts, namespaces, the seal; tokens are in tokens.py.
 
-https://developer.hashicorp.com/vault/api-docs (system/mounts, system/auth, system/policies, system/namespaces, system/seal,
-system/unseal, system/seal-status, system/health, system/capabilities-self). Nothing is stored: the process is the storage.
+https://developer.hashicorp.com/vault/api-docs (system/mounts, system/auth, system/policies, system/namespaces, system/leases,
+system/seal, system/unseal, system/seal-status, system/health, system/capabilities-self). Nothing is stored: the process is the storage.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OPEN = re.compile(r"sys/(health|seal-status|unseal)|auth/[^/]+/login")
 #: what a sealed server still answers
 _SEALED = re.compile(r"sys/(health|seal-status|unseal)")
 #: paths that need the capability sudo besides (api-docs of each: "requires sudo"; policies and mounts do not)
-_SUDO = re.compile(r"sys/(seal|auth/.+)")
+_SUDO = re.compile(r"sys/(seal|auth/.+|leases/revoke-prefix/.+)")
 Answer = tuple[int, "dict[str, Any] | None"]
 
 
@@ -146,6 +146,11 @@ class Core:
             only(body, "paths")
             shown = {str(each): sorted(self.granted(home, holder, str(each))) for each in body.get("paths", [])}
             return 200, answer(data={**shown, **({"capabilities": next(iter(shown.values()))} if len(shown) == 1 else {})})
+        match = re.fullmatch(r"leases/revoke-prefix/(auth/.+)", path)
+        if match and method == "POST":
+            only(body)
+            self.tokens.revoke(match.group(1))
+            return 204, None
         match = re.fullmatch(r"(mounts|auth|namespaces)/([A-Za-z0-9/_-]+)", path)
         if match:
             return self._place(method, match.group(1), match.group(2).rstrip("/"), body)

@@ -70,6 +70,11 @@ class Tokens:
             return None
         return found
 
+    def revoke(self, prefix: str) -> None:
+        """End the tokens that a login below ``prefix`` gave."""
+        for token in [each for each in self._tokens.values() if each.path.startswith(prefix)]:
+            del self._tokens[token.id]
+
     def used(self, token: Token) -> None:
         """Count a request of a token with num_uses; the last one ends it."""
         if token.uses == 1:

@@ -30,6 +30,24 @@ class Site:
         reached = {"ca_cert": self.server.ca_cert, "namespace": self.server.namespace}
         return {**config, **{name: value for name, value in reached.items() if value}, **more}
 
+    def anonymous(self, **options: Any) -> dict[str, Any]:
+        """keys options without a token."""
+        config = self.config("", **options)
+        del config["token"]
+        return config
+
+    def granted(self, role: str, service: str = "orders", **settings: Any) -> dict[str, Any]:
+        """What a role of an auth method gives: the generated policy of ``role`` and nothing else."""
+        name = self.server.policy(policies.policy(service, role, self.mount))
+        return {"token_policies": [name], "token_no_default_policy": True, **settings}
+
+    def approle(self, role: str, service: str = "orders", **settings: Any) -> dict[str, Any]:
+        """keys options of a fresh AppRole."""
+        mount = self.server.mount("approle")
+        self.server.must("POST", f"auth/{mount}/role/app", self.granted(role, service, **settings))
+        options = {"auth_method": "approle", "mount_point": mount, "role_id": self.server.must("GET", f"auth/{mount}/role/app/role-id")["data"]["role_id"]}
+        return self.anonymous(**options, secret_id=self.server.must("POST", f"auth/{mount}/role/app/secret-id", {})["data"]["secret_id"])
+
     def token(self, role: str, service: str = "orders", **options: Any) -> str:
         return self.server.token(policies.policy(service, role, self.mount), **options)
 

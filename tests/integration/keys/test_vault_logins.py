@@ -14,33 +14,11 @@ from typing import Any
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import KeyAccessError
-from ansible_collections.lifeboat.recovery.plugins.module_utils.keys import policies, registry
+from ansible_collections.lifeboat.recovery.plugins.module_utils.keys import registry
 from ansible_collections.lifeboat.recovery.tests.doubles.vault import running
 from ansible_collections.lifeboat.recovery.tests.integration.keys import issuers
 from ansible_collections.lifeboat.recovery.tests.integration.keys.conftest import Site
 from ansible_collections.lifeboat.recovery.tests.lab.tls import Authority
-
-
-def anonymous(site: Site, **options: Any) -> dict[str, Any]:
-    """keys options without a token."""
-    config = site.config("", **options)
-    del config["token"]
-    return config
-
-
-def granted(site: Site, role: str, service: str = "orders", **settings: Any) -> dict[str, Any]:
-    """What a role of an auth method gives: the generated policy of ``role`` and nothing else."""
-    name = site.server.policy(policies.policy(service, role, site.mount))
-    return {"token_policies": [name], "token_no_default_policy": True, **settings}
-
-
-def approle(site: Site, role: str, service: str = "orders", **settings: Any) -> dict[str, Any]:
-    """keys options of a fresh AppRole."""
-    mount = site.server.mount("approle")
-    site.server.must("POST", f"auth/{mount}/role/app", granted(site, role, service, **settings))
-    options = {"auth_method": "approle", "mount_point": mount, "role_id": site.server.must("GET", f"auth/{mount}/role/app/role-id")["data"]["role_id"]}
-    options["secret_id"] = site.server.must("POST", f"auth/{mount}/role/app/secret-id", {})["data"]["secret_id"]
-    return anonymous(site, **options)
 
 
 def credential(path: Path, text: str) -> str:
@@ -54,7 +32,7 @@ def credential(path: Path, text: str) -> str:
 
 def test_approle_logs_in(site: Site) -> None:
     site.bootstrapped()
-    config = approle(site, "backup", token_ttl="1h")
+    config = site.approle("backup", token_ttl="1h")
     assert len(registry.provider_for(config, "orders").new_data_key(b"s")[0]) == 32
     nested = {name: value for name, value in config.items() if name not in ("auth_method", "role_id", "secret_id", "mount_point")}
     nested["auth"] = {"method": "approle", **{name: config[name] for name in ("role_id", "secret_id", "mount_point")}}
@@ -67,12 +45,12 @@ def test_credentials_in_files_and_a_second_role_that_opens(site: Site, tmp_path:
     assert registry.provider_for({**site.config(site.server.root_token), "prefix": prefix}, "orders").ensure()
     blocks = {}
     for role in ("backup", "restore"):
-        options = approle(site, role, service=prefix + "orders")
+        options = site.approle(role, service=prefix + "orders")
         blocks[role] = {
             "method": "approle", "mount_point": options["mount_point"], "role_id": options["role_id"],
             "secret_id_file": credential(tmp_path / role, options["secret_id"]),
         }
-    config = {**anonymous(site, prefix=prefix, retries=1), "auth": blocks["backup"], "restore_auth": blocks["restore"]}
+    config = {**site.anonymous(prefix=prefix, retries=1), "auth": blocks["backup"], "restore_auth": blocks["restore"]}
     keys = registry.provider_for(config, "orders")
     key, wrapped = keys.new_data_key(b"s")
     assert wrapped.key == "shop-orders-data"
@@ -95,11 +73,11 @@ def test_jwt_logs_in_with_the_token_that_is_in_the_file_then(site: Site, tmp_pat
     site.bootstrapped()
     issuer, mount = issuers.Issuer(), site.server.mount("jwt")
     site.server.must("POST", f"auth/{mount}/config", {"jwt_validation_pubkeys": [issuer.public], "bound_issuer": "https://issuer.example.org"})
-    settings = granted(site, "backup", token_ttl="1h")
+    settings = site.granted("backup", token_ttl="1h")
     site.server.must("POST", f"auth/{mount}/role/host", {"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"], **settings})
     path = tmp_path / "jwt"
     block = {"method": "jwt", "mount_point": mount, "role_id": "host", "jwt_file": credential(path, issuer.token("db1"))}
-    keys: Any = registry.provider_for(anonymous(site, auth=block), "orders")
+    keys: Any = registry.provider_for(site.anonymous(auth=block), "orders")
     key, _wrapped = keys.new_data_key(b"s")
     assert len(key) == 32
     for bad in (issuer.token("db1", audience="elsewhere"), issuer.token("db1", lives=-60), issuers.Issuer().token("db1"), "no token"):
@@ -112,7 +90,7 @@ def test_jwt_logs_in_with_the_token_that_is_in_the_file_then(site: Site, tmp_pat
         credential(path, issuer.token("db1"))
         keys.new_data_key(b"t")
     with pytest.raises(KeyAccessError, match="refused the login with status 4.*role_id, and the token's issuer"):
-        registry.provider_for(anonymous(site, auth={**block, "role_id": "unknown"}), "orders").index_key()
+        registry.provider_for(site.anonymous(auth={**block, "role_id": "unknown"}), "orders").index_key()
 
 
 def test_kubernetes_logs_in_as_its_service_account(own_site: Site, tmp_path: Path) -> None:
@@ -121,17 +99,17 @@ def test_kubernetes_logs_in_as_its_service_account(own_site: Site, tmp_path: Pat
     with issuers.cluster() as cluster:
         server.must("POST", f"auth/{mount}/config", {"kubernetes_host": cluster.url, "disable_local_ca_jwt": True})
         bound = {"bound_service_account_names": ["lifeboat"], "bound_service_account_namespaces": ["shop"], "audience": "vault"}
-        server.must("POST", f"auth/{mount}/role/host", {**bound, **granted(own_site, "backup", token_ttl="1h")})
+        server.must("POST", f"auth/{mount}/role/host", {**bound, **own_site.granted("backup", token_ttl="1h")})
         mine, another = issuer.account("lifeboat"), issuer.account("frontend")
         cluster.accounts = {mine: ("shop", "lifeboat", "b2b1-uid"), another: ("shop", "frontend", "b2b1-uid")}
         path = tmp_path / "token"
         block = {"method": "kubernetes", "mount_point": mount, "role_id": "host", "jwt_file": credential(path, mine)}
         path.chmod(0o644)  # as the kubelet writes it
-        assert len(registry.provider_for(anonymous(own_site, auth=block), "orders").new_data_key(b"s")[0]) == 32
+        assert len(registry.provider_for(own_site.anonymous(auth=block), "orders").new_data_key(b"s")[0]) == 32
         for bad in (another, issuer.account("lifeboat", uid="replaced"), issuer.account("lifeboat", namespace="other")):
             path.write_text(bad)
             with pytest.raises(KeyAccessError, match="refused the login with status 403") as caught:
-                registry.provider_for(anonymous(own_site, auth=block), "orders").new_data_key(b"s")
+                registry.provider_for(own_site.anonymous(auth=block), "orders").new_data_key(b"s")
             assert bad not in str(caught.value)
 
 
@@ -139,18 +117,18 @@ def test_client_certificate_logs_in(tls_site: Site, authority: Authority, tmp_pa
     tls_site.bootstrapped()
     mount = tls_site.server.mount("cert")
     trusted = {"certificate": Path(authority.ca_file).read_text(), "allowed_common_names": ["db1.example.org"]}
-    tls_site.server.must("POST", f"auth/{mount}/certs/host", {**trusted, **granted(tls_site, "backup", token_ttl="1h")})
+    tls_site.server.must("POST", f"auth/{mount}/certs/host", {**trusted, **tls_site.granted("backup", token_ttl="1h")})
 
     def block(files: tuple[str, str], **more: Any) -> dict[str, Any]:
         return {"method": "cert", "mount_point": mount, "cert_auth_public_key": files[0], "cert_auth_private_key": files[1], **more}
 
     mine, another = authority.issue("127.0.0.1", "db1.example.org"), authority.issue("127.0.0.1", "db2.example.org")
     for more in ({}, {"role_id": "host"}):
-        assert len(registry.provider_for(anonymous(tls_site, auth=block(mine, **more)), "orders").new_data_key(b"s")[0]) == 32
+        assert len(registry.provider_for(tls_site.anonymous(auth=block(mine, **more)), "orders").new_data_key(b"s")[0]) == 32
     with pytest.raises(KeyAccessError, match="refused the login with status 400.*client certificate's issuer, names and end"):
-        registry.provider_for(anonymous(tls_site, auth=block(another)), "orders").index_key()
+        registry.provider_for(tls_site.anonymous(auth=block(another)), "orders").index_key()
     # a certificate that is renewed while the work goes on
-    keys: Any = registry.provider_for(anonymous(tls_site, auth=block(mine)), "orders")
+    keys: Any = registry.provider_for(tls_site.anonymous(auth=block(mine)), "orders")
     keys.index_key()
     for old, new in zip(mine, another):
         Path(new).replace(old)
@@ -170,7 +148,7 @@ def test_namespaces_are_kept_apart(site: Site) -> None:
     team = Site(inside, inside.mount("transit"))
     team.bootstrapped()
     assert team.config("t")["namespace"].endswith("lifeboat-team")
-    keys = registry.provider_for(approle(team, "backup"), "orders")
+    keys = registry.provider_for(team.approle("backup"), "orders")
     assert len(keys.new_data_key(b"s")[0]) == 32
     outside = {**team.config(site.server.root_token), "namespace": site.server.namespace or None}
     with pytest.raises(KeyAccessError, match="nothing at this path.*namespace"):
@@ -179,7 +157,7 @@ def test_namespaces_are_kept_apart(site: Site) -> None:
 
 
 def test_refused_login_names_the_role_and_not_the_secret(site: Site) -> None:
-    config = approle(site, "backup")
+    config = site.approle("backup")
     for changed in ({"secret_id": "canary-secret-id"}, {"role_id": "canary-role"}, {"secret_id": ""}):
         with pytest.raises(KeyAccessError) as caught:
             registry.provider_for({**config, **changed}, "orders").index_key()
@@ -191,7 +169,7 @@ def test_refused_login_names_the_role_and_not_the_secret(site: Site) -> None:
 
 def test_used_up_secret_id_does_not_stop_who_is_logged_in(site: Site) -> None:
     site.bootstrapped()
-    config = approle(site, "backup", secret_id_num_uses=1, token_ttl="1h")
+    config = site.approle("backup", secret_id_num_uses=1, token_ttl="1h")
     keys = registry.provider_for(config, "orders")
     keys.index_key()
     keys.new_data_key(b"s")
@@ -222,7 +200,7 @@ def test_expired_token_is_called_expired(site: Site) -> None:
 def test_approle_outlives_its_tokens(site: Site) -> None:
     """Token life of one second: work that takes longer goes on."""
     site.bootstrapped()
-    keys = registry.provider_for(approle(site, "backup", token_ttl="1s", token_max_ttl="1s"), "orders")
+    keys = registry.provider_for(site.approle("backup", token_ttl="1s", token_max_ttl="1s"), "orders")
     end = time.monotonic() + 2.5
     count = 0
     while time.monotonic() < end:
@@ -233,7 +211,7 @@ def test_approle_outlives_its_tokens(site: Site) -> None:
 
 def test_revoked_token_of_an_approle_is_replaced(site: Site) -> None:
     site.bootstrapped()
-    keys: Any = registry.provider_for(approle(site, "backup", token_ttl="1h"), "orders")
+    keys: Any = registry.provider_for(site.approle("backup", token_ttl="1h"), "orders")
     keys.new_data_key(b"s")
     token = keys._session._login.token
     assert site.server.ask("POST", "auth/token/revoke", {"token": token})[0] == 204
@@ -245,7 +223,7 @@ def test_token_file_is_read_again_when_its_token_ended(site: Site, tmp_path: Pat
     site.bootstrapped()
     first, second = site.token("backup"), site.token("backup")
     credential(tmp_path / ".vault-token", first)
-    keys = registry.provider_for(anonymous(site, token_path=str(tmp_path)), "orders")
+    keys = registry.provider_for(site.anonymous(token_path=str(tmp_path)), "orders")
     keys.new_data_key(b"s")
     site.server.must("POST", "auth/token/revoke", {"token": first})
     credential(tmp_path / ".vault-token", second)
