@@ -187,3 +187,8 @@ def test_the_catalogs_words_are_understood(tmp_path: Path) -> None:
         "restore_auth": {"method": "token", "token_file": "/b"},
     }
     registry.provider_for(block, "orders")
+    for auth in (
+        {"method": "jwt", "role_id": "r", "jwt_file": "/j", "mount_point": "jwt-hosts"}, {"method": "kubernetes", "role_id": "r"},
+        {"method": "cert", "cert_auth_public_key": "/c", "cert_auth_private_key": "/k"},
+    ):
+        registry.provider_for({**block, "auth": auth, "proxies": {"https": "http://proxy:3128"}}, "orders")
