@@ -201,7 +201,7 @@ def _stage_source(job: Job, restore: Restore, source: SourceState, point: Point)
     kind, context = job.source(source.name)
     position = point.positions.get(source.name)
     context.target = position.as_dict() if position else None
-    reader = job.reader(point, source.name)
+    reader = job.store.reader(point.snapshots[source.name])
     if source.stage == "verified" and source.verified_by == job.run["id"]:
         return False  # the same call again
     if source.stage == "verified":
