@@ -23,10 +23,12 @@ from transit import Engine
 
 _CAPABILITY = {"GET": "read", "LIST": "list", "POST": "update", "DELETE": "delete"}
 _DENIED = "1 error occurred:\n\t* permission denied\n\n"
-#: paths that need no token
-_OPEN = re.compile(r"sys/(health|seal-status|unseal)|auth/[^/]+/login")
-#: what a sealed server still answers
+#: what a sealed server still answers, and anybody may ask
 _SEALED = re.compile(r"sys/(health|seal-status|unseal)")
+#: mounts that every server has and the double has not: "no route" would be a lie
+_USUAL = re.compile(r"(secret|cubbyhole|identity|auth/token)/.*")
+#: what sys/health answers (api-docs/system/health); other states than these are none
+_HEALTH = {"active": 200, "standby": 429, "dr-secondary": 472, "performance-standby": 473, "uninitialized": 501, "sealed": 503}
 #: paths that need the capability sudo besides (api-docs of each: "requires sudo"; policies and mounts do not)
 _SUDO = re.compile(r"sys/(seal|auth/.+|leases/revoke-prefix/.+)")
 Answer = tuple[int, "dict[str, Any] | None"]
@@ -55,10 +57,12 @@ class Core:
         with self.lock:
             if self.state == "sealed" and not _SEALED.fullmatch(path):
                 raise Refused(503, "Vault is sealed")
-            if self.state == "standby" and not re.fullmatch(r"sys/(health|seal-status)", path):
+            if self.state != "active" and not _SEALED.fullmatch(path):
                 raise Refused(500, "local node not active but active cluster node not found")
             core = self._namespace(namespace)
-            if _OPEN.fullmatch(path):
+            login = re.fullmatch(r"auth/([^/]+)/login", path)
+            # a login of a method that is not there is a path like any other: without a token, denied
+            if _SEALED.fullmatch(path) or (login and login.group(1) in core._methods):
                 return core._dispatch(method, path, body, None, certificate)
             home, holder = core._holder(token)
             core._authorise(home, holder, method, path)
@@ -126,6 +130,8 @@ class Core:
         match = re.fullmatch(r"auth/([^/]+)/(.+)", path)
         if match and match.group(1) in self._methods:
             return self._method(self._methods[match.group(1)], match.group(1), method, match.group(2), body, certificate)
+        if _USUAL.fullmatch(path):
+            raise Unsupported(f"{method} {path}")
         raise Refused(404, f'no handler for route "{path}". route entry not found.')
 
     def _method(self, mounted: Method, mount: str, method: str, path: str, body: dict[str, Any], certificate: bytes | None) -> Answer:
@@ -164,10 +170,11 @@ class Core:
     def _seal(self, method: str, path: str, body: dict[str, Any]) -> Answer:
         if self._parent is not None:
             raise Unsupported(f"sys/{path} inside of a namespace")
-        sealed, standby = self.state == "sealed", self.state == "standby"
         if (method, path) == ("GET", "health"):
-            status = 503 if sealed else 429 if standby else 200
-            return status, {"initialized": True, "sealed": sealed, "standby": standby, "performance_standby": False, "version": "0.0.0-double"}
+            return _HEALTH[self.state], {
+                "initialized": self.state != "uninitialized", "sealed": self.state == "sealed", "standby": "standby" in self.state,
+                "performance_standby": self.state == "performance-standby", "version": "0.0.0-double",
+            }
         if (method, path) == ("POST", "seal"):
             self.state = "sealed"
             return 204, None

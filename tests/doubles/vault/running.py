@@ -125,7 +125,7 @@ class Server:
     def inside(self, namespace: str) -> Server | None:
         """This server in a fresh namespace; None where the server has none (Vault's community edition)."""
         status, answer = self.ask("POST", f"sys/namespaces/{namespace}", {})
-        if status in (404, 405):
+        if status in (400, 404, 405):
             return None
         assert status == 200, (status, answer)
         self._undo.append(("DELETE", f"sys/namespaces/{namespace}"))

@@ -10,7 +10,8 @@ input closes. What it does not support it refuses with 501 and remembers (GET /d
 passes by a call that does nothing. POST /double/faults takes a list of faults for the next requests below /v1/:
 {"status": 503, "errors": […], "headers": {…}} answers so, {"drop": true} closes the connection, {"stall": seconds} answers
 late, {"truncate": true} cuts the body short; {"path": text} restricts a fault to paths that contain it.
-GET /double/requests lists what was asked: [[method, path, status], …]. POST /double/state sets active or standby.
+GET /double/requests lists what was asked: [[method, path, status], …]. POST /double/state sets one of the states that
+sys/health knows.
 """
 
 from __future__ import annotations

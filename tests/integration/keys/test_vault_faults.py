@@ -227,13 +227,44 @@ def test_server_that_asks_for_a_client_certificate(authority: Authority, tmp_pat
 
 def test_the_double_refuses_loudly_what_it_does_not_know() -> None:
     with pytest.raises(AssertionError, match="does not support"), running.start("double") as server:
-        mount = server.mount("transit")
-        for method, path, body in (
+        mount, approle = server.mount("transit"), server.mount("approle")
+        asked: list[tuple[str, str, Any]] = [
             ("POST", f"{mount}/random/32", {}),
             ("POST", f"{mount}/keys/a", {"type": "rsa-2048"}),
             ("POST", f"{mount}/keys/b", {"type": "aes256-gcm96", "auto_rotate_period": "1h"}),
             ("GET", "sys/leases", None),
-        ):
+            ("GET", "secret/data/orders", None),
+            ("POST", "identity/entity", {}),
+            ("POST", "sys/mounts/kv", {"type": "kv"}),
+            ("POST", "sys/auth/people", {"type": "userpass"}),
+            ("POST", f"auth/{approle}/role/a", {"token_bound_cidrs": ["127.0.0.1/32"]}),
+            ("POST", f"auth/{approle}/tidy/secret-id", {}),
+            ("GET", "auth/token/accessors", None),
+            ("PATCH", "sys/policies/acl/a", {}),
+        ]
+        for method, path, body in asked:
             status, answer = server.ask(method, path, body)
             assert status == 501 and "not supported by the test double" in answer["errors"][0], (method, path)
-        assert len(server.unsupported()) == 4
+        assert len(server.unsupported()) == len(asked)
+
+
+def test_the_double_answers_as_vault_does_where_nothing_is(double: Site) -> None:
+    """Bodies that clients tell apart: https://developer.hashicorp.com/vault/api-docs#error-response."""
+    ask, denied = double.server.ask, {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
+    assert double.transit("GET", "keys/absent") == (404, {"errors": []})
+    assert ask("GET", "elsewhere/keys/a") == (404, {"errors": ['no handler for route "elsewhere/keys/a". route entry not found.']})
+    assert ask("POST", "auth/elsewhere/login", {"role_id": "r"}, token="") == (403, {"errors": ["permission denied"]})
+    assert ask("GET", f"{double.mount}/keys/a", token=double.token("auditor")) == (403, denied)
+    assert ask("GET", f"{double.mount}/keys/a", token="hvs.gone") == (403, {"errors": ["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]})
+    double.bootstrapped()
+    assert "missing 'context' for key derivation" in double.transit("POST", "datakey/plaintext/orders-data", {})[1]["errors"][0]
+    good = double.transit("POST", "datakey/plaintext/orders-data", {"context": "YQ=="})[1]["data"]["ciphertext"]
+    batch = {"batch_input": [{"ciphertext": good, "context": "YQ=="}, {"ciphertext": good, "context": "Yg=="}]}
+    for more, wanted in (({}, 400), ({"partial_failure_response_code": 207}, 207)):
+        status, answer = double.transit("POST", "decrypt/orders-data", {**batch, **more})
+        assert status == wanted and "errors" not in answer
+        assert [sorted(each) for each in answer["data"]["batch_results"]] == [["plaintext", "reference"], ["error", "reference"]]
+    assert double.transit("POST", "keys/orders-data", {"type": "aes256-gcm96"})[1]["warnings"] == ["key orders-data already existed"]
+    for state, status in (("standby", 429), ("dr-secondary", 472), ("performance-standby", 473), ("uninitialized", 501), ("sealed", 503), ("active", 200)):
+        double.server.state(state)
+        assert ask("GET", "sys/health")[0] == status

@@ -158,6 +158,11 @@ def test_unknown_role_is_named() -> None:
         ('path "a/*" { capabilities = ["update"] } path "a/b*" { capabilities = ["read"] }', "a/bc", {"read"}),
         ('path "a/+/c" { capabilities = ["update"] } path "a/b/*" { capabilities = ["read"] }', "a/b/c", {"read"}),
         ('path "a/b" { capabilities = ["read"] } path "a/b" { capabilities = ["deny", "update"] }', "a/b", {"deny"}),
+        ('path "a/*" { capabilities = ["deny"] } path "a/b" { capabilities = ["read"] }', "a/b", {"read"}),
+        ('path "a/b*" { capabilities = ["deny"] } path "a/*" { capabilities = ["read"] }', "a/bc", {"deny"}),
+        ('path "+/b" { capabilities = ["read"] } path "a/*" { capabilities = ["update"] }', "a/b", {"update"}),
+        ('path "a/+/+" { capabilities = ["read"] } path "a/+/c" { capabilities = ["update"] }', "a/b/c", {"update"}),
+        ('path "a/+/c*" { capabilities = ["read"] } path "a/+/cd" { capabilities = ["update"] }', "a/b/cd", {"update"}),
         ('# a comment\npath "a/b" {\n  capabilities = [ "read", "list", ]\n}\n', "a/b", {"read", "list"}),
     ],
 )
