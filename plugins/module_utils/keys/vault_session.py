@@ -98,10 +98,10 @@ class Session:
                 return (self._login or self._use(self._enter())).token
         if time.monotonic() > self._fresh_until and self._turn.acquire(blocking=False):
             try:
-                return self._refresh(login).token
+                self._refresh_if_due()
             finally:
                 self._turn.release()
-        return login.token
+        return (self._login or login).token
 
     def _enter(self) -> vault_auth.Login:
         if self.options.certificate:
@@ -130,10 +130,13 @@ class Session:
     def keep(self) -> None:
         """Renew the token if it is time."""
         with self._turn:
-            if self._login is not None and time.monotonic() > self._fresh_until:
-                self._refresh(self._login)
+            self._refresh_if_due()
 
-    def _refresh(self, old: vault_auth.Login) -> vault_auth.Login:
+    def _refresh_if_due(self) -> None:
+        if self._login is not None and time.monotonic() > self._fresh_until:
+            self._refresh(self._login)
+
+    def _refresh(self, old: vault_auth.Login) -> None:
         """Prolong the token, or log in again when it does not get its old life back. A failure here leaves the token in use:
         it is still valid, and its end is reported by the request that meets it."""
         try:
@@ -142,18 +145,18 @@ class Session:
                 if status == 200:
                     renewed = vault_auth.login_of(answer, self.options.url)
                     if renewed.ttl * 2 > old.ttl or self._auth.name == "token":
-                        return self._use(vault_auth.Login(old.token, renewed.ttl, renewed.renewable))
-            return self._use(self._enter())
+                        self._use(vault_auth.Login(old.token, renewed.ttl, renewed.renewable))
+                        return
+            self._use(self._enter())
         except LifeboatError:
             self._fresh_until = time.monotonic() + max(1.0, old.ttl / 12)
-            return old
 
     def _replace(self, refused: str, answer: dict[str, Any]) -> bool:
         """After a 403: True when there is now another token than the refused one. A token that is alive lacks a right instead."""
         with self._turn:
             if self._login is not None and self._login.token != refused:
                 return True  # another thread was here first
-            if not _is_dead(answer) and self._alive(refused):
+            if not _is_dead(answer) and self._lives(refused):
                 return False
             login = self._enter()
             if login.token == refused:
@@ -161,19 +164,26 @@ class Session:
             self._use(login)
             return True
 
-    def _alive(self, token: str) -> bool:
-        status, _answer = self._wire.send("GET", "auth/token/lookup-self", None, token)
-        return status == 200
+    def _lives(self, token: str) -> bool | None:
+        """Whether the server knows the token; None: it does not say."""
+        status, answer = self._wire.send("GET", "auth/token/lookup-self", None, token)
+        return True if status == 200 else False if _is_dead(answer) else None
 
     def _denied(self, path: str, capability: str, remedy: str, token: str, answer: dict[str, Any]) -> KeyAccessError:
         where = f"{self.options.url}/v1/{path}"
-        if not _is_dead(answer) and self._alive(token):
+        lives = False if _is_dead(answer) else self._lives(token)
+        if lives:
             return KeyAccessError(
                 f"Vault denies this role {capability!r} on {path}", where, remedy or f"give the role a policy with capability {capability!r} on {path!r}",
             )
+        anew = "log in anew or give a fresh token or secret-id, then repeat the command"
+        if lives is None:
+            return KeyAccessError(
+                f"the Vault token has ended or lacks {capability!r} on {path} (it may not read auth/token/lookup-self, which would tell)", where,
+                "; ".join(filter(None, (anew, remedy))),
+            )
         return KeyAccessError(
-            f"the Vault token is expired, revoked or unknown (needed: {capability!r} on {path})", where,
-            "; ".join(filter(None, ("log in anew or give a fresh token or secret-id, then repeat the command", remedy))),
+            f"the Vault token is expired, revoked or unknown (needed: {capability!r} on {path})", where, "; ".join(filter(None, (anew, remedy))),
         )
 
     def _call_unauthenticated(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:

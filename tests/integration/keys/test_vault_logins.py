@@ -197,6 +197,15 @@ def test_expired_token_is_called_expired(site: Site) -> None:
     assert token not in str(caught.value)
 
 
+def test_token_that_may_not_look_itself_up_is_not_called_ended(site: Site) -> None:
+    site.bootstrapped()
+    bare = site.server.token(f'path "{site.mount}/hmac/orders-index/sha2-256" {{ capabilities = ["update"] }}')
+    keys = registry.provider_for(site.config(bare), "orders")
+    assert len(keys.index_key()) == 32
+    with pytest.raises(KeyAccessError, match=f"has ended or lacks 'update' on {site.mount}/sign/orders-sign .*lookup-self.*lifeboat-orders-backup"):
+        keys.sign(b"m")
+
+
 def test_approle_outlives_its_tokens(site: Site) -> None:
     """Token life of one second: work that takes longer goes on."""
     site.bootstrapped()
