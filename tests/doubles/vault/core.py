@@ -161,7 +161,8 @@ class Core:
         if match:
             return self._place(method, match.group(1), match.group(2).rstrip("/"), body)
         if method == "LIST" and path in ("policies/acl", "policies/acl/"):
-            return 200, answer(data={"keys": sorted({*self._policies, "root"}), "policies": sorted({*self._policies, "root"})})
+            only(body)
+            return 200, answer(data={"keys": sorted({*self._policies, *([] if self._parent else ["root"])})})
         match = re.fullmatch(r"policies/acl/([A-Za-z0-9_.-]+)", path)
         if match:
             return self._policy(method, match.group(1), body)
