@@ -168,10 +168,16 @@ class Spec:
         return provider_for(self.keys, self.service)
 
     def store(self, workers: int = 2) -> ServiceStore:
-        """This service's part of its repository, opened."""
+        """This service's part of its repository, opened; for whoever writes there, or judges this one place."""
         from .repository.repository import Repository, ServiceStore
 
         return ServiceStore(Repository.open(self.repository), self.service, self.provider(), workers)
+
+    def reading_store(self, workers: int = 2) -> ServiceStore:
+        """As store, for whoever reads: what the repository lacks or holds damaged comes from its copies."""
+        from .repository.repository import Repository, ServiceStore
+
+        return ServiceStore(Repository.open_any(self.repository), self.service, self.provider(), workers)
 
     def context(self, source: str, config: dict[str, Any], progress: Progress, digest_key: bytes, workers: int = 2) -> Context:
         """What one source is given; its work directory is named, not created (see prepare_work_dir)."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import state
 from ..errors import DamageError, LifeboatError
+from ..repository import layout
 from ..repository.log_reader import open_log
 from ..repository.manifest import Chain, StoredManifest
 from .targets import Position, parse_time
@@ -123,20 +124,28 @@ def log_ranges(spec: Spec, store: ServiceStore, point: Point) -> dict[str, Cover
     return found
 
 
+def _holders(held: dict[str, set[str]], point: Point) -> list[str]:
+    """The repositories that hold all snapshots of a point: a manifest is written last, so where it is everything is."""
+    names = {manifest.name for manifest in point.snapshots.values()}
+    return [place for place, objects in held.items() if names <= objects]
+
+
 def list_snapshots(spec: Spec) -> dict[str, Any]:
     """{"snapshots": [Summary], "points": [Point], "warnings": [error dicts]} of one service, oldest first."""
-    store = spec.store()
+    store = spec.reading_store()
     chains = store.chains()
     marks = read_marks(spec, store.repository.id)
     warnings = [problem for chain in chains for problem in chain.problems] + missing_tail(chains, marks)
     proven = (state.read_json(spec.path("proofs.json")) or {}).get("points", {})
+    held = store.backend.held(layout.snapshots(spec.service))
     shown = []
     for point in points(chains, spec.service):
         logs = {name: asdict(covered) for name, covered in log_ranges(spec, store, point).items()}
-        shown.append({**point.as_dict(), "proven": point.id in proven, **({"logs": logs} if logs else {})})
+        where = {"repositories": _holders(held, point)} if held else {}
+        shown.append({**point.as_dict(), "proven": point.id in proven, **({"logs": logs} if logs else {}), **where})
     return {
         "snapshots": [summary(manifest) for chain in chains for manifest in chain.manifests],
         "points": shown,
-        "warnings": [problem.as_dict() for problem in warnings],
+        "warnings": [*(problem.as_dict() for problem in warnings), *store.backend.told()],
         "mark": marks is not None,
     }

@@ -110,7 +110,7 @@ def snapshots(spec: Spec, target: str | None = None) -> dict[str, Any]:
         return {"snapshots": [], "points": [], "warnings": [], "resolved": None}
     told = {**list_snapshots(spec), "resolved": None}
     if target:
-        told["resolved"] = resolve_target(spec, spec.store(), target)[0].as_dict()
+        told["resolved"] = resolve_target(spec, spec.reading_store(), target)[0].as_dict()
     return told
 
 
