@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import re
@@ -160,6 +161,20 @@ class Spec:
             return None
         keys = {key: value for key, value in (document.get("keys") or {}).items() if key != "private_path"}
         return dict(redact.without_secrets({**document, "keys": keys} if keys else document))
+
+    def places(self) -> dict[str, dict[str, Any]]:
+        """Name -> what the catalog says of the repository and of its copies, the repository first."""
+        first = {key: value for key, value in self.repository.items() if key != "copies"}
+        name = str(first.get("name") or "repository")
+        copies = {str(copy["name"]): {**copy, "copy_of": name} for copy in self.repository.get("copies") or []}
+        return {name: first, **copies}
+
+    def at(self, name: str) -> Spec:
+        """The same service at one of its places alone; "" for the repository itself. Raises ConfigError."""
+        known = self.places()
+        if name and name not in known:
+            raise ConfigError(f"{name!r} is no repository of this service", f"service {self.service}", f"it has: {', '.join(known)}")
+        return dataclasses.replace(self, repository=known[name or next(iter(known))])
 
     def provider(self) -> KeyProvider:
         """The key provider of this service."""

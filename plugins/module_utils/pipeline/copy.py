@@ -18,7 +18,7 @@ from ..errors import ConfigError, LifeboatError
 from ..ledger import Ledger
 from ..progress import Progress
 from ..repository.copying import Copier, Report
-from ..repository.repository import Repository, ServiceStore
+from ..repository.repository import NoRepository, Repository
 from .capture import default_workers
 from .targets import parse_time
 
@@ -29,20 +29,10 @@ if TYPE_CHECKING:
 _EARLY = 60.0
 
 
-def places(spec: Spec) -> dict[str, dict[str, Any]]:
-    """Name -> what the catalog says of the repository and its copies, the repository first."""
-    first = {key: value for key, value in spec.repository.items() if key != "copies"}
-    found = {str(first.get("name") or "repository"): first}
-    found.update((str(copy["name"]), dict(copy)) for copy in spec.repository.get("copies") or [])
-    return found
-
-
 def _chosen(spec: Spec, origin: str, to: list[str]) -> tuple[str, list[str]]:
-    known = places(spec)
-    names = list(known)
+    names = list(spec.places())
     for name in [origin, *to]:
-        if name and name not in known:
-            raise ConfigError(f"repository {name!r} is none of this service", f"service {spec.service}", f"it has: {', '.join(names)}")
+        spec.at(name)
     origin = origin or names[0]
     targets = to or [name for name in names if name != origin]
     if origin in targets:
@@ -83,14 +73,30 @@ def copy_service(
 
 
 def _copy(spec: Spec, origin: str, name: str, progress: Progress, report: Report) -> None:
-    known = places(spec)
-    store = ServiceStore(Repository.open(known[origin]), spec.service, spec.provider(), default_workers())
-    target = Repository.open_copy(store.repository, known[name])
+    store = spec.at(origin).store(default_workers())
+    target = Repository.open_copy(store.repository, spec.places()[name])
     progress.say(f"copying {origin} to {name}")
     began = datetime.datetime.now(datetime.timezone.utc)
     Copier(store, target.backend, (origin, name), progress, default_workers(), report).run()
     if not report.problems:
         _remember(spec, store.repository.id, name, began, report)
+
+
+def preview(spec: Spec, to: list[str] | None = None, origin: str = "") -> dict[str, Any]:
+    """What copy_service would do, changing nothing: {"changed", "ok", "copies": [{"name", "from", "snapshots": ids that are not there, …}]}."""
+    told: list[dict[str, Any]] = []
+    origin, targets = _chosen(spec, origin, list(to or [])) if spec.source_names else ("", [])
+    for name in targets:
+        report = Report()
+        store = spec.at(origin).store()
+        try:
+            target = Repository.open(spec.places()[name])
+            found = [manifest.id for manifest in Copier(store, target.backend, (origin, name), Progress(spec.service, "copy"), 1, report).lacking()]
+        except NoRepository:
+            found = [manifest.id for chain in store.chains() for manifest in chain.manifests]
+        told.append({"name": name, "from": origin, "objects": 0, "bytes": 0, "snapshots": found,
+                     "problems": [problem.as_dict() for problem in report.problems]})
+    return {"changed": any(one["snapshots"] for one in told), "ok": not any(one["problems"] for one in told), "copies": told, "warnings": []}
 
 
 def _remember(spec: Spec, repository: str, name: str, began: datetime.datetime, report: Report) -> None:
@@ -111,7 +117,7 @@ def remembered(spec: Spec) -> dict[str, dict[str, Any]]:
 
 
 def _is_due(spec: Spec, name: str) -> bool:
-    every = places(spec)[name].get("every")
+    every = spec.places()[name].get("every")
     last = (remembered(spec).get(name) or {}).get("finished")
     if not every or not last:
         return True

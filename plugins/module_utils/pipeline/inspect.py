@@ -70,9 +70,10 @@ def summary(manifest: StoredManifest) -> dict[str, Any]:
 
 
 def read_marks(spec: Spec, repository_id: str) -> dict[str, dict[str, Any]] | None:
-    """The host's high-water marks, source -> {"sequence", "digest"}; None where this host has none."""
-    marks = state.read_json(spec.path("marks.json"))
-    found = (marks or {}).get(repository_id)
+    """The host's high-water marks, source -> {"sequence", "digest"}; None where this host has none. Of a copy: how far it was copied."""
+    found: Any = (state.read_json(spec.path("copies.json" if spec.repository.get("copy_of") else "marks.json")) or {}).get(repository_id)
+    if spec.repository.get("copy_of") and isinstance(found, dict):
+        found = (found.get(str(spec.repository.get("name"))) or {}).get("marks")
     return found if isinstance(found, dict) else None
 
 

@@ -73,7 +73,7 @@ class Copier:
 
     def run(self) -> None:
         """Copy what the target lacks, counting in ``report``. Raises StorageError where it cannot be read or written at all."""
-        manifests = self._lacking()
+        manifests = self.lacking()
         with ThreadPoolExecutor(self._workers, thread_name_prefix="copy") as threads:
             self._parallel(threads, self._packs(manifests))
             self._parallel(threads, self._closure(manifests))
@@ -85,7 +85,7 @@ class Copier:
 
     # -- what is to be done
 
-    def _lacking(self) -> list[StoredManifest]:
+    def lacking(self) -> list[StoredManifest]:
         """The source's readable manifests that the target lacks, in order; and what the target's newest ones need is known to be there."""
         prefix = layout.snapshots(self._service)
         have = {name for name, _size in self._to.list(prefix)}

@@ -31,7 +31,7 @@ class Twice(FilesService):
     def __init__(self, home: pathlib.Path) -> None:
         super().__init__(home)
         self.other = home / "elsewhere" / "repository"
-        self.document["repository"] = {**self.document["repository"], "copies": [{"name": "global", "url": f"file://{self.other}"}]}
+        self.document["repository"] = {**self.document["repository"], "copies": [{"name": "global", "url": f"file://{self.other}", "copy_of": "local"}]}
         self.spec = Spec.from_dict(self.document)
 
     def copy(self, **options: Any) -> dict[str, Any]:
@@ -101,12 +101,10 @@ def test_a_copy_is_the_same_repository_and_the_next_one_moves_only_what_is_new(d
 def test_a_damaged_object_is_named_and_no_snapshot_that_needs_it_is_copied(docs: Twice) -> None:
     docs.change("two")
     docs.capture("p2")
-    second = Repository.open(docs.spec.repository)
-    assert second.id
     newest = docs.spec.store().chains()[0].manifests[-1]
     older = docs.spec.store().chains()[0].manifests[0]
     only = {pack for pack, _size, _digest in newest.data["packs"]} - {pack for pack, _size, _digest in older.data["packs"]}
-    (damaged,) = [path for path in docs.objects() if path.stem in only]
+    damaged = next(path for path in docs.objects() if path.stem in only)
     flip(damaged)
     told = docs.copy()
     assert not told["ok"] and told["snapshots"] == [older.id]
@@ -261,3 +259,38 @@ def test_a_repository_that_breaks_in_the_middle_is_not_taken_for_one_that_lacks_
     assert store.manifest("tree", 1).digest == manifest.digest
     with pytest.raises(StorageError, match="does not answer"):
         backend.size("services/docs/logs/tree/000000000001/epoch.json")
+
+
+def test_a_backup_makes_the_copies_that_are_due_and_a_failed_one_is_a_warning(docs: Twice) -> None:
+    copies = docs.document["repository"]["copies"]
+    run = lease.new_run("backup")
+    assert operations.capture(docs.spec, run, "auto")["warnings"] == []
+    assert objects(docs.other).keys() >= {f"services/docs/snapshots/tree/{number:012d}.json" for number in (1, 2)}
+    copies[0]["every"] = 3600
+    told = operations.capture(Spec.from_dict(docs.document), lease.new_run("backup"), "auto")
+    assert told["warnings"] == [] and not (docs.other / "services/docs/snapshots/tree/000000000003.json").exists()
+    copies.append({"name": "tape", "url": "file:///proc/nowhere", "copy_of": "local"})
+    told = operations.capture(Spec.from_dict(docs.document), lease.new_run("backup"), "auto")
+    assert told["changed"] and ["the copy to tape is not complete" in warning["what"] for warning in told["warnings"]] == [True]
+
+
+def test_verify_of_a_copy_judges_that_copy_alone(docs: Twice) -> None:
+    docs.copy()
+    docs.change("two")
+    docs.capture("p2")
+    behind = operations.verify(docs.spec, "all", "decode", "global")
+    assert behind["ok"] and behind["checked"]["snapshots"] == 1 and behind["mark"]
+    flip(next(docs.other.rglob("*.pack")))
+    assert not operations.verify(docs.spec, "all", "hash", "global")["ok"] and operations.verify(docs.spec, "all", "hash")["ok"]
+    for manifest in docs.other.rglob("snapshots/*/*.json"):
+        manifest.unlink()
+    assert any("newest manifest" in finding["what"] for finding in operations.verify(docs.spec, "all", "exists", "global")["findings"])
+
+
+def test_what_would_be_copied(docs: Twice) -> None:
+    before = objects(docs.home)
+    would = operations.copy(docs.spec, lease.new_run("copy"), [], "", True)
+    assert would["changed"] and len(would["copies"][0]["snapshots"]) == 1
+    assert objects(docs.home) == before
+    docs.copy()
+    assert not operations.copy(docs.spec, lease.new_run("copy"), [], "", True)["changed"]
