@@ -164,32 +164,49 @@ class FallbackBackend(Backend):
         return self._ask(name, lambda backend: backend.size(name), False)
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Of all places together. A log is listed at the first place that has any of it: it is long, and asked for by name where it has a hole."""
-        long = prefix.split("/")[2:3] == ["logs"]
-        seen: set[str] = set()
-        for number, place in enumerate(self.places):
-            backend = self._opened(number)
-            if backend is None or (long and seen):
-                continue
-            try:
-                for name, size in backend.list(prefix):
-                    if name not in seen:
-                        if not long or not seen:
-                            seen.add(name)
-                        yield name, size
-            except StorageError:
-                place.failures += 1
-                if number == self._first:
-                    raise
-        return
+        """Of all places together. Directories are listed side by side, so that only the names of one (of a log: a day) are in memory."""
+        known: set[str] = set()
+        for number in range(len(self.places)):
+            mine: set[str] = set()
+            directory = ""
+            seen: set[str] = set()
+            for name, size in self._listed(number, prefix):
+                here = name[:name.rfind("/") + 1]
+                if here != directory:
+                    yield from self._elsewhere(number, directory, seen)
+                    directory, seen = here, set()
+                    mine.add(here)
+                if here not in known:
+                    seen.add(name)
+                    yield name, size
+            yield from self._elsewhere(number, directory, seen)
+            known |= mine
+
+    def _elsewhere(self, number: int, directory: str, seen: set[str]) -> Iterator[tuple[str, int]]:
+        """What the places behind one list in a directory of it."""
+        for other in range(number + 1, len(self.places)) if seen else ():
+            for name, size in self._listed(other, directory):
+                if name not in seen and name.rfind("/") + 1 == len(directory):
+                    seen.add(name)
+                    yield name, size
+
+    def _listed(self, number: int, prefix: str) -> Iterator[tuple[str, int]]:
+        """The list of one place; nothing of one that fails, unless it is the one that decides."""
+        backend = self._opened(number)
+        try:
+            if backend is not None:
+                yield from backend.list(prefix)
+        except StorageError:
+            self.places[number].failures += 1
+            if number == self._first:
+                raise
 
     def held(self, prefix: str) -> dict[str, set[str]]:
         """Name of a place -> the objects below a prefix that it lists; without the places that cannot be used."""
         found: dict[str, set[str]] = {}
         for number, place in enumerate(self.places):
-            backend = self._opened(number)
-            if backend is not None:
-                found[place.name] = {name for name, _size in backend.list(prefix)}
+            if self._opened(number) is not None:
+                found[place.name] = {name for name, _size in self._listed(number, prefix)}
         return found
 
     def free_bytes(self) -> int | None:
