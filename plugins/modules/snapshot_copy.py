@@ -34,6 +34,12 @@ options:
     type: list
     elements: str
     default: []
+  repair:
+    description:
+      - Read all that the repositories in O(to) hold of the service, and replace what is damaged and bring back what is missing, from wherever it is sound,
+        any other repository of the service, or an older version in the same bucket. O(to) may name the repository itself then.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -91,7 +97,8 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments
 
 def main():
     module = arguments.quiet(AnsibleModule)(
-        argument_spec=dict(arguments.COMMON, origin={"type": "str", "default": ""}, to={"type": "list", "elements": "str", "default": []}),
+        argument_spec=dict(arguments.COMMON, origin={"type": "str", "default": ""}, to={"type": "list", "elements": "str", "default": []},
+                           repair={"type": "bool", "default": False}),
         supports_check_mode=True,
     )
     arguments.perform(module, "copy", work)
@@ -100,7 +107,7 @@ def main():
 def work(spec, run, params, check):
     from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations
 
-    told = operations.copy(spec, run, params["to"], params["origin"], check)
+    told = operations.copy(spec, run, params["to"], params["origin"], check, params["repair"])
     told["findings"] = [{"level": "error", **problem} for copy in told["copies"] for problem in copy["problems"]]
     return arguments.refuse_findings(told)
 

@@ -17,13 +17,14 @@ from .shared import answer, chosen
 def copy(options: argparse.Namespace) -> int:
     """Copy what is not there yet; 3 when something could not be copied."""
     run = lease.new_run("copy")
-    told = {spec.service: operations.copy(spec, run, options.to, options.origin, options.check) for spec in chosen(options)}
+    told = {spec.service: operations.copy(spec, run, options.to, options.origin, options.check, options.repair) for spec in chosen(options)}
     lines = []
     for service, one in told.items():
         for place in one["copies"]:
             done = f"{len(place['snapshots'])} snapshots would be copied" if options.check else (
                 f"{place['objects']} objects, {text.size(place['bytes'])}, {len(place['snapshots'])} snapshots complete")
-            lines.append(f"{service}: {place['from']} to {place['name']}: {'' if not place['problems'] else 'NOT COMPLETE, '}{done}")
+            what = f"repair of {place['name']}" if options.repair else f"{place['from']} to {place['name']}"
+            lines.append(f"{service}: {what}: {'NOT COMPLETE, ' if place['problems'] else ''}{done}")
             lines += [f"  {problem['what']}: {problem['where']}; {problem['remedy']}" for problem in place["problems"]]
         if not one["copies"]:
             lines.append(f"{service}: its repository has no copies")

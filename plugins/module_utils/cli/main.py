@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--from", dest="origin", metavar="NAME", default="", help="copy from this repository (default: the one the service writes to)")
     one.add_argument("--to", metavar="NAME", action="append", default=[], help="copy to this one only; may be repeated (default: all others)")
     one.add_argument("--check", action="store_true", help="say what would be copied; change nothing")
+    one.add_argument("--repair", action="store_true", help="replace what is damaged or missing in the repository named with --to, from wherever it is sound")
     one = add("history", history.history, "what was done to a service, from the repository and this host")
     one.add_argument("--run", default="", metavar="ID", help="show the entries of this run, 'last' for the newest")
     one.add_argument("--repository", metavar="URL", default="", help="read this repository alone; needs nothing else of this host")

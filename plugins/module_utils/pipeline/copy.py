@@ -18,7 +18,7 @@ from ..errors import ConfigError, LifeboatError
 from ..ledger import Ledger
 from ..progress import Progress
 from ..repository.copying import Copier, Report
-from ..repository.repository import NoRepository, Repository
+from ..repository.repository import NoRepository, Repository, ServiceStore
 from .capture import default_workers
 from .targets import parse_time
 
@@ -29,40 +29,47 @@ if TYPE_CHECKING:
 _EARLY = 60.0
 
 
-def _chosen(spec: Spec, origin: str, to: list[str]) -> tuple[str, list[str]]:
+def _chosen(spec: Spec, origin: str, to: list[str], repair: bool = False) -> tuple[str, list[str]]:
+    if repair and (origin or not to):
+        raise ConfigError("a repair takes sound objects from wherever they are, and needs the name of what is repaired", f"service {spec.service}",
+                          f"name one of {', '.join(spec.places())} as the target, and no origin")
     names = list(spec.places())
     for name in [origin, *to]:
         spec.at(name)
     origin = origin or names[0]
     targets = to or [name for name in names if name != origin]
-    if origin in targets:
+    if origin in targets and not repair:
         raise ConfigError("a repository is not copied to itself", origin, "name another one")
     return origin, targets
 
 
 def copy_service(
-    spec: Spec, run: dict[str, Any], progress: Progress, to: list[str] | None = None, origin: str = "", due: bool = False,
+    spec: Spec, run: dict[str, Any], progress: Progress, to: list[str] | None = None, origin: str = "", due: bool = False, repair: bool = False,
 ) -> dict[str, Any]:
     """Copy what the service's copies lack; from ``origin`` (default: the repository itself) to each of ``to`` (default: all others).
 
-    due: only those whose interval is over. Returns {"changed", "ok", "copies": [{"name", "from", "objects", "bytes", "snapshots": ids
-    that are complete there since now, "problems": [error dicts]}], "warnings", "ledger"}. A copy that cannot be made is a problem
-    of its own; the others go on.
+    due: only those whose interval is over. repair: read everything that is there and replace what is damaged, from wherever it is sound:
+    any other repository of the service, or an older version in the same bucket; ``to`` may name the repository itself then.
+    Returns {"changed", "ok", "copies": [{"name", "from", "objects", "bytes", "snapshots": ids that are complete there since now,
+    "problems": [error dicts]}], "warnings", "ledger"}. A copy that cannot be made is a problem of its own; the others go on.
     """
     ledger = Ledger.for_spec(spec)
     told: list[dict[str, Any]] = []
     if spec.source_names:
-        origin, targets = _chosen(spec, origin, list(to or []))
+        origin, targets = _chosen(spec, origin, list(to or []), repair)
         for name in targets:
             if due and not _is_due(spec, name):
                 continue
             report = Report()
             try:
-                _copy(spec, origin, name, progress, report)
+                if repair:
+                    _repair(spec, name, progress, report)
+                else:
+                    _copy(spec, origin, name, progress, report)
             except LifeboatError as error:
                 report.problems.append(error)
             problems = [problem.as_dict() for problem in report.problems]
-            one = {"name": name, "from": origin, "objects": report.objects, "bytes": report.bytes}
+            one = {"name": name, "from": "" if repair else origin, "objects": report.objects, "bytes": report.bytes}
             if report.objects or problems:
                 ledger.append(run, "copy", "copy.end", {**one, "problems": problems[:20], "snapshots": report.manifests[:100]})
             told.append({**one, "snapshots": report.manifests, "problems": problems})
@@ -80,6 +87,17 @@ def _copy(spec: Spec, origin: str, name: str, progress: Progress, report: Report
     Copier(store, target.backend, (origin, name), progress, default_workers(), report).run()
     if not report.problems:
         _remember(spec, store.repository.id, name, began, report)
+
+
+def _repair(spec: Spec, name: str, progress: Progress, report: Report) -> None:
+    target = Repository.open(spec.places()[name])
+    others = [config for place, config in spec.places().items() if place != name]
+    source = Repository.open_all([*others, spec.places()[name]])
+    if source.id != target.id:
+        raise ConfigError("the repositories of this service are not copies of each other", f"{name}: {target.id}, others: {source.id}", "correct the catalog")
+    progress.say(f"repairing {name}")
+    store = ServiceStore(source, spec.service, spec.provider(), default_workers())
+    Copier(store, target.backend, ("any of " + ", ".join(spec.places()), name), progress, default_workers(), report, repair=True).run()
 
 
 def preview(spec: Spec, to: list[str] | None = None, origin: str = "") -> dict[str, Any]:

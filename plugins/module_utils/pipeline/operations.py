@@ -67,14 +67,14 @@ def capture(spec: Spec, run: dict[str, Any], mode: str) -> dict[str, Any]:
     return told
 
 
-def copy(spec: Spec, run: dict[str, Any], to: list[str], origin: str, check: bool) -> dict[str, Any]:
-    """Bring copies up to date; as copy_service(), with ``check`` as preview()."""
+def copy(spec: Spec, run: dict[str, Any], to: list[str], origin: str, check: bool, repair: bool = False) -> dict[str, Any]:
+    """Bring copies up to date, or repair a repository; as copy_service(), with ``check`` as preview()."""
     from . import copy as module
 
     if check:
         return module.preview(spec, to, origin)
     with shown_progress(spec, "copy") as progress:
-        return module.copy_service(spec, run, progress, to, origin)
+        return module.copy_service(spec, run, progress, to, origin, repair=repair)
 
 
 def _whole_run(spec: Spec, run: dict[str, Any], phase: str, verdict: str, work: Callable[[Progress], dict[str, Any]]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ..log import config as log_config
 from ..errors import StorageError
+from ..log import config as log_config
 from ..log import status as log_status
 from ..spec import Spec
 from . import operations
@@ -30,8 +30,9 @@ def add_check(spec: Spec, told: dict[str, Any]) -> dict[str, Any]:
     unprotected = []
     if spec.repository.get("copies"):
         # it came back from a copy: that the next capture has nowhere to go must be mended, and holds up nobody who waits for the service
-        unprotected = [f"the service is not protected: {_said(finding)}" for finding in errors if finding["code"] == StorageError.code and "source" not in finding]
-        errors = [finding for finding in errors if finding["code"] != StorageError.code or "source" in finding]
+        lost = [finding for finding in errors if finding["code"] == StorageError.code and "source" not in finding]
+        unprotected = [f"the service is not protected: {_said(finding)}" for finding in lost]
+        errors = [finding for finding in errors if finding not in lost]
     detail = "; ".join(_said(finding) for finding in errors)
     seconds = round(time.monotonic() - begin, 3)
     rows = [] if unprotected and not errors else [{"kind": "protect", "name": "the next capture works", "ok": not errors, "detail": detail, "seconds": seconds}]

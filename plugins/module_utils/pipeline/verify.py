@@ -223,6 +223,20 @@ def _stem(name: str) -> str:
     return name.rsplit("/", 1)[1].split(".")[0]
 
 
+def _name_older(backend: Backend, spec: Spec, findings: list[dict[str, Any]]) -> None:
+    """Say of what was deleted or overwritten in a bucket that an older version of it is still there."""
+    damaged = [finding for finding in findings if finding["code"] == DamageError.code]
+    older = backend.older() if damaged else None
+    for finding in damaged if older is not None else ():
+        name = str(finding["where"]).rpartition("object ")[2].split(" at byte ")[0]
+        try:
+            if older is not None and older.size(name):
+                finding["remedy"] = ("the bucket keeps an older version of it, which a restore uses; bring it back: "
+                                     f"lifeboat copy {spec.service} --repair --to {spec.repository.get('name')}")
+        except (FileNotFoundError, LifeboatError):
+            continue
+
+
 def verify_service(
     spec: Spec, target: str = "all", depth: str = "decode", progress: Progress | None = None, store: ServiceStore | None = None,
 ) -> dict[str, Any]:
@@ -265,6 +279,7 @@ def verify_service(
     verifier.others([manifest for chain in chains for manifest in chain.manifests if manifest.id not in chosen])
     verifier.history(spec)
     checked.update(snapshots=len(wanted), objects=verifier.objects, bytes=verifier.bytes)
+    _name_older(store.backend, spec, verifier.findings)
     findings = sorted(verifier.findings, key=lambda f: (f["level"], f["where"], f["what"]))
     return {"ok": not any(f["level"] == "error" for f in findings), "findings": findings, "depth": depth, "mark": marks is not None,
             "checked": checked}

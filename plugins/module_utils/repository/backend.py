@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Callable, ClassVar, Iterable, Iterator, Sequence, TypeVar
 
-from ..errors import DamageError, LifeboatError
+from ..errors import DamageError, LifeboatError, StorageError
 
 T = TypeVar("T")
 
@@ -73,6 +73,14 @@ class Backend(ABC):
     @abstractmethod
     def free_bytes(self) -> int | None:
         """Room left, or None where the place has no such limit."""
+
+    def older(self) -> Backend | None:
+        """Older versions of the objects, to read, where the place keeps them."""
+        return None
+
+    def replace(self, name: str, subject: str) -> NewObject:
+        """As new(), for an object that is there and damaged: commit() puts the sound one in its place. Only a repair does that."""
+        raise StorageError("objects are not replaced there", name, "repair it by hand")
 
     def keep(self, names: Iterable[str]) -> None:
         """Make existing objects undeletable for as long as new ones are."""

@@ -21,7 +21,7 @@ from ..errors import ConflictError, DamageError, LifeboatError, StorageError
 from ..libraries import need
 from ..progress import Progress
 from . import checked, layout, ledgers
-from .backend import Backend
+from .backend import Backend, soundly
 from .catalogs import CATALOG_LIMIT, read_catalog
 from .datakeys import read_key
 from .index import INDEX_LIMIT, read_index
@@ -54,9 +54,13 @@ class Report:
 
 
 class Copier:
-    """store: the source. target: a backend with the same repository's descriptor. names: how both are called in messages."""
+    """store: the source. target: a backend with the same repository's descriptor. names: how both are called in messages.
 
-    def __init__(self, store: ServiceStore, target: Backend, names: tuple[str, str], progress: Progress, workers: int, report: Report) -> None:
+    repair: nothing at the target is trusted; what is damaged there is replaced by a sound copy, and nothing else is.
+    """
+
+    def __init__(self, store: ServiceStore, target: Backend, names: tuple[str, str], progress: Progress, workers: int, report: Report,
+                 repair: bool = False) -> None:
         self._store = store
         self._from = store.backend
         self._to = target
@@ -66,6 +70,7 @@ class Copier:
         self._workers = workers
         self._guard = threading.Lock()
         self._report = report
+        self._repair = repair
         #: Objects that are at the far end, with the right content: written and read back now, or needed by a manifest that is there.
         self._sound: set[str] = set()
         self._failed: dict[str, LifeboatError] = {}
@@ -88,12 +93,12 @@ class Copier:
     def lacking(self) -> list[StoredManifest]:
         """The source's readable manifests that the target lacks, in order; and what the target's newest ones need is known to be there."""
         prefix = layout.snapshots(self._service)
-        have = {name for name, _size in self._to.list(prefix)}
+        have = set() if self._repair else {name for name, _size in self._to.list(prefix)}
         wanted: list[StoredManifest] = []
         for source, numbers in sorted(self._numbered(prefix).items()):
             newest = ""
             for _number, name in sorted(complete(self._from, self._service, source, numbers)):
-                if name in have or self._size(self._to, name) is not None:
+                if not self._repair and (name in have or self._size(self._to, name) is not None):
                     newest = name
                     continue
                 try:
@@ -159,7 +164,7 @@ class Copier:
         ]
 
     def _listed(self, prefix: str, judge: _Judge, limit: int, subject: str) -> Iterator[_Job]:
-        have = dict(self._to.list(prefix))
+        have = {} if self._repair else dict(self._to.list(prefix))
         for name, size in self._from.list(prefix):
             if have.get(name) != size:
                 yield name, partial(self._one, name, judge, limit, subject)
@@ -172,7 +177,7 @@ class Copier:
             record = epoch + "epoch.json"
             if not number.isdigit():
                 continue  # verify names it
-            have = dict(self._to.list(epoch))
+            have = {} if self._repair else dict(self._to.list(epoch))
             if record not in have:
                 self._guarded((record, partial(self._one, record, partial(self._judge_record, source, int(number)), RECORD_LIMIT, "epoch")))
             if record not in self._failed:
@@ -228,17 +233,20 @@ class Copier:
             return
         there = self._size(self._to, name)
         if there is None:
-            there = self._stream(name, size, digest, what)
-        if there is not None and (there != size or object_digest(self._to, name, size) != digest):
+            there = soundly(self._from, name, partial(self._stream, name, size, digest, what, False))
+        damaged = there is not None and (there != size or object_digest(self._to, name, size) != digest)
+        if damaged and self._repair:
+            soundly(self._from, name, partial(self._stream, name, size, digest, what, True))
+        elif damaged:
             raise DamageError(f"{what} is damaged in repository {self._names[1]}", name,
                               f"snapshots that need it are not complete there; verify {self._names[1]}")
         with self._guard:
             self._sound.add(name)
 
-    def _stream(self, name: str, size: int, digest: str, what: str) -> int | None:
+    def _stream(self, name: str, size: int, digest: str, what: str, replace: bool) -> int | None:
         """Write the object; its size when somebody else has written it meanwhile."""
         hasher = need("blake3").blake3()
-        new = self._to.new(name, what)
+        new = self._to.replace(name, "repair") if replace else self._to.new(name, what)
         try:
             for offset in range(0, size, BLOCK):
                 try:
@@ -271,15 +279,20 @@ class Copier:
     def _one(self, name: str, judge: _Judge, limit: int, subject: str) -> None:
         """A small object, judged at the source, read back at the target."""
         try:
-            raw = self._from.read(name, limit)
-            judge(name, raw)
+            raw = soundly(self._from, name, partial(self._judged, name, judge, limit))
         except FileNotFoundError:
             return  # a key has more than one name; what a snapshot lacks in the end is told with the snapshot
         except DamageError as error:
             raise self._damaged(error.what, name) from error
-        except ValueError as error:
-            raise self._damaged(f"object {error}", name) from error
         self._write(name, raw, subject)
+
+    def _judged(self, name: str, judge: _Judge, limit: int) -> bytes:
+        raw = self._from.read(name, limit)
+        try:
+            judge(name, raw)
+        except ValueError as error:
+            raise DamageError(f"object {error}", name, "") from error
+        return raw
 
     def _write(self, name: str, raw: bytes, subject: str) -> None:
         new = False
@@ -289,11 +302,23 @@ class Copier:
                 new = True
             except ConflictError:
                 pass  # another copy was faster
-        if self._to.read_range(name, 0, len(raw) + 1) != raw:
+        if self._repair and not self._holds(name, raw):
+            replacement = self._to.replace(name, "repair")
+            try:
+                replacement.write(raw)
+                replacement.commit()
+            except BaseException:
+                replacement.abort()
+                raise
+            new = True
+        if not self._holds(name, raw):
             raise DamageError(f"another object has this name in repository {self._names[1]}", name,
                               f"it is damaged there, or both were written to; verify {self._names[0]} and {self._names[1]}")
         if new:
             self._count(len(raw))
+
+    def _holds(self, name: str, raw: bytes) -> bool:
+        return self._to.size(name) == len(raw) and self._to.read(name, len(raw) + 1) == raw
 
     # -- the end
 

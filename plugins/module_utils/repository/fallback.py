@@ -22,19 +22,23 @@ T = TypeVar("T")
 
 #: A place that failed so often in a row is asked last.
 _PATIENCE = 2
+#: Objects of which a thread remembers where it read them.
+_REMEMBERED = 64
 #: Names that a warning lists.
 _SHOWN = 5
 
 
 @dataclass
 class Place:
-    """One repository of the catalog; ``error`` says why it cannot be used."""
+    """One repository of the catalog, or what a versioned bucket (``base``) still holds of older versions; ``error`` says why it cannot be used."""
 
     name: str
     config: dict[str, Any]
     backend: Backend | None = None
     error: LifeboatError | None = None
     failures: int = 0
+    base: int | None = None
+    gone: bool = False
 
 
 @dataclass
@@ -54,6 +58,7 @@ class FallbackBackend(Backend):
 
     def __init__(self, configs: Sequence[dict[str, Any]], opener: Callable[[dict[str, Any]], tuple[Backend, str]]) -> None:
         self.places = [Place(str(config.get("name") or config.get("url")), config) for config in configs]
+        self.places += [Place(f"{place.name} (older versions)", place.config, base=number) for number, place in enumerate(self.places)]
         self._opener = opener
         self._guard = threading.RLock()
         self._local = threading.local()
@@ -64,6 +69,8 @@ class FallbackBackend(Backend):
 
     def _find_first(self) -> int:
         for number, place in enumerate(self.places):
+            if place.base is not None:
+                break
             try:
                 place.backend, self.repository_id = self._opener(place.config)
                 return number
@@ -76,7 +83,11 @@ class FallbackBackend(Backend):
         """A place, opened when it is first needed; None when it cannot be used."""
         place = self.places[number]
         with self._guard:
-            if place.backend is None and place.error is None:
+            if place.base is not None and place.backend is None and not place.gone:
+                base = self._opened(place.base)
+                place.backend = base.older() if base is not None else None
+                place.gone = place.backend is None
+            elif place.backend is None and place.error is None and not place.gone:
                 try:
                     # whether it answers at all is asked with little patience: a restore does not wait long for what it may not need
                     self._opener({**place.config, "attempts": 2})
@@ -92,7 +103,7 @@ class FallbackBackend(Backend):
     def _order(self, name: str) -> list[int]:
         with self._guard:
             doubted = self._doubted.get(name, {})
-            numbers = [number for number, place in enumerate(self.places) if number not in doubted and place.error is None]
+            numbers = [number for number, place in enumerate(self.places) if number not in doubted and place.error is None and not place.gone]
             return sorted(numbers, key=lambda number: (self.places[number].failures >= _PATIENCE, number))
 
     def _ask(self, name: str, action: Callable[[Backend], T], used: bool) -> T:
@@ -113,7 +124,7 @@ class FallbackBackend(Backend):
                     failure = error
                 continue
             place.failures = 0
-            self._local.last = (name, number)
+            self._last(name, number)
             if used and number != self._first:
                 self._note(name, number, failure)
             return found
@@ -131,9 +142,20 @@ class FallbackBackend(Backend):
                 if len(note.shown) < 1000:
                     note.shown.append(shown)
 
+    def _last(self, name: str, number: int | None = None) -> int:
+        """From which place this thread read an object last; with a number: it was read from there. Another thread may be farther already."""
+        mine: dict[str, int] = self._local.__dict__.setdefault("read", {})
+        if number is not None:
+            if len(mine) >= _REMEMBERED:
+                mine.clear()
+            mine[name] = number
+        return mine.get(name, self._first)
+
     def doubt(self, name: str, error: LifeboatError) -> bool:
-        last = getattr(self._local, "last", None)
-        number = last[1] if last is not None and last[0] == name else self._first
+        number = self._last(name)
+        backend = self.places[number].backend
+        if backend is not None and backend.doubt(name, error):
+            return True
         with self._guard:
             self._doubted.setdefault(name, {})[number] = error.what
         for other in self._order(name):
@@ -205,7 +227,7 @@ class FallbackBackend(Backend):
         """Name of a place -> the objects below a prefix that it lists; without the places that cannot be used."""
         found: dict[str, set[str]] = {}
         for number, place in enumerate(self.places):
-            if self._opened(number) is not None:
+            if place.base is None and self._opened(number) is not None:
                 found[place.name] = {name for name, _size in self._listed(number, prefix)}
         return found
 
@@ -232,7 +254,7 @@ class FallbackBackend(Backend):
                     "code": DamageError.code, "what": f"{note.count} {'object was' if note.count == 1 else 'objects were'} read from repository {note.gave},"
                     f" because {note.asked} does not have {'it' if note.count == 1 else 'them'} sound",
                     "where": ", ".join(note.shown[:_SHOWN]) + more,
-                    "remedy": f"find out what happened to {note.asked}, then bring them back: lifeboat copy --from {note.gave} --repair",
+                    "remedy": f"find out what happened to {note.asked}, then bring them back: lifeboat copy --repair --to {note.asked}",
                     "objects": list(note.shown),
                 })
             return found

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, Sequence
 
 from ..errors import ConfigError, ConflictError, StorageError
 from ..keys.provider import KeyProvider
@@ -70,12 +70,12 @@ class Repository:
         return str(uuid.uuid4())
 
     @classmethod
-    def open(cls, config: dict[str, Any]) -> Repository:
-        """ConfigError or StorageError says why a place is not usable."""
+    def open(cls, config: dict[str, Any], older: bool = False) -> Repository:
+        """ConfigError or StorageError says why a place is not usable. older: a descriptor that was deleted may come from a bucket's versions."""
         url = str(config.get("url", ""))
         backend = backend_for(config)
         try:
-            raw = backend.read(layout.DESCRIPTOR, _DESCRIPTOR_LIMIT)
+            raw = _descriptor(backend, older)
         except FileNotFoundError as error:
             _refuse_headless(backend, url)
             raise NoRepository("no repository there", url, "create it with the bootstrap playbook, or mount it") from error
@@ -94,15 +94,19 @@ class Repository:
     def open_any(cls, config: dict[str, Any]) -> Repository:
         """As open, for reading: what it lacks or holds damaged comes from its copies (config["copies"]), all of it when it does not answer."""
         copies = config.get("copies") or []
-        if not copies:
+        if not copies and str(config.get("url", "")).startswith("file:"):
             return cls.open(config)
+        return cls.open_all([config, *copies])
 
+    @classmethod
+    def open_all(cls, configs: Sequence[dict[str, Any]]) -> Repository:
+        """The first of these places that answers, for reading; the others, and older versions in buckets, stand in for what it lacks."""
         def opener(one: dict[str, Any]) -> tuple[Backend, str]:
-            repository = cls.open(one)
+            repository = cls.open(one, older=True)
             return repository.backend, repository.id
 
-        backend = FallbackBackend([config, *copies], opener)
-        return cls(backend, str(config.get("url", "")), backend.repository_id)
+        backend = FallbackBackend(configs, opener)
+        return cls(backend, str(configs[0].get("url", "")), backend.repository_id)
 
     @classmethod
     def open_copy(cls, original: Repository, config: dict[str, Any]) -> Repository:
@@ -121,6 +125,16 @@ class Repository:
         if copy.id != original.id:
             raise StorageError("another repository is there, with another id", copy.url, f"a copy of {original.url} needs a place of its own")
         return copy
+
+
+def _descriptor(backend: Backend, older: bool) -> bytes:
+    try:
+        return backend.read(layout.DESCRIPTOR, _DESCRIPTOR_LIMIT)
+    except FileNotFoundError:
+        versions = backend.older() if older else None
+        if versions is None:
+            raise
+        return versions.read(layout.DESCRIPTOR, _DESCRIPTOR_LIMIT)
 
 
 def _refuse_headless(backend: Backend, url: str) -> None:

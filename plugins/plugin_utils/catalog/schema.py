@@ -12,6 +12,7 @@ from . import checks, kinds, places, sources
 from .kinds import WRONG, At, Field
 from .reader import Node
 
+
 def log_interval(node: Node, at: At) -> Any:
     """As interval; continuous is 0."""
     return 0 if node.value == "continuous" else places.interval(node, at)

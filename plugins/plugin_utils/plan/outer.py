@@ -66,12 +66,14 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     "lifeboat_as": _anything,
     "lifeboat_from": _anything,
     "lifeboat_to": _anything,
+    "lifeboat_repair": _boolean,
 }
 #: Variables of some verbs: any other would do more than was asked for without a word, such as restore a whole cluster.
 _OF_SOME: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("lifeboat_source", "lifeboat_database", "lifeboat_tables", "lifeboat_as"), ("extract",)),
     "lifeboat_from": ("copy", "verify"),
     "lifeboat_to": ("copy",),
+    "lifeboat_repair": ("copy",),
 }
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import lease, state
-from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import StorageError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations, restore
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import s3_client
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.s3 import S3Backend
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
@@ -151,3 +152,61 @@ def test_a_bad_network_delays_a_copy_and_spoils_nothing(store: Seaweed, buckets:
         assert not [line for line in proxy.seen[before:] if line.startswith("PUT") and "000000000001.json" in line]
         proxy.faults.clear()
         assert far_objects(service) == near_objects(service)
+
+
+# -- older versions of a bucket
+
+
+@pytest.fixture
+def versioned(store: Seaweed, buckets: dict[bool, str], prefix: str, tmp_path: Path) -> Copied:
+    """One repository, in a bucket that keeps versions, and no copy."""
+    made = Copied(tmp_path, store.config(buckets[True], prefix, object_lock=LOCK))
+    operations.prepare_repository(made.spec, False)
+    made.fill(5)
+    made.backup()
+    return made
+
+
+KINDS = ("packs", "trees", "keys", "snapshots")
+
+
+@pytest.mark.parametrize("how", ["deleted", "overwritten", "overwritten twice and deleted"])
+def test_what_was_deleted_or_overwritten_is_read_from_its_older_version_and_repaired(versioned: Copied, how: str) -> None:
+    backend = versioned.spec.store().backend
+    assert isinstance(backend, S3Backend)
+    hurt = [next(name for name, _size in backend.list(f"services/orders/{kind}/")) for kind in KINDS]
+    whole = {name: backend.read(name, 1 << 30) for name, _size in backend.list("")}
+    for name in hurt:
+        target = {"Bucket": backend.client.bucket, "Key": backend.client.key(name)}
+        for _time in range({"deleted": 0, "overwritten": 1}.get(how, 2)):
+            backend.client.api.put_object(**target, Body=os.urandom(len(whole[name])))
+        if "deleted" in how:
+            backend.client.api.delete_object(**target)
+    found = operations.verify(versioned.spec, "all", "hash")
+    assert not found["ok"]
+    assert {one["where"].rpartition("object ")[2] for one in found["findings"] if "the bucket keeps an older version" in one["remedy"]} >= set(hurt[-1:])
+
+    wanted = versioned.content()
+    shutil.rmtree(versioned.tree)
+    run = lease.new_run("restore")
+    told = restore.preflight(versioned.spec, "latest", run)
+    assert told["ok"], told["findings"]
+    assert any("read from repository s3 (older versions)" in finding["what"] for finding in told["findings"])
+    versioned.restore()
+    assert versioned.content() == wanted
+
+    run = lease.new_run("copy")
+    repaired = operations.copy(versioned.spec, run, ["s3"], "", False, True)
+    assert repaired["ok"] and repaired["copies"][0]["objects"] == len(hurt)
+    again = versioned.spec.store().backend
+    assert {name: again.read(name, 1 << 30) for name in whole} == whole
+    assert operations.verify(versioned.spec, "all", "decode")["findings"] == []
+
+
+def test_a_repository_whose_descriptor_was_deleted_is_read_and_names_it(versioned: Copied) -> None:
+    backend = versioned.spec.store().backend
+    assert isinstance(backend, S3Backend)
+    backend.client.api.delete_object(Bucket=backend.client.bucket, Key=backend.client.key("lifeboat.json"))
+    with pytest.raises(StorageError, match="descriptor is missing"):
+        versioned.spec.store()
+    assert [point["complete"] for point in operations.snapshots(versioned.spec)["points"]] == [True]

@@ -294,3 +294,26 @@ def test_what_would_be_copied(docs: Twice) -> None:
     assert objects(docs.home) == before
     docs.copy()
     assert not operations.copy(docs.spec, lease.new_run("copy"), [], "", True)["changed"]
+
+
+def test_a_repair_brings_back_what_is_missing_and_replaces_what_is_damaged_and_nothing_else(docs: Twice) -> None:
+    docs.copy()
+    whole = objects(docs.repository)
+    hurt = [next(path for path in docs.objects() if f"/{part}/" in str(path)) for part in ("packs", "trees", "keys", "snapshots", "catalogs", "indexes")]
+    for number, path in enumerate(hurt):
+        path.unlink() if number % 2 else flip(path)
+    times = {path: path.stat().st_mtime_ns for path in docs.objects() if path not in hurt}
+    told = docs.copy(to=["local"], repair=True)
+    assert told["ok"] and told["objects"] == len(hurt) and objects(docs.repository) == whole
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert operations.verify(docs.spec, "all", "decode")["findings"] == []
+
+
+def test_what_is_sound_nowhere_is_not_replaced(docs: Twice) -> None:
+    docs.copy()
+    pack = next(path for path in docs.objects() if path.suffix == ".pack")
+    flip(pack)
+    flip(docs.other / pack.relative_to(docs.repository))
+    before = objects(docs.repository)
+    told = docs.copy(to=["local"], repair=True)
+    assert not told["ok"] and pack.name in told["problems"][0]["where"] and objects(docs.repository) == before
