@@ -24,6 +24,7 @@ options:
   repository:
     description:
       - Where the snapshots of the service live, C(url) and, where it has one, C(name).
+      - C(copies) lists further repositories, each as this one, that hold copies; what is lost or damaged here is read from there.
     type: dict
     required: true
   keys:

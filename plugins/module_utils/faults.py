@@ -30,6 +30,8 @@ SUBJECTS = {
     "index": _CREATE,
     "manifest": _CREATE,
     "mark": _REPLACE,
+    # what a repair puts in the place of a damaged object
+    "repair": _REPLACE,
     # log: records of epochs, pieces and history files, the proven position, what is removed from the spool
     "epoch": _CREATE,
     "log": _CREATE,

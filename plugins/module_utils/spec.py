@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import re
@@ -161,6 +162,20 @@ class Spec:
         keys = {key: value for key, value in (document.get("keys") or {}).items() if key != "private_path"}
         return dict(redact.without_secrets({**document, "keys": keys} if keys else document))
 
+    def places(self) -> dict[str, dict[str, Any]]:
+        """Name -> what the catalog says of the repository and of its copies, the repository first."""
+        first = {key: value for key, value in self.repository.items() if key != "copies"}
+        name = str(first.get("name") or "repository")
+        copies = {str(copy["name"]): {**copy, "copy_of": name} for copy in self.repository.get("copies") or []}
+        return {name: first, **copies}
+
+    def at(self, name: str) -> Spec:
+        """The same service at one of its places alone; "" for the repository itself. Raises ConfigError."""
+        known = self.places()
+        if name and name not in known:
+            raise ConfigError(f"{name!r} is no repository of this service", f"service {self.service}", f"it has: {', '.join(known)}")
+        return dataclasses.replace(self, repository=known[name or next(iter(known))])
+
     def provider(self) -> KeyProvider:
         """The key provider of this service."""
         from .keys.registry import provider_for
@@ -168,10 +183,16 @@ class Spec:
         return provider_for(self.keys, self.service)
 
     def store(self, workers: int = 2) -> ServiceStore:
-        """This service's part of its repository, opened."""
+        """This service's part of its repository, opened; for whoever writes there, or judges this one place."""
         from .repository.repository import Repository, ServiceStore
 
         return ServiceStore(Repository.open(self.repository), self.service, self.provider(), workers)
+
+    def reading_store(self, workers: int = 2) -> ServiceStore:
+        """As store, for whoever reads: what the repository lacks or holds damaged comes from its copies."""
+        from .repository.repository import Repository, ServiceStore
+
+        return ServiceStore(Repository.open_any(self.repository), self.service, self.provider(), workers)
 
     def context(self, source: str, config: dict[str, Any], progress: Progress, digest_key: bytes, workers: int = 2) -> Context:
         """What one source is given; its work directory is named, not created (see prepare_work_dir)."""

@@ -38,7 +38,8 @@ snapshots:
   elements: dict
   returned: success
 points:
-  description: The points, with C(id), C(time), C(complete), C(missing), C(snapshots), C(skew_seconds), C(bytes) and C(proven).
+  description: The points, with C(id), C(time), C(complete), C(missing), C(snapshots), C(skew_seconds), C(bytes) and C(proven);
+      with copies also C(repositories), the names of those that hold it.
   type: list
   elements: dict
   returned: success

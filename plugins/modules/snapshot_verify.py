@@ -33,6 +33,11 @@ options:
       - Fail when something that is needed is damaged. V(false) only reports it.
     type: bool
     default: true
+  origin:
+    description:
+      - Name of the repository that is verified. Empty means the one that the service writes to, otherwise a copy.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -94,6 +99,7 @@ def main():
             target={"type": "str", "default": "all"},
             depth={"type": "str", "choices": ["exists", "hash", "decode"], "default": "hash"},
             fail={"type": "bool", "default": True},
+            origin={"type": "str", "default": ""},
         ),
         supports_check_mode=True,
     )
@@ -103,7 +109,7 @@ def main():
 def work(spec, run, params, check):
     from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations
 
-    told = operations.verify(spec, params["target"], params["depth"])
+    told = operations.verify(spec, params["target"], params["depth"], params["origin"])
     return arguments.refuse_findings(told) if params["fail"] else told
 
 

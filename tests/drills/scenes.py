@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 import signal
 import traceback
 from typing import Callable
@@ -16,12 +17,14 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.log import prove
 from ansible_collections.lifeboat.recovery.plugins.module_utils.log import shipping as shipping_module
 from ansible_collections.lifeboat.recovery.plugins.module_utils.log.spool import Spool
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import restore
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.copy import copy_service
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.inspect import list_snapshots
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.verify import verify_service
 from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_index import load
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_reader import SourceLog
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_writer import LogWriter
+from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 from ansible_collections.lifeboat.recovery.tests.doubles import wal_segments
 from ansible_collections.lifeboat.recovery.tests.lab.service import FilesService, run_record
 
@@ -245,10 +248,38 @@ class Ship(Scene):
         assert {path.name for path in (self.spool / "wal").iterdir()} >= {"00000002.history", wal_segments.TAIL}
 
 
+class Repair(Scene):
+    """A damaged pack and a damaged manifest replaced from a copy."""
+
+    verb = "repair"
+
+    def prepare(self) -> None:
+        super().prepare()
+        far = self.service.home / "far"
+        shutil.copytree(self.service.repository, far)
+        for kind in ("packs", "snapshots"):
+            path = next(self.service.repository.rglob(f"{kind}/*/*"))
+            path.write_bytes(path.read_bytes()[:-1])
+        self.service.document["repository"] = {**self.service.document["repository"], "copies": [{"name": "far", "url": f"file://{far}"}]}
+        self.service.spec = Spec.from_dict(self.service.document)
+
+    def run(self) -> None:
+        told = copy_service(self.service.spec, run_record("copy-" + os.urandom(4).hex(), "copy"), _progress(), ["local"], repair=True)
+        assert told["ok"], told["copies"]
+
+    def check(self) -> None:
+        self.check_sound()
+        assert _objects(self.service.repository) == _objects(self.service.home / "far")
+
+
+def _objects(top: pathlib.Path) -> dict[str, bytes]:
+    return {name: data for name, data in _contents(top).items() if ".tmp-" not in name}
+
+
 def _progress() -> Progress:
     return Progress("docs", "check")
 
 
 SCENES: dict[str, Callable[[pathlib.Path], Scene]] = {
-    scene.verb: scene for scene in (FirstCapture, Capture, Restore, Restage, Commit, Rollback, Ship)
+    scene.verb: scene for scene in (FirstCapture, Capture, Restore, Restage, Commit, Rollback, Ship, Repair)
 }

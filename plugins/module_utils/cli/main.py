@@ -15,7 +15,7 @@ from .. import faults, lease
 from ..errors import LifeboatError
 from ..pipeline import operations
 from ..pipeline.host import config_dir
-from . import backup, extract, history, log, restore, text
+from . import backup, copy, extract, history, log, restore, text
 from .shared import answer, chosen
 
 
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     one = add("verify", verify, "check that stored snapshots can be restored")
     one.add_argument("--target", default="all", help="all, latest, proven, an ISO time with zone, a snapshot or a point (default: all)")
     one.add_argument("--depth", choices=["exists", "hash", "decode"], default="hash", help="how deep; decode opens every chunk and needs --keys")
+    one.add_argument("--from", dest="origin", metavar="NAME", default="", help="verify this copy instead of the repository")
     keys(one)
     one = add("restore", restore.restore, "restore one service: preflight, stage, stop, cutover, start, checks", "one")
     one.add_argument("--target", default="latest", help="latest, proven, an ISO time with zone, a snapshot or a point (default: latest)")
@@ -86,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     keys(one)
     one = add("backup", backup.backup, "capture the services of this host: one snapshot of each source")
     one.add_argument("--mode", choices=["auto", "full"], default="auto", help="full reads everything anew (default: auto)")
+    one = add("copy", copy.copy, "bring the copies of the repository up to date")
+    one.add_argument("--from", dest="origin", metavar="NAME", default="", help="copy from this repository (default: the one the service writes to)")
+    one.add_argument("--to", metavar="NAME", action="append", default=[], help="copy to this one only; may be repeated (default: all others)")
+    one.add_argument("--check", action="store_true", help="say what would be copied; change nothing")
+    one.add_argument("--repair", action="store_true", help="replace what is damaged or missing in the repository named with --to, from wherever it is sound")
     one = add("history", history.history, "what was done to a service, from the repository and this host")
     one.add_argument("--run", default="", metavar="ID", help="show the entries of this run, 'last' for the newest")
     one.add_argument("--repository", metavar="URL", default="", help="read this repository alone; needs nothing else of this host")
@@ -127,9 +133,9 @@ def points(options: argparse.Namespace) -> int:
         for point in reversed(found["points"]):
             rows.append([
                 spec.service, point["id"], text.age(point["time"]), "complete" if point["complete"] else f"lacks {', '.join(point['missing'])}",
-                text.size(point["bytes"]), f"{point['skew_seconds']} s", "proven" if point["proven"] else "",
+                text.size(point["bytes"]), f"{point['skew_seconds']} s", "proven" if point["proven"] else "", ", ".join(point.get("repositories") or []),
             ])
-    answer(options, told, text.table(["SERVICE", "POINT", "AGE", "STATE", "SIZE", "SKEW", "PROOF"], rows))
+    answer(options, told, text.table(["SERVICE", "POINT", "AGE", "STATE", "SIZE", "SKEW", "PROOF", "WHERE"], rows))
     for warning in warnings:
         sys.stderr.write(f"lifeboat: warning: {warning}\n")
     return 3 if warnings else 0
@@ -137,7 +143,7 @@ def points(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """Check stored snapshots; 3 when something needed is damaged."""
-    told = {spec.service: operations.verify(spec, options.target, options.depth) for spec in chosen(options)}
+    told = {spec.service: operations.verify(spec, options.target, options.depth, options.origin) for spec in chosen(options)}
     lines = []
     for name, one in told.items():
         checked = one["checked"]

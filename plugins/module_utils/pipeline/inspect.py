@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import state
 from ..errors import DamageError, LifeboatError
+from ..repository import layout
 from ..repository.log_reader import SourceLog, open_log
 from ..repository.manifest import Chain, StoredManifest
 from .targets import Position, parse_time
@@ -70,9 +71,10 @@ def summary(manifest: StoredManifest) -> dict[str, Any]:
 
 
 def read_marks(spec: Spec, repository_id: str) -> dict[str, dict[str, Any]] | None:
-    """The host's high-water marks, source -> {"sequence", "digest"}; None where this host has none."""
-    marks = state.read_json(spec.path("marks.json"))
-    found = (marks or {}).get(repository_id)
+    """The host's high-water marks, source -> {"sequence", "digest"}; None where this host has none. Of a copy: how far it was copied."""
+    found: Any = (state.read_json(spec.path("copies.json" if spec.repository.get("copy_of") else "marks.json")) or {}).get(repository_id)
+    if spec.repository.get("copy_of") and isinstance(found, dict):
+        found = (found.get(str(spec.repository.get("name"))) or {}).get("marks")
     return found if isinstance(found, dict) else None
 
 
@@ -135,20 +137,28 @@ def log_ranges(spec: Spec, store: ServiceStore, point: Point) -> dict[str, Cover
     return found
 
 
+def _holders(held: dict[str, set[str]], point: Point) -> list[str]:
+    """The repositories that hold all snapshots of a point: a manifest is written last, so where it is everything is."""
+    names = {manifest.name for manifest in point.snapshots.values()}
+    return [place for place, objects in held.items() if names <= objects]
+
+
 def list_snapshots(spec: Spec) -> dict[str, Any]:
     """{"snapshots": [Summary], "points": [Point], "warnings": [error dicts]} of one service, oldest first."""
-    store = spec.store()
+    store = spec.reading_store()
     chains = store.chains()
     marks = read_marks(spec, store.repository.id)
     warnings = [problem for chain in chains for problem in chain.problems] + missing_tail(chains, marks)
     proven = (state.read_json(spec.path("proofs.json")) or {}).get("points", {})
+    held = store.backend.held(layout.snapshots(spec.service))
     shown = []
     for point in points(chains, spec.service):
         logs = {name: asdict(covered) for name, covered in log_ranges(spec, store, point).items()}
-        shown.append({**point.as_dict(), "proven": point.id in proven, **({"logs": logs} if logs else {})})
+        where = {"repositories": _holders(held, point)} if held else {}
+        shown.append({**point.as_dict(), "proven": point.id in proven, **({"logs": logs} if logs else {}), **where})
     return {
         "snapshots": [summary(manifest) for chain in chains for manifest in chain.manifests],
         "points": shown,
-        "warnings": [problem.as_dict() for problem in warnings],
+        "warnings": [*(problem.as_dict() for problem in warnings), *store.backend.told()],
         "mark": marks is not None,
     }

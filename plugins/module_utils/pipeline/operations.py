@@ -58,7 +58,23 @@ def capture(spec: Spec, run: dict[str, Any], mode: str) -> dict[str, Any]:
     """Capture under the lease; as capture_service()."""
     from .capture import capture_service
 
-    return _whole_run(spec, run, "capture", "captured", lambda progress: capture_service(spec, run, mode, progress))
+    told = _whole_run(spec, run, "capture", "captured", lambda progress: capture_service(spec, run, mode, progress))
+    if run.get("verb") == "backup" and spec.repository.get("copies"):
+        from .copy import after_backup
+
+        with shown_progress(spec, "copy") as progress:  # the service is free again meanwhile
+            told["warnings"] = [*told["warnings"], *after_backup(spec, run, progress)]
+    return told
+
+
+def copy(spec: Spec, run: dict[str, Any], to: list[str], origin: str, check: bool, repair: bool = False) -> dict[str, Any]:
+    """Bring copies up to date, or repair a repository; as copy_service(), with ``check`` as preview()."""
+    from . import copy as module
+
+    if check:
+        return module.preview(spec, to, origin)
+    with shown_progress(spec, "copy") as progress:
+        return module.copy_service(spec, run, progress, to, origin, repair=repair)
 
 
 def _whole_run(spec: Spec, run: dict[str, Any], phase: str, verdict: str, work: Callable[[Progress], dict[str, Any]]) -> dict[str, Any]:
@@ -94,11 +110,11 @@ def preflight_capture(spec: Spec) -> dict[str, Any]:
     return {"changed": bool(spec.source_names), "findings": findings, "ok": not errors, "snapshots": []}
 
 
-def verify(spec: Spec, target: str, depth: str) -> dict[str, Any]:
-    """Verify stored snapshots; as verify_service()."""
+def verify(spec: Spec, target: str, depth: str, origin: str = "") -> dict[str, Any]:
+    """Verify stored snapshots in the repository, or in the copy ``origin``; as verify_service()."""
     from .verify import verify_service
 
-    return {**verify_service(spec, target, depth, Progress(spec.service, "verify")), "changed": False}
+    return {**verify_service(spec.at(origin), target, depth, Progress(spec.service, "verify")), "changed": False}
 
 
 def snapshots(spec: Spec, target: str | None = None) -> dict[str, Any]:
@@ -110,7 +126,7 @@ def snapshots(spec: Spec, target: str | None = None) -> dict[str, Any]:
         return {"snapshots": [], "points": [], "warnings": [], "resolved": None}
     told = {**list_snapshots(spec), "resolved": None}
     if target:
-        told["resolved"] = resolve_target(spec, spec.store(), target)[0].as_dict()
+        told["resolved"] = resolve_target(spec, spec.reading_store(), target)[0].as_dict()
     return told
 
 

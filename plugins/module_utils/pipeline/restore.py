@@ -54,7 +54,7 @@ def stage(spec: Spec, target: str, run: dict[str, Any], force: bool = False, pro
             restore, point = None, None
         else:
             restore, point, told = stage_service(job, target, force)
-            told["warnings"] += _noticed(restore)
+            told["warnings"] += _noticed(restore) + _fallen_back(job, restore)
         noop = bool(told["data_current"]) and not force and healthy_now(spec)
         return _result(job, restore, point, {**told, "noop": noop})
 
@@ -74,13 +74,21 @@ def go_live(spec: Spec, target: str, run: dict[str, Any], force: bool = False, p
             restore = staged
         changed = cut_service(job, restore)
         told["data_current"] = all(source.stage == "current" for source in restore.sources.values())
-        told["warnings"] = [*told["warnings"], *_noticed(_find(job, restore.id)), *history.publish(spec, job.ledger)]
+        told["warnings"] = [*told["warnings"], *_noticed(_find(job, restore.id)), *_fallen_back(job, restore), *history.publish(spec, job.ledger)]
         return _result(job, _find(job, restore.id), None, {**told, "changed": changed or told["changed"], "noop": False})
 
 
 def _noticed(restore: Restore | None) -> list[str]:
     """What the stores said while the copies were built; kept in the ledger, so that a resumed restore tells it too."""
     return [f"{source.name}: {text}" for source in (restore.sources.values() if restore else ()) for text in source.facts.get("warnings") or []]
+
+
+def _fallen_back(job: Job, restore: Restore | None) -> list[str]:
+    """What was read from another repository than the service's own, and why; it is noted in the ledger too, object by object."""
+    told = job.fallbacks()
+    if told and restore is not None:
+        job.log("restore.fallback", restore.id, repositories=told)
+    return [f"{one['what']}: {one['where']}; {one['remedy']}" for one in told]
 
 
 def mark_verified(spec: Spec, run: dict[str, Any], verdict: str, message: str = "") -> dict[str, Any]:

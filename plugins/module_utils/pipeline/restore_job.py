@@ -45,7 +45,7 @@ class Job:
     def store(self) -> ServiceStore:
         """The service's part of the repository, opened at first use."""
         if self._store is None:
-            self._store = self.spec.store(self.workers)
+            self._store = self.spec.reading_store(self.workers)
         return self._store
 
     def restores(self) -> list[Restore]:
@@ -60,6 +60,10 @@ class Job:
     def point(self, target: str) -> tuple[Point, list[LifeboatError]]:
         """The complete point a target means, and what is wrong around it."""
         return resolve_target(self.spec, self.store, target)
+
+    def fallbacks(self) -> list[dict[str, Any]]:
+        """What was read from elsewhere than the service's repository, and why, as error dicts."""
+        return list(self._store.backend.told()) if self._store is not None else []
 
     def reader(self, point: Point, name: str) -> Reader:
         """A snapshot of the point, opened for restore."""
@@ -79,7 +83,7 @@ class Job:
         if not wanted:
             return {}
         if self._store is None and self.phase in ("preflight", "stage"):
-            self._store = self.spec.store(self.workers)  # opened once, before the threads
+            self._store = self.spec.reading_store(self.workers)  # opened once, before the threads
         results: dict[str, T] = {}
         failures: list[LifeboatError] = []
         with ThreadPoolExecutor(len(wanted), thread_name_prefix=self.phase) as threads:

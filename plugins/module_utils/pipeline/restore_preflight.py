@@ -59,9 +59,14 @@ def look(job: Job, target: str, depth: str, force: bool) -> dict[str, Any]:
             told.update(_predict(job, restore, point, force))
         except LifeboatError as error:
             find(error)
+    findings += [{"level": "warning", "source": None, **_short(one)} for one in job.fallbacks()]
     told["findings"] = _unique(findings)
     told["ok"] = not any(finding["level"] == "error" for finding in findings)
     return told
+
+
+def _short(warning: dict[str, Any]) -> dict[str, Any]:
+    return {key: warning[key] for key in ("code", "what", "where", "remedy")}
 
 
 def _check_host(job: Job, find: Any) -> None:
@@ -133,7 +138,7 @@ def _newer(problem: LifeboatError, point: Point) -> bool:
 def _check_snapshots(job: Job, point: Point, depth: str, findings: list[dict[str, Any]]) -> None:
     """Objects exist in the right size (or deeper), the tree reads, the data keys open."""
     mine = {manifest.id: name for name, manifest in point.snapshots.items()}
-    for finding in verify_service(job.spec, point.id, depth, job.progress)["findings"]:
+    for finding in verify_service(job.spec, point.id, depth, job.progress, job.store)["findings"]:
         hurt = [mine[snapshot] for snapshot in finding["snapshots"] if snapshot in mine]
         error = {key: finding[key] for key in ("code", "what", "where", "remedy")}
         if hurt:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable
 from ..errors import ConfigError, DamageError, LifeboatError
 from ..progress import Progress
 from ..repository import layout, ledgers
-from ..repository.backend import Backend
+from ..repository.backend import Backend, soundly
 from ..repository.catalogs import read_catalog
 from ..repository.datakeys import read_key
 from ..repository.index import read_index
@@ -57,21 +57,27 @@ class _Verifier:
 
     def object(self, name: str, size: int, digest: str, what: str) -> DamageError | None:
         """Existence and size; content too from depth "hash" on, and at depth "exists" while the budget lasts."""
+        try:
+            soundly(self.store.backend, name, lambda: self._object(name, size, digest, what))
+        except DamageError as error:
+            return error
+        return None
+
+    def _object(self, name: str, size: int, digest: str, what: str) -> None:
         remedy = "restore from a point that does not need it, or put the object back from a copy of the repository"
         self.objects += 1
         try:
             have = self.store.backend.size(name)
         except FileNotFoundError:
-            return DamageError(f"{what} is missing", name, remedy)
+            raise DamageError(f"{what} is missing", name, remedy) from None
         if have != size:
-            return DamageError(f"{what} has {have} bytes instead of {size}", name, remedy)
+            raise DamageError(f"{what} has {have} bytes instead of {size}", name, remedy)
         if not digest or not self._afford(size):
-            return None
+            return
         self.bytes += size
         self.progress.add(size, 1)
         if object_digest(self.store.backend, name, size) != digest:
-            return DamageError(f"{what} is damaged: its hash is not the recorded one", name, remedy)
-        return None
+            raise DamageError(f"{what} is damaged: its hash is not the recorded one", name, remedy)
 
     def _afford(self, size: int) -> bool:
         if self.depth != "exists":
@@ -217,8 +223,24 @@ def _stem(name: str) -> str:
     return name.rsplit("/", 1)[1].split(".")[0]
 
 
-def verify_service(spec: Spec, target: str = "all", depth: str = "decode", progress: Progress | None = None) -> dict[str, Any]:
-    """Check the stored snapshots of a service. target: all | what resolve_target takes.
+def _name_older(backend: Backend, spec: Spec, findings: list[dict[str, Any]]) -> None:
+    """Say of what was deleted or overwritten in a bucket that an older version of it is still there."""
+    damaged = [finding for finding in findings if finding["code"] == DamageError.code]
+    older = backend.older() if damaged else None
+    for finding in damaged if older is not None else ():
+        name = str(finding["where"]).rpartition("object ")[2].split(" at byte ")[0]
+        try:
+            if older is not None and older.size(name):
+                finding["remedy"] = ("the bucket keeps an older version of it, which a restore uses; bring it back: "
+                                     f"lifeboat copy {spec.service} --repair --to {spec.repository.get('name')}")
+        except (FileNotFoundError, LifeboatError):
+            continue
+
+
+def verify_service(
+    spec: Spec, target: str = "all", depth: str = "decode", progress: Progress | None = None, store: ServiceStore | None = None,
+) -> dict[str, Any]:
+    """Check the stored snapshots of a service. target: all | what resolve_target takes. store: of a restore, which may read from copies.
 
     Returns {"ok": no error-level finding, "findings": [{"level", "snapshots", what, where, remedy}], "depth", "mark": bool,
     "checked": {"snapshots", "objects", "bytes"}}. Depth "decode" needs the restore keys.
@@ -229,7 +251,7 @@ def verify_service(spec: Spec, target: str = "all", depth: str = "decode", progr
     checked = {"snapshots": 0, "objects": 0, "bytes": 0}
     if not spec.source_names:
         return {"ok": True, "findings": [], "depth": depth, "mark": True, "checked": checked}
-    store = spec.store()
+    store = store or spec.store()
     verifier = _Verifier(store, depth, progress)
     chains = store.chains()
     marks = read_marks(spec, store.repository.id)
@@ -257,6 +279,7 @@ def verify_service(spec: Spec, target: str = "all", depth: str = "decode", progr
     verifier.others([manifest for chain in chains for manifest in chain.manifests if manifest.id not in chosen])
     verifier.history(spec)
     checked.update(snapshots=len(wanted), objects=verifier.objects, bytes=verifier.bytes)
+    _name_older(store.backend, spec, verifier.findings)
     findings = sorted(verifier.findings, key=lambda f: (f["level"], f["where"], f["what"]))
     return {"ok": not any(f["level"] == "error" for f in findings), "findings": findings, "depth": depth, "mark": marks is not None,
             "checked": checked}

@@ -7,7 +7,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Iterable, Iterator
+from typing import Any, Callable, ClassVar, Iterable, Iterator, Sequence, TypeVar
+
+from ..errors import DamageError, LifeboatError, StorageError
+
+T = TypeVar("T")
 
 
 class NewObject(ABC):
@@ -70,9 +74,29 @@ class Backend(ABC):
     def free_bytes(self) -> int | None:
         """Room left, or None where the place has no such limit."""
 
+    def older(self) -> Backend | None:
+        """Older versions of the objects, to read, where the place keeps them."""
+        return None
+
+    def replace(self, name: str, subject: str) -> NewObject:
+        """As new(), for an object that is there and damaged: commit() puts the sound one in its place. Only a repair does that."""
+        raise StorageError("objects are not replaced there", name, "repair it by hand")
+
     def keep(self, names: Iterable[str]) -> None:
         """Make existing objects undeletable for as long as new ones are."""
         return  # where there are no locks
+
+    def doubt(self, name: str, error: LifeboatError) -> bool:
+        """What this thread read last of an object is not sound. True: another copy of it is read from now on, so try again."""
+        return False  # where there is one copy
+
+    def held(self, prefix: str) -> dict[str, set[str]]:
+        """Where there are several places: name of each -> the objects below ``prefix`` that it lists."""
+        return {}
+
+    def told(self) -> Sequence[dict[str, Any]]:
+        """What an operator must know of where things were read from, as error dicts."""
+        return []
 
     def create(self, name: str, data: bytes, subject: str) -> None:
         """Write a small object at once."""
@@ -83,3 +107,13 @@ class Backend(ABC):
         except BaseException:
             new.abort()
             raise
+
+
+def soundly(backend: Backend, name: str, action: Callable[[], T]) -> T:
+    """An action that reads one object, once more with each other copy of it while what it reads is damaged."""
+    while True:
+        try:
+            return action()
+        except DamageError as error:
+            if not backend.doubt(name, error):
+                raise

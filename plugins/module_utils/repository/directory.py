@@ -33,7 +33,8 @@ def _storage_error(error: OSError, verb: str, path: str) -> StorageError:
 
 
 class _NewFile(NewObject):
-    def __init__(self, root: str, name: str, subject: str) -> None:
+    def __init__(self, root: str, name: str, subject: str, exclusive: bool = True) -> None:
+        self._exclusive = exclusive
         self._path = os.path.join(root, name)
         self._subject = subject
         directory = os.path.dirname(self._path)
@@ -64,7 +65,10 @@ class _NewFile(NewObject):
             self._read_back(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
-            durable.publish_file(self._temporary, self._path, self._subject)
+            if self._exclusive:
+                durable.publish_file(self._temporary, self._path, self._subject)
+            else:
+                durable.rename_durably(self._temporary, self._path, self._subject)
         except FileExistsError as error:
             raise ConflictError("object exists already", self._path, "another writer was faster; run the same command again") from error
         except OSError as error:
@@ -152,6 +156,10 @@ class DirectoryBackend(Backend):
         if not os.path.isdir(self.root):
             raise StorageError("repository directory does not exist", self.root, "mount it, or create it with the bootstrap playbook")
         return _NewFile(self.root, name, subject)
+
+    def replace(self, name: str, subject: str) -> NewObject:
+        self._path(name)
+        return _NewFile(self.root, name, subject, exclusive=False)
 
     def read(self, name: str, limit: int) -> bytes:
         path = self._path(name)

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Iterator, NamedTuple
 
 from ..errors import DamageError, LifeboatError
 from . import layout, signed
+from .backend import soundly
 from .log_piece import HEADER, PIECE_LIMIT, captured
 
 if TYPE_CHECKING:
     from ..keys.provider import KeyProvider
     from .backend import Backend
 
-_RECORD_LIMIT = 1 << 20
+RECORD_LIMIT = 1 << 20
 #: Pieces of an epoch above which those that a larger one contains are forgotten while listing: a log of a year has tens of millions.
 _MANY = 8192
 _PIECE = re.compile(r"([0-9A-F]{8})-([0-9A-F]{16})-([0-9A-F]{16})\.log\Z")
@@ -65,12 +66,16 @@ class Epoch:
 def read_record(backend: Backend, provider: KeyProvider, repository: str, service: str, source: str, number: int) -> Epoch:
     """Read an epoch's record and check signature, owner and place; DamageError names it."""
     name = layout.log_record(service, source, number)
+    return soundly(backend, name, lambda: _read_record(backend, provider, (repository, service, source, number), name))
+
+
+def _read_record(backend: Backend, provider: KeyProvider, place: tuple[str, str, str, int], name: str) -> Epoch:
 
     def damaged(what: str) -> DamageError:
         return DamageError(f"record of a log epoch {what}", name, "the log of this epoch cannot be used; take a new snapshot to be safe from here on")
 
     try:
-        raw = backend.read(name, _RECORD_LIMIT)
+        raw = backend.read(name, RECORD_LIMIT)
     except FileNotFoundError as error:
         raise damaged("is missing") from error
     except LifeboatError as error:
@@ -81,9 +86,9 @@ def read_record(backend: Backend, provider: KeyProvider, repository: str, servic
     for key, kind in _FIELDS.items():
         if not isinstance(data.get(key), kind):
             raise damaged(f"lacks a valid {key}")
-    if (data["repository"], data["service"], data["source"], data["epoch"]) != (repository, service, source, number):
+    if (data["repository"], data["service"], data["source"], data["epoch"]) != place:
         raise damaged("belongs to another place (moved or replayed)")
-    return Epoch(number, data, hashlib.sha256(text.encode()).hexdigest())
+    return Epoch(place[3], data, hashlib.sha256(text.encode()).hexdigest())
 
 
 @dataclass
@@ -284,7 +289,30 @@ def list_epoch(backend: Backend, index: LogIndex, number: int) -> None:
 def captured_at(backend: Backend, index: LogIndex, timeline: int, piece: Piece) -> int:
     """When a piece was captured (ns), as its header says; DamageError names the object."""
     name = layout.log_piece(index.service, index.source, piece.epoch, timeline, piece.start, piece.end)
+    return soundly(backend, name, lambda: _captured(backend, name))
+
+
+def _captured(backend: Backend, name: str) -> int:
     try:
         return captured(backend.read_range(name, 0, HEADER))
     except (FileNotFoundError, ValueError) as error:
         raise DamageError("a piece of the log is damaged", name, "verify the service; take a new snapshot to be safe from here on") from error
+
+
+def whole(objects: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The objects (name, size) of one epoch without the pieces that lie inside larger ones."""
+    kept: list[tuple[str, int]] = []
+    pieces: list[tuple[int, int, int, tuple[str, int]]] = []
+    for one in objects:
+        match = _PIECE.match(one[0].rsplit("/", 1)[1])
+        if match:
+            timeline, start, end = (int(word, 16) for word in match.groups())
+            pieces.append((timeline, start, -end, one))
+        else:
+            kept.append(one)
+    reached = (-1, -1)
+    for timeline, _start, end, one in sorted(pieces):
+        if (timeline, -end) > reached or timeline != reached[0]:
+            kept.append(one)
+            reached = (timeline, -end)
+    return kept

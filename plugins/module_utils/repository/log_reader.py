@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DamageError, KeyAccessError, LifeboatError
 from ..sources.contract import Covered, Log
 from . import layout, log_missing
+from .backend import soundly
 from .datakeys import context, read_key
 from .log_index import LogIndex, Piece, at, captured_at, list_epoch, load
 from .log_piece import OBJECT_LIMIT, iso, open_piece
@@ -176,6 +177,9 @@ class SourceLog(Log):
         return plain
 
     def _open(self, number: int, name: str, length: int | None) -> bytes:
+        return soundly(self._store.backend, name, lambda: self._open_once(number, name, length))
+
+    def _open_once(self, number: int, name: str, length: int | None) -> bytes:
         key = self._key(number)
         try:
             raw = self._store.backend.read(name, OBJECT_LIMIT)

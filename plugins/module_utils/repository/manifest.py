@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import DamageError, LifeboatError
 from ..keys.provider import KeyProvider
 from . import layout, signed
-from .backend import Backend
+from .backend import Backend, soundly
 
 #: The largest manifest a reader accepts, in bytes.
 MANIFEST_LIMIT = 64 << 20
@@ -65,7 +65,10 @@ def publish(backend: Backend, provider: KeyProvider, manifest: dict[str, Any]) -
 
 def read(backend: Backend, provider: KeyProvider, repository_id: str, name: str) -> StoredManifest:
     """Read one manifest and check signature, owner and place; DamageError names it."""
+    return soundly(backend, name, lambda: _read(backend, provider, repository_id, name))
 
+
+def _read(backend: Backend, provider: KeyProvider, repository_id: str, name: str) -> StoredManifest:
     def damaged(what: str) -> DamageError:
         return DamageError(f"manifest {what}", name, "this snapshot cannot be used; choose another one (points playbook)")
 
@@ -84,7 +87,7 @@ def read(backend: Backend, provider: KeyProvider, repository_id: str, name: str)
     return StoredManifest(name, data, hashlib.sha256(text.encode()).hexdigest())
 
 
-def _complete(backend: Backend, service: str, source: str, listed: list[tuple[int, str]]) -> list[tuple[int, str]]:
+def complete(backend: Backend, service: str, source: str, listed: list[tuple[int, str]]) -> list[tuple[int, str]]:
     """A listing may be incomplete, so what it leaves out between its numbers and after them is asked for by name."""
     found = dict(listed)
     number, newest = min(found), max(found)
@@ -111,7 +114,7 @@ def chains(backend: Backend, provider: KeyProvider, repository_id: str, service:
             names.setdefault(source, []).append((int(last[:-5]), name))
     result = []
     for source, listed in sorted(names.items()):
-        found = _complete(backend, service, source, listed)
+        found = complete(backend, service, source, listed)
         chain = Chain(source)
         previous: tuple[int, str | None] = (0, None)
         for sequence, name in sorted(found):

@@ -16,7 +16,7 @@ from ..keys.provider import KeyProvider
 from ..libraries import need
 from ..sources.contract import Entry, Extent, Reader
 from . import layout
-from .backend import Backend
+from .backend import Backend, soundly
 from .datakeys import open_keys
 from .manifest import StoredManifest
 from .pack import TAG, chunk_associated, pack_sealer
@@ -78,6 +78,10 @@ class SnapshotReader(Reader):
         return cipher
 
     def chunk(self, number: int, read_back: bool = False) -> bytes:
+        pack, _key_id = self._tree.table.pack_of(number)
+        return soundly(self._backend, layout.pack(self._service, pack), lambda: self._chunk(number, read_back))
+
+    def _chunk(self, number: int, read_back: bool) -> bytes:
         pack, key_id = self._tree.table.pack_of(number)
         place = self._tree.table.located(number)
         chunk_id = self._tree.table.chunk_id(number)

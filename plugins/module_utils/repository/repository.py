@@ -7,18 +7,25 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, Sequence
 
 from ..errors import ConfigError, ConflictError, StorageError
 from ..keys.provider import KeyProvider
 from . import checked, layout
 from .backend import Backend
+from .fallback import FallbackBackend
 from .log_reader import open_log
 from .manifest import Chain, StoredManifest, chains, read
 from .reader import SnapshotReader
 from .registry import backend_for
 from .seal import derive
 from .tree import StoredTree
+
+_DESCRIPTOR_LIMIT = 1 << 16
+
+
+class NoRepository(StorageError):
+    """Nothing is at that place yet."""
 
 
 class Repository:
@@ -41,7 +48,7 @@ class Repository:
                 return None, True
             backend.prepare()
             backend.probe()
-            document = {"format": layout.FORMAT, "id": str(uuid.uuid4()), "kind": "lifeboat repository"}
+            document = {"format": layout.FORMAT, "id": cls._identity(config), "kind": "lifeboat repository"}
             try:
                 backend.create(layout.DESCRIPTOR, checked.dump(document), "repository")
             except ConflictError:
@@ -53,15 +60,25 @@ class Repository:
         return repository, False
 
     @classmethod
-    def open(cls, config: dict[str, Any]) -> Repository:
-        """ConfigError or StorageError says why a place is not usable."""
+    def _identity(cls, config: dict[str, Any]) -> str:
+        """The id of a repository to be made: that of its copies when there are any, so that they stay its copies; else a new one."""
+        for copy in config.get("copies") or []:
+            try:
+                return cls.open(copy).id
+            except NoRepository:
+                continue
+        return str(uuid.uuid4())
+
+    @classmethod
+    def open(cls, config: dict[str, Any], older: bool = False) -> Repository:
+        """ConfigError or StorageError says why a place is not usable. older: a descriptor that was deleted may come from a bucket's versions."""
         url = str(config.get("url", ""))
         backend = backend_for(config)
         try:
-            raw = backend.read(layout.DESCRIPTOR, 1 << 16)
+            raw = _descriptor(backend, older)
         except FileNotFoundError as error:
             _refuse_headless(backend, url)
-            raise StorageError("no repository there", url, "create it with the bootstrap playbook, or mount it") from error
+            raise NoRepository("no repository there", url, "create it with the bootstrap playbook, or mount it") from error
         try:
             document = checked.load(raw)
             version, repository_id = int(document["format"]), str(document["id"])
@@ -72,6 +89,52 @@ class Repository:
             raise ConfigError(f"repository has format {version}, this version reads up to {layout.FORMAT}", url,
                               "update lifeboat.recovery on this host")
         return cls(backend, url, repository_id)
+
+    @classmethod
+    def open_any(cls, config: dict[str, Any]) -> Repository:
+        """As open, for reading: what it lacks or holds damaged comes from its copies (config["copies"]), all of it when it does not answer."""
+        copies = config.get("copies") or []
+        if not copies and str(config.get("url", "")).startswith("file:"):
+            return cls.open(config)
+        return cls.open_all([config, *copies])
+
+    @classmethod
+    def open_all(cls, configs: Sequence[dict[str, Any]]) -> Repository:
+        """The first of these places that answers, for reading; the others, and older versions in buckets, stand in for what it lacks."""
+        def opener(one: dict[str, Any]) -> tuple[Backend, str]:
+            repository = cls.open(one, older=True)
+            return repository.backend, repository.id
+
+        backend = FallbackBackend(configs, opener)
+        return cls(backend, str(configs[0].get("url", "")), backend.repository_id)
+
+    @classmethod
+    def open_copy(cls, original: Repository, config: dict[str, Any]) -> Repository:
+        """Another place of a repository, made when there is nothing yet; StorageError when another repository is there."""
+        try:
+            copy = cls.open(config)
+        except NoRepository:
+            backend = backend_for(config)
+            backend.prepare()
+            backend.probe()
+            try:
+                backend.create(layout.DESCRIPTOR, original.backend.read(layout.DESCRIPTOR, _DESCRIPTOR_LIMIT), "repository")
+            except ConflictError:
+                pass  # another host made it a moment ago
+            copy = cls.open(config)
+        if copy.id != original.id:
+            raise StorageError("another repository is there, with another id", copy.url, f"a copy of {original.url} needs a place of its own")
+        return copy
+
+
+def _descriptor(backend: Backend, older: bool) -> bytes:
+    try:
+        return backend.read(layout.DESCRIPTOR, _DESCRIPTOR_LIMIT)
+    except FileNotFoundError:
+        versions = backend.older() if older else None
+        if versions is None:
+            raise
+        return versions.read(layout.DESCRIPTOR, _DESCRIPTOR_LIMIT)
 
 
 def _refuse_headless(backend: Backend, url: str) -> None:

@@ -21,6 +21,7 @@ from .backend import Backend, NewObject
 from .s3_client import Client
 from .s3_object import S3Object, retention
 from .s3_read import BLOCK, Blocks, fetch
+from .s3_versions import OlderVersions
 
 #: Requests on their way at a time.
 CONNECTIONS = 12
@@ -69,6 +70,20 @@ class S3Backend(Backend):
         self.client.key(name)
         read_back = self._read_back if self._checksums_distrusted() else None
         return S3Object(self.client, name, subject, self._threads, self._slots, self._retention, read_back)
+
+    def replace(self, name: str, subject: str) -> NewObject:
+        self.client.key(name)
+        read_back = self._read_back if self._checksums_distrusted() else None
+        return S3Object(self.client, name, subject, self._threads, self._slots, self._retention, read_back, exclusive=False)
+
+    def older(self) -> Backend | None:
+        """Where the bucket keeps versions, and this role may ask whether it does."""
+        try:
+            with self.client.translated("read", ""):
+                kept = self.client.api.get_bucket_versioning(Bucket=self.client.bucket).get("Status")
+        except (StorageError, FileNotFoundError):
+            return None
+        return OlderVersions(self.client) if kept else None
 
     def _checksums_distrusted(self) -> bool:
         """Whether the probe found that this store accepts content that does not fit its checksum: then everything is read back."""

@@ -25,12 +25,15 @@ READ_SECONDS = 60
 _ABSENT = ("NoSuchKey", "404", "NoSuchVersion", "NotFound")
 _TAKEN = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
 
+#: Where the bucket stands, by what the catalog says of path_style: in the path, in the host name, or as the S3 client finds right.
+_STYLES = {True: "path", False: "virtual", None: "auto"}
+
 
 class Client:
     """config: a catalog's repository ({"url": "s3://bucket/prefix", endpoint, region, ca_file, credentials_file, profile, path_style, role_arn, external_id}).
 
     Credentials come from ``credentials_file`` and ``profile`` or from the S3 client's own search (environment, shared files, instance role);
-    with ``role_arn`` they are used to assume that role, and renewed while the run lasts.
+    with ``role_arn`` they are used to assume that role, and renewed while the run lasts. ``attempts``: of one request, if not ATTEMPTS.
     """
 
     def __init__(self, config: dict[str, Any], connections: int) -> None:
@@ -64,8 +67,8 @@ class Client:
                                "put it there on this host, readable by the user who runs this only")
         session = self._session(str(path) if path else None, self._config.get("profile"))
         options = botocore.Config(
-            retries={"mode": "standard", "max_attempts": ATTEMPTS}, max_pool_connections=self._connections, connect_timeout=CONNECT_SECONDS,
-            read_timeout=READ_SECONDS, tcp_keepalive=True, s3={"addressing_style": "path" if self._config.get("path_style") else "auto"},
+            retries={"mode": "standard", "max_attempts": int(self._config.get("attempts") or ATTEMPTS)}, max_pool_connections=self._connections,
+            connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, tcp_keepalive=True, s3={"addressing_style": _STYLES[self._config.get("path_style")]},
             request_checksum_calculation="when_required", response_checksum_validation="when_required",
         )
         common = {"endpoint_url": self.endpoint, "region_name": self._config.get("region") or session.region_name or "us-east-1",

@@ -35,10 +35,12 @@ class S3Object(NewObject):
     """slots: how many parts of all objects together may be on their way, which bounds the memory.
 
     lock: what the object's requests say of its retention, asked when they are sent. read_back: compares the whole content after the write.
+    exclusive: the name must be free; if not, what is there is replaced.
     """
 
     def __init__(self, client: Client, name: str, subject: str, threads: ThreadPoolExecutor, slots: threading.BoundedSemaphore,
-                 lock: Callable[[], dict[str, Any]], read_back: Callable[[str, int, bytes], None] | None) -> None:
+                 lock: Callable[[], dict[str, Any]], read_back: Callable[[str, int, bytes], None] | None,
+                 exclusive: bool = True) -> None:
         self._client = client
         self._name = name
         self._subject = subject
@@ -46,6 +48,8 @@ class S3Object(NewObject):
         self._slots = slots
         self._lock = lock
         self._read_back = read_back
+        self._step = f"{subject}.{'link' if exclusive else 'rename'}"
+        self._condition: dict[str, str] = {"IfNoneMatch": "*"} if exclusive else {}
         self._ours = secrets.token_hex(16)
         self._buffer = bytearray()
         self._size = 0
@@ -94,7 +98,7 @@ class S3Object(NewObject):
         return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum}
 
     def commit(self) -> None:
-        faults.point(f"{self._subject}.link.before")
+        faults.point(f"{self._step}.before")
         try:
             if self._upload is None:
                 self._put(bytes(self._buffer))
@@ -108,13 +112,13 @@ class S3Object(NewObject):
         self._buffer.clear()
         if self._read_back is not None:
             self._read_back(self._name, self._size, self._whole.digest())
-        faults.point(f"{self._subject}.link.after")
+        faults.point(f"{self._step}.after")
 
     def _put(self, body: bytes) -> None:
         checksum = _sha256(body)
         with self._client.translated("write", self._name):
             answer = self._client.api.put_object(
-                **self._target, Body=body, ChecksumSHA256=checksum, IfNoneMatch="*", Metadata={_OURS: self._ours}, **self._lock(),
+                **self._target, Body=body, ChecksumSHA256=checksum, Metadata={_OURS: self._ours}, **self._condition, **self._lock(),
             )
         if answer.get("ChecksumSHA256", checksum) != checksum:
             raise self._different()
@@ -124,7 +128,9 @@ class S3Object(NewObject):
         while self._parts:
             self._done.append(self._parts.popleft().result())
         with self._client.translated("write", self._name):
-            self._client.api.complete_multipart_upload(**self._target, UploadId=self._upload, MultipartUpload={"Parts": self._done}, IfNoneMatch="*")
+            self._client.api.complete_multipart_upload(
+                **self._target, UploadId=self._upload, MultipartUpload={"Parts": self._done}, **self._condition,
+            )
         self._upload = None
         digests = b"".join(base64.b64decode(part["ChecksumSHA256"]) for part in self._done)
         self._compare(f"{_sha256(digests)}-{len(self._done)}")

@@ -35,9 +35,13 @@ class Body(NamedTuple):
     size: int
 
 
-def fetch(client: Client, name: str, start: int, length: int) -> Body:
-    """One range; a body that breaks off is asked for again. FileNotFoundError when there is no such object; empty beyond its end."""
+def fetch(client: Client, name: str, start: int, length: int, version: str = "") -> Body:
+    """One range, of the current version or of another; empty beyond the object's end. A body that breaks off is asked for again.
+
+    FileNotFoundError when there is no such object.
+    """
     exceptions = need("botocore.exceptions")
+    which = {"VersionId": version} if version else {}
     pause = 0.1
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -45,7 +49,7 @@ def fetch(client: Client, name: str, start: int, length: int) -> Body:
             pause = min(pause * 2, 5.0)
         with client.translated("read", name):
             try:
-                answer = client.api.get_object(Bucket=client.bucket, Key=client.key(name), Range=f"bytes={start}-{start + length - 1}")
+                answer = client.api.get_object(Bucket=client.bucket, Key=client.key(name), Range=f"bytes={start}-{start + length - 1}", **which)
             except exceptions.ClientError as error:
                 if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 416:
                     raise

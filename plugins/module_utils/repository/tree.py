@@ -15,13 +15,14 @@ import os
 import struct
 import threading
 from array import array
+from functools import partial
 from typing import Any, Iterator
 
 from ..errors import DamageError
 from ..libraries import need
 from ..sources.contract import Entry, TreeReader
 from . import layout
-from .backend import Backend
+from .backend import Backend, soundly
 from .pack import CHUNK_LIMIT, Located
 from .seal import Sealer, derive
 
@@ -155,33 +156,40 @@ class StoredTree(TreeReader):
         return data
 
     def _segments(self) -> Iterator[list[list[Any]]]:
-        header = MAGIC + bytes.fromhex(self._tree["id"])
-        if self._read(0, len(header)) != header:
-            raise self._damaged("header is damaged")
-        decompressor = need("zstandard").ZstdDecompressor()
-        offset, end, segment = len(header), int(self._tree["size"]), 0
+        soundly(self._backend, self._name, self._header)
+        offset, end, segment = len(MAGIC) + 32, int(self._tree["size"]), 0
         while offset < end:
-            (length,) = _LENGTH.unpack(self._read(offset, _LENGTH.size))
-            offset += _LENGTH.size
-            if length > min(end - offset, SEGMENT_LIMIT):
-                raise self._damaged("segment length is damaged")
-            sealed = self._read(offset, length)
-            offset += length
-            try:
-                packed = self._sealer.open(segment, sealed, _associated(self._service, self._tree["id"], offset == end))
-                (plain_length,) = _LENGTH.unpack_from(packed)
-                if plain_length > SEGMENT_LIMIT:
-                    raise ValueError("segment too large")
-                plain = decompressor.decompress(packed[_LENGTH.size:], max_output_size=max(1, plain_length))
-                if len(plain) != plain_length:
-                    raise ValueError("segment length")
-                records: list[list[Any]] = json.loads(plain)
-            except (ValueError, struct.error, need("zstandard").ZstdError) as error:
-                raise self._damaged(f"segment {segment} is damaged") from error
+            records, offset = soundly(self._backend, self._name, partial(self._segment, segment, offset, end))
             segment += 1
             yield records
         if segment == 0:
             raise self._damaged("is empty")
+
+    def _header(self) -> None:
+        header = MAGIC + bytes.fromhex(self._tree["id"])
+        if self._read(0, len(header)) != header:
+            raise self._damaged("header is damaged")
+
+    def _segment(self, segment: int, offset: int, end: int) -> tuple[list[list[Any]], int]:
+        """(records of a segment, where the next one begins)."""
+        (length,) = _LENGTH.unpack(self._read(offset, _LENGTH.size))
+        offset += _LENGTH.size
+        if length > min(end - offset, SEGMENT_LIMIT):
+            raise self._damaged("segment length is damaged")
+        sealed = self._read(offset, length)
+        offset += length
+        try:
+            packed = self._sealer.open(segment, sealed, _associated(self._service, self._tree["id"], offset == end))
+            (plain_length,) = _LENGTH.unpack_from(packed)
+            if plain_length > SEGMENT_LIMIT:
+                raise ValueError("segment too large")
+            plain = need("zstandard").ZstdDecompressor().decompress(packed[_LENGTH.size:], max_output_size=max(1, plain_length))
+            if len(plain) != plain_length:
+                raise ValueError("segment length")
+            records: list[list[Any]] = json.loads(plain)
+        except (ValueError, struct.error, need("zstandard").ZstdError) as error:
+            raise self._damaged(f"segment {segment} is damaged") from error
+        return records, offset
 
     def entries(self) -> Iterator[Entry]:
         self.table = ChunkTable()

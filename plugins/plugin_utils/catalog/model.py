@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Mapping
 
-from . import kinds, places, schema
+from . import copies, kinds, places, schema
 from .problems import CatalogError, Faults, Problem, display_path
 from .reader import Node, parse, read_text
 from .validation import Context, validate
@@ -45,9 +45,11 @@ class Catalog:
         return services
 
     def repository_of(self, service: str) -> dict[str, Any]:
-        """The repository of a service as the engine takes it."""
-        repository: dict[str, Any] = self.document["repositories"][self.services[service]["repository"]]
-        return repository
+        """The repository of a service as the engine takes it: where it has copies, with them as "copies"."""
+        known: dict[str, dict[str, Any]] = self.document["repositories"]
+        entry = self.services[service]
+        found = [known[name] for name in copies.of(known, entry["repository"], entry.get("copies"))]
+        return {**known[entry["repository"]], **({"copies": found} if found else {})}
 
     def hostvars(self, service: str) -> dict[str, Any]:
         """What the inventory host of a service carries."""
@@ -101,7 +103,7 @@ def loads(text: str, path: str, environment: Mapping[str, str] | None = None) ->
 
 def _document(values: dict[str, Any], path: str) -> dict[str, Any]:
     repositories = {name: {"name": name, **repository} for name, repository in values["repositories"].items()}
-    default = next(iter(repositories))
+    default = copies.original(repositories)
     tiers = values["tiers"]
     return {
         "ecosystem": values.get("ecosystem") or _ecosystem(path),
@@ -131,6 +133,8 @@ def _entry(entry: dict[str, Any], tiers: Mapping[str, Mapping[str, Any]], defaul
     result["rto"] = tier.get("rto")
     result["rpo"] = tier.get("rpo")
     result["repository"] = result["repository"] or tier.get("repository") or default
+    if "copies" not in result and "copies" in tier:
+        result["copies"] = tier["copies"]
     return result
 
 

@@ -11,9 +11,23 @@ from typing import Any
 
 from . import kinds
 from .kinds import WRONG, At, Field
+from .problems import shown
 from .reader import Node
 
 _ENGINE = "ansible_collections.lifeboat.recovery.plugins.module_utils"
+
+
+_WORDS = {"hourly": 3600, "daily": 86400, "weekly": 604800, "monthly": 2592000}
+
+
+def interval(node: Node, at: At) -> Any:
+    """hourly, daily, weekly, monthly or a duration, in seconds."""
+    if isinstance(node.value, str) and node.value in _WORDS:
+        return _WORDS[node.value]
+    value = kinds.duration_seconds(node.value) if node.kind == "scalar" else None
+    if not value:
+        return at.wrong(node, f"is not an interval ({shown(node.plainly())})", "write hourly, daily, weekly, monthly or a duration")
+    return value
 
 
 def object_lock(node: Node, at: At) -> Any:
@@ -45,6 +59,8 @@ REPOSITORY = {
     "external_id": Field(kinds.text),
     "object_lock": Field(object_lock),
     "grace": Field(kinds.duration),
+    "copy_of": Field(kinds.name),
+    "every": Field(interval),
 }
 _S3_ONLY = ("endpoint", "region", "ca_file", "credentials_file", "profile", "path_style", "role_arn", "external_id", "object_lock")
 

@@ -10,36 +10,24 @@ from typing import Any
 
 from . import checks, kinds, places, sources
 from .kinds import WRONG, At, Field
-from .problems import shown
 from .reader import Node
-
-_WORDS = {"hourly": 3600, "daily": 86400, "weekly": 604800, "monthly": 2592000}
-
-
-def interval(node: Node, at: At) -> Any:
-    """hourly, daily, weekly, monthly or a duration, in seconds."""
-    if isinstance(node.value, str) and node.value in _WORDS:
-        return _WORDS[node.value]
-    value = kinds.duration_seconds(node.value) if node.kind == "scalar" else None
-    if not value:
-        return at.wrong(node, f"is not an interval ({shown(node.plainly())})", "write hourly, daily, weekly, monthly or a duration")
-    return value
 
 
 def log_interval(node: Node, at: At) -> Any:
     """As interval; continuous is 0."""
-    return 0 if node.value == "continuous" else interval(node, at)
+    return 0 if node.value == "continuous" else places.interval(node, at)
 
 
-SCHEDULE = {"full": Field(interval), "incremental": Field(interval), "logs": Field(log_interval)}
+SCHEDULE = {"full": Field(places.interval), "incremental": Field(places.interval), "logs": Field(log_interval)}
 RETENTION = {key: Field(kinds.integer(0, 100_000)) for key in ("last", "hourly", "daily", "weekly", "monthly", "yearly")}
 TIER = {
     "rto": Field(kinds.positive_duration),
     "rpo": Field(kinds.positive_duration),
     "schedule": Field(kinds.closed(SCHEDULE)),
     "retention": Field(kinds.closed(RETENTION)),
-    "drill": Field(interval),
+    "drill": Field(places.interval),
     "repository": Field(kinds.name),
+    "copies": Field(kinds.sequence(kinds.name, single=True)),
 }
 GROUP = {"max_skew": Field(kinds.duration)}
 
@@ -77,6 +65,7 @@ SERVICE = {
     "invariants": Field(kinds.sequence(checks.invariant_kind), default=[]),
     "timeouts": Field(kinds.closed(TIMEOUTS), default={"start": 60, "health": 60}),
     "repository": Field(kinds.name),
+    "copies": Field(kinds.sequence(kinds.name, single=True)),
 }
 #: Keys that every normalised entry has, null where the catalog is silent.
 SERVICE_NULLS = ("owner", "domain", "tier", "consistency_group", "priority", "repository")

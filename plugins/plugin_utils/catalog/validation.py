@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Iterator
 
-from . import checks, graph
+from . import checks, copies, graph
 from .kinds import At
 from .problems import Faults, nearest, shown
 from .reader import Node
@@ -81,7 +81,8 @@ class Context:
 
 def validate(context: Context) -> None:
     """Record every fault of meaning."""
-    for check in (_names, _requirements, _cycles, _priorities, _references, _groups, _objectives, _checks, _reconcile, _paths, _servers, _task_files):
+    for check in (_names, _requirements, _cycles, _priorities, _references, _groups, _objectives, _checks, _reconcile, _paths, _servers, _task_files,
+                  copies.validate):
         check(context)
 
 

@@ -64,9 +64,17 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     "lifeboat_database": _anything,
     "lifeboat_tables": _anything,
     "lifeboat_as": _anything,
+    "lifeboat_from": _anything,
+    "lifeboat_to": _anything,
+    "lifeboat_repair": _boolean,
 }
-#: Variables of one verb: any other would do more than was asked for without a word, such as restore a whole cluster.
-_OF_ONE: dict[str, str] = dict.fromkeys(("lifeboat_source", "lifeboat_database", "lifeboat_tables", "lifeboat_as"), "extract")
+#: Variables of some verbs: any other would do more than was asked for without a word, such as restore a whole cluster.
+_OF_SOME: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("lifeboat_source", "lifeboat_database", "lifeboat_tables", "lifeboat_as"), ("extract",)),
+    "lifeboat_from": ("copy", "verify"),
+    "lifeboat_to": ("copy",),
+    "lifeboat_repair": ("copy",),
+}
 
 
 def check(extra: Mapping[str, Any], values: Mapping[str, Any], verb: str = "") -> list[ConfigError]:
@@ -84,9 +92,9 @@ def check(extra: Mapping[str, Any], values: Mapping[str, Any], verb: str = "") -
         wrong = judge(value) if value not in (None, "") else ""
         if wrong:
             errors.append(ConfigError(f'{name} has an unknown value "{shown(str(value))}"', name, wrong))
-        only = _OF_ONE.get(name, verb)
-        if verb and verb != only and value not in (None, ""):
-            errors.append(ConfigError(f"{verb} takes no {name}", name, f"it is for {only}; leave it out to {verb} the whole service"))
+        only = _OF_SOME.get(name, (verb,))
+        if verb and verb not in only and value not in (None, ""):
+            errors.append(ConfigError(f"{verb} takes no {name}", name, f"it is for {' and '.join(only)}; leave it out to {verb} the whole service"))
     if verb == "extract" and values.get("lifeboat_database") in (None, ""):
         errors.append(ConfigError("extract needs the name of a database", "lifeboat_database", "add -e lifeboat_database=NAME"))
     return errors

@@ -96,10 +96,11 @@ def points(answers: Mapping[str, Mapping[str, Any]], inventory: str = "", newest
         own = candidates(answer.get("points") or [], now)
         for point in own[:newest]:
             lost = point.get("lost_seconds")
+            held = ", ".join(point.get("repositories") or [])
             lacks = ", ".join(point.get("missing") or ["?"])
             rows.append([
                 service, point["id"], age(point["time"]), words.duration(point.get("age_seconds")), "" if not lost else f"{words.duration(lost)} more",
-                size(point.get("bytes")), "proven" if point.get("proven") else "", "" if point.get("complete") else f"torn: lacks {lacks}",
+                size(point.get("bytes")), "proven" if point.get("proven") else "", "" if point.get("complete") else f"torn: lacks {lacks}", held,
             ])
         if len(own) > newest:
             notes.append(f"{service}: {len(own) - newest} older points not shown (lifeboat_newest)")
@@ -108,5 +109,9 @@ def points(answers: Mapping[str, Mapping[str, Any]], inventory: str = "", newest
         for item in answer.get("notes") or []:
             text = f"{item.get('what')}: {item.get('where')}; {item.get('remedy')}" if isinstance(item, Mapping) else str(item)
             notes.append(f"{service}: {words.one_line(text)}")
-    lines = table(["service", "point", "taken", "loses", "than latest", "size", "proof", ""], rows).splitlines()
+    head = ["service", "point", "taken", "loses", "than latest", "size", "proof", ""]
+    if any(row[-1] for row in rows):
+        lines = table([*head, "in"], rows).splitlines()
+    else:
+        lines = table(head, [row[:-1] for row in rows]).splitlines()
     return [*lines, "", *notes] if notes else lines

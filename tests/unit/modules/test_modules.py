@@ -16,7 +16,8 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments
 from ansible_collections.lifeboat.recovery.plugins.module_utils.ledger import Ledger
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 
-NAMES = ["repository", "snapshot", "snapshot_info", "snapshot_verify", "snapshot_restore", "service_check", "service_state", "snapshot_extract"]
+NAMES = ["repository", "snapshot", "snapshot_info", "snapshot_verify", "snapshot_restore", "service_check", "service_state", "snapshot_extract",
+         "snapshot_copy"]
 #: What they cannot do without.
 NEEDED = {"snapshot_extract": {"database": "shop"}}
 

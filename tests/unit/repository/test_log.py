@@ -13,14 +13,18 @@ from typing import Any, Callable
 
 import pytest
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import lease
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConflictError, DamageError, KeyAccessError, StorageError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.copy import copy_service
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.verify import verify_service
+from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import layout, log_index
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.directory import DirectoryBackend
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_index import load
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_piece import PIECE_LIMIT, open_piece, seal
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_reader import SourceLog, open_log
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_writer import LogWriter, OpenEpoch
+from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 from ansible_collections.lifeboat.recovery.tests.lab.service import FilesService
 
 SEGMENT = 1 << 20
@@ -293,3 +297,40 @@ def test_only_newer_epochs_can_be_listed(log: Log) -> None:
     index = load(store.backend, store.provider, store.repository.id, "docs", "tree", after=2)
     assert sorted(index.epochs) == [3] and [piece.end for _timeline, piece in sorted(index.listed[3])] == [3 * SEGMENT, 3 * SEGMENT + 99]
     assert not index.problems
+
+
+def copied(log: Log, home: pathlib.Path) -> Spec:
+    """The log's service with a copy of its repository, made now."""
+    document = {**log.service.document, "repository": {**log.service.document["repository"], "copies": [{"name": "far", "url": f"file://{home / 'far'}"}]}}
+    spec = Spec.from_dict(document)
+    told = copy_service(spec, lease.new_run("copy"), Progress("docs", "copy"))
+    assert told["changed"]
+    return spec
+
+
+def pieces(top: pathlib.Path) -> set[str]:
+    return {str(path.relative_to(top)) for path in top.rglob("logs/*/*/*") if path.is_file()}
+
+
+def test_a_log_is_copied_without_what_was_superseded_and_read_from_there(log: Log, tmp_path: pathlib.Path) -> None:
+    spec = copied(log, tmp_path)
+    gone = pieces(log.service.repository) - pieces(tmp_path / "far")
+    assert [name.rsplit("/", 1)[1] for name in sorted(gone)] == [
+        "00000001-0000000000000000-00000000000003E8.log", "00000001-00000000000003E8-0000000000011170.log"]
+    assert not copy_service(spec, lease.new_run("copy"), Progress("docs", "copy"))["changed"]
+    for path in log.service.repository.rglob("logs/*/*/*"):
+        if path.suffix == ".log":
+            path.write_bytes(b"LBWLOG1\n" + bytes(path.stat().st_size - 8)) if path.stat().st_size % 2 else path.unlink()
+    store = spec.reading_store()
+    reader = SourceLog(store, "tree", SYSTEM)
+    assert reader.read(1, 0, 2 * SEGMENT + 700_000) == BYTES[:2 * SEGMENT + 700_000]
+    assert reader.read(2, 2 * SEGMENT, 3 * SEGMENT + 99) == BYTES[2 * SEGMENT:3 * SEGMENT + 99]
+    assert any("read from repository far" in one["what"] for one in store.backend.told())
+
+
+def test_a_damaged_piece_is_not_copied_and_the_smaller_ones_that_hold_its_bytes_are(log: Log, tmp_path: pathlib.Path) -> None:
+    (whole,) = log.service.repository.rglob("00000001-0000000000000000-0000000000100000.log")
+    whole.write_bytes(whole.read_bytes()[:-1])
+    spec = copied(log, tmp_path)
+    assert not any(whole.name in name for name in pieces(tmp_path / "far"))
+    assert SourceLog(spec.at("far").store(), "tree", SYSTEM).read(1, 0, 70_000) == BYTES[:70_000]

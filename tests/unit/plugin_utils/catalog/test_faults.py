@@ -156,7 +156,7 @@ BAD: list[tuple[str, str, str]] = [
      "services.a.invariants must be a list, is a mapping: shop.catalog.yml:5; write a list: [..] or lines that begin with -"),
     ("text for a service", "services:\n  a: yes please",
      "services.a must be a mapping, is the text \"yes please\": shop.catalog.yml:5; known keys are owner, domain, tier, host, runtime, requires, "
-     "consistency_group, priority, sources, health, invariants, timeouts, repository"),
+     "consistency_group, priority, sources, health, invariants, timeouts, repository, copies"),
     ("not a boolean", "production: perhaps\nservices: {a: {host: h}}",
      'production must be true or false, is the text "perhaps": shop.catalog.yml:4; write true or false'),
     ("not a duration", "tiers: {gold: {rto: 5 minutes}}\nservices: {a: {host: h}}",
@@ -341,3 +341,35 @@ def test_a_link_does_not_lead_a_tasks_file_out(load: Callable[..., Any], tmp_pat
     (tmp_path / "start.yml").symlink_to("/etc/hostname")
     with pytest.raises(CatalogError, match="tasks file start.yml leads out of the directory of the catalog: shop.catalog.yml:5"):
         load(HEAD + "services:\n  a: {host: h, runtime: {start: {tasks: start.yml}}}")
+
+
+#: Behind two lines: what is wrong with copies of repositories.
+COPIES: list[tuple[str, str, str]] = [
+    ("copy of nothing", "repositories:\n  local: {url: file:///srv/b}\n  far: {url: file:///srv/c, copy_of: locl}\nservices: {a: {host: h}}",
+     'repository far is a copy of "locl", which is unknown: shop.catalog.yml:5; did you mean "local"?'),
+    ("copy of itself", "repositories:\n  local: {url: file:///srv/b}\n  far: {url: file:///srv/c, copy_of: far}\nservices: {a: {host: h}}",
+     "repository far is a copy of itself: shop.catalog.yml:5; name the repository that services write to"),
+    ("copy of a copy", "repositories:\n  local: {url: file:///srv/b}\n  far: {url: file:///srv/c, copy_of: local}\n"
+     "  tape: {url: file:///srv/d, copy_of: far}\nservices: {a: {host: h}}",
+     "repository tape is a copy of far, which is a copy itself: shop.catalog.yml:6; name its original: local"),
+    ("copy at the same place", "repositories:\n  local: {url: file:///srv/b}\n  far: {url: file:///srv/b, copy_of: local}\nservices: {a: {host: h}}",
+     "repositories local and far are one place (file:///srv/b): shop.catalog.yml:5; give each a url of its own"),
+    ("interval of no copy", "repositories:\n  local: {url: file:///srv/b, every: 1h}\nservices: {a: {host: h}}",
+     "repository local is copied every 3600s and is no copy: shop.catalog.yml:4; add copy_of: NAME, or remove every"),
+    ("service that writes to a copy", "repositories:\n  local: {url: file:///srv/b}\n  far: {url: file:///srv/c, copy_of: local}\n"
+     "services:\n  a: {host: h, repository: far}",
+     'a has the repository "far", which is a copy of local: shop.catalog.yml:7; name local; its copies follow'),
+    ("copies that are none", "repositories:\n  local: {url: file:///srv/b}\n  other: {url: file:///srv/c}\n"
+     "tiers:\n  gold: {copies: other}\nservices: {a: {host: h}}",
+     'tier gold has the copy "other", which is no copy of local: shop.catalog.yml:7; add copy_of: local to it'),
+    ("unknown copies", "repositories:\n  local: {url: file:///srv/b}\n  far: {url: file:///srv/c, copy_of: local}\n"
+     "services:\n  a:\n    host: h\n    copies: [fra]",
+     'a has the copy "fra", which is unknown: shop.catalog.yml:9; did you mean "far"?'),
+]
+
+
+@pytest.mark.parametrize("body, line", [pytest.param(body, line, id=name) for name, body, line in COPIES])
+def test_one_fault_of_copies_is_one_exact_line(load: Callable[..., Any], body: str, line: str) -> None:
+    with pytest.raises(CatalogError) as caught:
+        load("plugin: lifeboat.recovery.catalog\nkeys: {provider: file, path: /etc/lifeboat/keys}\n" + body)
+    assert str(caught.value) == line

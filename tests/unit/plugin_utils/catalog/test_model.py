@@ -74,6 +74,28 @@ reconcile:
 """
 
 
+COPIES = """
+plugin: lifeboat.recovery.catalog
+repositories:
+  far: {url: s3://backups/shop, copy_of: local, every: daily}
+  local: {url: file:///srv/b}
+  near: {url: file:///srv/n, copy_of: local}
+  other: {url: file:///srv/o}
+keys: {provider: file, path: /k}
+tiers: {silver: {copies: near}, none: {copies: []}}
+services: {a: {host: h}, b: {host: h, tier: silver}, c: {host: h, tier: silver, copies: [far]}, d: {host: h, tier: none}, e: {host: h, repository: other}}
+"""
+
+
+def test_copies_follow_their_repository(load: Callable[..., model.Catalog]) -> None:
+    catalog = load(COPIES)
+    assert catalog.document["default_repository"] == "local"
+    found = {name: [copy["name"] for copy in catalog.hostvars(name)["lifeboat_repository"].get("copies", [])] for name in catalog.services}
+    assert found == {"a": ["far", "near"], "b": ["near"], "c": ["far"], "d": [], "e": []}
+    assert catalog.repository_of("c") == {
+        "name": "local", "url": "file:///srv/b", "copies": [{"name": "far", "url": "s3://backups/shop", "copy_of": "local", "every": 86400}]}
+
+
 def test_every_key_of_the_design_is_taken(load: Callable[..., model.Catalog]) -> None:
     with pytest.raises(CatalogError, match=r"invariants\[1\].equals must be one value, is a list"):
         load(FULL)
