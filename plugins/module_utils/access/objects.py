@@ -1,0 +1,194 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""Which right over which objects each role has, and the statements that say so, as bucket policies and as policies of identities.
+
+One table, RIGHTS; what is not in it is denied. GUARDS deny once more what must never be, so that a policy that somebody widens
+elsewhere opens nothing. Actions and condition keys: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any, Callable, Iterable
+
+from .site import Place, Service, Site
+
+#: Objects of a repository that belong to no service, readable by every role; see repository.s3_probe for the second.
+COMMON = ("lifeboat.json", "probe/checksums-are-not-checked")
+#: What is readable without any key: manifests, catalogs, ledgers, records of logs.
+PLAIN = ("snapshots/*", "catalogs/*", "ledgers/*", "logs/*/epoch.json")
+#: What retention may take away: everything but the ledgers.
+EXPIRING = ("packs/*", "keys/*", "trees/*", "snapshots/*", "indexes/*", "catalogs/*", "logs/*")
+
+
+@dataclass(frozen=True)
+class Right:
+    """actions on objects. names: patterns below a service's prefix, or below the repository's with ``shared``."""
+
+    actions: tuple[str, ...]
+    names: tuple[str, ...] = ("*",)
+    shared: bool = False
+    locked: bool = False  # only where the catalog asks for object lock
+
+
+@dataclass(frozen=True)
+class Role:
+    """listing, versions: whether names, and names of versions, below the prefix may be listed. bucket: actions on the bucket."""
+
+    rights: tuple[Right, ...]
+    listing: bool = True
+    versions: bool = False
+    bucket: tuple[str, ...] = ()
+    everything: bool = False  # lists the repository, not only a service
+
+
+_READ = ("s3:GetObject", "s3:GetObjectVersion")
+_WRITE = ("s3:PutObject", "s3:AbortMultipartUpload")
+#: Without the first, a store does not tell until when an object is locked.
+_EXTEND = ("s3:GetObjectRetention", "s3:PutObjectRetention")
+
+RIGHTS: dict[str, Role] = {
+    # reads what it wrote: packs of a killed capture, index, trees. What it reads is sealed
+    "backup": Role((Right(("s3:GetObject", *_WRITE)), Right(_EXTEND, locked=True))),
+    "restore": Role((Right(_READ),), versions=True),
+    "drill": Role((Right(_READ),), versions=True),
+    "prune": Role((
+        Right(("s3:GetObject",), PLAIN), Right(("s3:GetObjectRetention",), locked=True), Right(("s3:DeleteObject", "s3:DeleteObjectVersion"), EXPIRING),
+    ), versions=True),
+    "operator": Role((Right(("s3:GetObject",), PLAIN),)),
+    "rotate": Role((
+        Right(("s3:GetObject",), ("keys/*", *PLAIN)), Right(_WRITE, ("keys/*", "ledgers/*")), Right(_EXTEND, ("keys/*", "ledgers/*"), locked=True),
+    )),
+    "auditor": Role((Right(_READ), Right(("s3:GetObjectRetention",), locked=True)), versions=True, bucket=("s3:GetBucketVersioning",)),
+    # tries the store: writes, locks and deletes below probe/ only
+    "bootstrap": Role((
+        Right((*_READ, *_WRITE, "s3:DeleteObject", "s3:DeleteObjectVersion"), ("probe/*",), shared=True),
+        Right(_WRITE, ("lifeboat.json",), shared=True),
+        Right(_EXTEND, ("probe/*", "lifeboat.json"), shared=True, locked=True),
+    ), versions=True, bucket=("s3:GetBucketVersioning",), everything=True),
+}
+
+_DELETE = ("s3:DeleteObject", "s3:DeleteObjectVersion")
+_NEVER_OBJECTS = ("s3:BypassGovernanceRetention", "s3:PutObjectAcl", "s3:PutObjectVersionAcl", "s3:PutObjectLegalHold")
+_NEVER_BUCKET = (
+    "s3:DeleteBucket", "s3:DeleteBucketPolicy", "s3:PutBucketAcl", "s3:PutBucketObjectLockConfiguration", "s3:PutBucketPolicy", "s3:PutBucketVersioning",
+    "s3:PutLifecycleConfiguration", "s3:PutReplicationConfiguration",
+)
+#: Whoever writes below a service's prefix.
+WRITERS = ("backup", "rotate")
+
+#: identity -> how the store names it in a policy
+Principal = Callable[[str], str]
+
+
+def statements(site: Site, place: Place, principal: Principal | None) -> list[dict[str, Any]]:
+    """What the policy of one place's bucket must say; without ``principal`` nobody is named and Sids are plain."""
+    made: list[dict[str, Any]] = []
+    for role in site.roles:
+        for identities, services in _together(site, role, place):
+            made += _allowed(site, role, identities, [service.name for service in services], place)
+    made += _guards(site, place)
+    return [_finished(site, statement, principal) for statement in made]
+
+
+def documents(site: Site, place: Place) -> dict[str, list[dict[str, Any]]]:
+    """identity -> statements of a policy to be attached to it, where a bucket policy is not the place."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for role in site.roles:
+        for identity, services in site.by_identity(role).items():
+            here = [service.name for service in services if service.place == place]
+            if here:
+                made = _allowed(site, role, (identity,), here, place)
+                made += [guard for guard in _guards(site, place) if identity in guard["Principal"]]
+                found[identity] = [_finished(site, statement, None) for statement in made]
+    return found
+
+
+def sid_prefix(site: Site) -> str:
+    """What the Sids of all statements begin with that are ours: they have letters and digits only."""
+    readable = re.sub(r"[^A-Za-z0-9]", "", site.ecosystem.title())[:24]
+    return f"Lifeboat{readable}{hashlib.sha256(site.ecosystem.encode()).hexdigest()[:6]}"
+
+
+def _together(site: Site, role: str, place: Place) -> Iterable[tuple[tuple[str, ...], list[Service]]]:
+    """Services whose role is held by the same identities, so that one statement does for all: policies have a greatest size."""
+    found: dict[tuple[str, ...], list[Service]] = {}
+    for service in site.of_role(role):
+        if service.place == place:
+            found.setdefault(site.identities(service, role), []).append(service)
+    return sorted(found.items())
+
+
+def _allowed(site: Site, role: str, identities: tuple[str, ...], services: list[str], place: Place) -> list[dict[str, Any]]:
+    rights, made = RIGHTS[role], []
+    bucket, base = f"arn:aws:s3:::{place.bucket}", place.base
+    prefixes = [f"{base}services/{service}/" for service in services]
+    if rights.everything:
+        prefixes = [f"{base}services/", f"{base}probe/"]
+    if rights.listing:
+        actions = ["s3:ListBucket", *(["s3:ListBucketVersions"] if rights.versions else [])]
+        made.append(_statement(f"{role} list", "Allow", identities, actions, [bucket], {"StringLike": {"s3:prefix": [f"{each}*" for each in prefixes]}}))
+    if rights.bucket:
+        made.append(_statement(f"{role} bucket", "Allow", identities, rights.bucket, [bucket]))
+    made.append(_statement(f"{role} common", "Allow", identities, ("s3:GetObject",), [f"{bucket}/{base}{name}" for name in COMMON]))
+    for number, right in enumerate(rights.rights):
+        if right.locked and place.lock_days is None:
+            continue
+        roots = [base] if right.shared else [f"{base}services/{service}/" for service in services]
+        names = [f"{bucket}/{root}{name}" for root in roots for name in right.names]
+        made.append(_statement(f"{role} objects {number + 1}", "Allow", identities, right.actions, names))
+    return made
+
+
+def _guards(site: Site, place: Place) -> list[dict[str, Any]]:
+    """Denials that hold whatever else is allowed to our identities, also by policies that are not ours."""
+    bucket, base = f"arn:aws:s3:::{place.bucket}", place.base
+    stored = [f"{bucket}/{base}services/*", f"{bucket}/{base}lifeboat.json"]
+    everybody = _all(site, place, site.roles)
+    writers = _all(site, place, WRITERS)
+    made = [
+        _statement("keep", "Deny", _all(site, place, [role for role in site.roles if role != "prune"]), _DELETE, stored),
+        _statement("never", "Deny", everybody, _NEVER_OBJECTS, [f"{bucket}/{base}*"]),
+        _statement("bucket", "Deny", everybody, _NEVER_BUCKET, [bucket]),
+        # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html: parts cannot carry the condition
+        _statement("once", "Deny", writers, ("s3:PutObject",), stored, {
+            "Null": {"s3:if-none-match": ["true"]}, "Bool": {"s3:ObjectCreationOperation": ["true"]},
+        }),
+    ]
+    if place.lock_days is not None:
+        made.append(_statement("extent", "Deny", writers, ("s3:PutObject", "s3:PutObjectRetention"), stored, {
+            "NumericGreaterThan": {"s3:object-lock-remaining-retention-days": [str(place.lock_days)]},
+        }))
+    return [statement for statement in made if statement["Principal"]]
+
+
+def _all(site: Site, place: Place, roles: Iterable[str]) -> tuple[str, ...]:
+    found = set()
+    for role in roles:
+        if role in site.roles:
+            found |= {identity for identity, services in site.by_identity(role).items() if any(each.place == place for each in services)}
+    return tuple(sorted(found))
+
+
+def _statement(
+    name: str, effect: str, identities: tuple[str, ...], actions: Iterable[str], resources: list[str], condition: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A statement whose ``Principal`` still is identities, and whose ``Sid`` is words."""
+    made: dict[str, Any] = {
+        "Sid": name, "Effect": effect, "Principal": identities, "Action": sorted(actions), "Resource": sorted(resources),
+    }
+    return {**made, "Condition": condition} if condition else made
+
+
+def _finished(site: Site, statement: dict[str, Any], principal: Principal | None) -> dict[str, Any]:
+    words = "".join(word.title() for word in statement["Sid"].split())
+    identities = statement["Principal"]
+    if principal is None:
+        return {"Sid": f"Lifeboat{words}", **{key: value for key, value in statement.items() if key not in ("Sid", "Principal")}}
+    # several statements of one role differ in whom they name
+    whom = hashlib.sha256("\n".join([*identities, *statement["Resource"]]).encode()).hexdigest()[:6]
+    return {**statement, "Sid": f"{sid_prefix(site)}{words}{whom}", "Principal": {"AWS": [principal(identity) for identity in identities]}}
