@@ -18,6 +18,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Callable
 
+import admin
 from acl import DEFAULT, PolicyError, capabilities, parse
 from transit import Engine, Refused, Unsupported
 
@@ -161,6 +162,8 @@ class Core:
             if match and method == "DELETE":
                 known.pop(match.group(1), None)
                 return 204, None
+        if (method, path) == ("LIST", "policies/acl"):
+            return 200, _answer(data=admin.policies(self._texts))
         match = re.fullmatch(r"policies/acl/([A-Za-z0-9_.-]+)", path)
         if match:
             return self._policy(method, match.group(1), body)
@@ -181,6 +184,7 @@ class Core:
             return 204, None
         if method == "DELETE":
             self._policies.pop(name, None)
+            self._texts.pop(name, None)
             return 204, None
         if method == "GET":
             if name not in self._policies:
@@ -242,6 +246,8 @@ class Core:
         roles = self._roles[mount]
         if (method, path) == ("POST", "login"):
             return self._login(roles, mount, body)
+        if (method, path) == ("LIST", "role"):
+            return 200, _answer(data=admin.roles(roles))
         match = re.fullmatch(r"role/([A-Za-z0-9_.-]+)(/role-id|/secret-id|/secret-id/destroy)?", path)
         if match is None:
             raise Unsupported(f"{method} approle {path}")
@@ -253,6 +259,8 @@ class Core:
         if name not in roles:
             raise Refused(404)
         role = roles[name]
+        if (method, rest) == ("GET", ""):
+            return 200, _answer(data=admin.role(role.settings, _seconds))
         if (method, rest) == ("DELETE", ""):
             del roles[name]
             return 204, None

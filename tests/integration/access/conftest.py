@@ -16,8 +16,13 @@ from botocore.config import Config
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.access import plan
 from ansible_collections.lifeboat.recovery.plugins.module_utils.access.site import ROLES, Site
+from ansible_collections.lifeboat.recovery.tests.integration.keys.conftest import Site as VaultSite
+from ansible_collections.lifeboat.recovery.tests.integration.keys.conftest import any_server, short_pauses, site
 from ansible_collections.lifeboat.recovery.tests.lab.s3_attempts import Field
 from ansible_collections.lifeboat.recovery.tests.lab.seaweed import OWNER, Seaweed, identity
+
+#: The fixtures that are used from elsewhere: a mount of its own on each Vault there is.
+__all__ = ["any_server", "short_pauses", "site"]
 
 #: As SeaweedFS names its users.
 PRINCIPAL = "arn:aws:iam::000000000000:user/{identity}"
@@ -85,3 +90,48 @@ def ground(store: Store) -> Field:
 @pytest.fixture
 def document(store: Store, ground: Field) -> dict[str, Any]:
     return catalog(store.repository(ground.bucket, ground.base, object_lock=LOCK))
+
+
+@dataclass
+class Vault:
+    """A Vault in which an administrator keeps AppRoles for a catalog."""
+
+    site: VaultSite
+    approle: str
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """Keys of the catalog; who logs in is not in it."""
+        config = {name: value for name, value in self.site.config("").items() if name not in ("token", "ca_cert")}
+        auth = {"method": "approle", "mount_point": self.approle}
+        return {**config, **({"ca_file": self.site.server.ca_cert} if self.site.server.ca_cert else {}), "auth": auth, "restore_auth": auth}
+
+    def apply(self, document: dict[str, Any], check: bool = False, **options: Any) -> dict[str, Any]:
+        auth = {"method": "token", "token": self.site.server.root_token}
+        return plan.perform(document, {"vault_auth": auth, "drill": list(document["services"]), **options}, check)
+
+    def login(self, name: str) -> dict[str, Any]:
+        """The auth options with which an AppRole logs in."""
+        path, server = f"auth/{self.approle}/role/{name}", self.site.server
+        role_id = server.must("GET", f"{path}/role-id")["data"]["role_id"]
+        return {"role_id": role_id, "secret_id": server.must("POST", f"{path}/secret-id", {})["data"]["secret_id"]}
+
+    def token(self, name: str) -> str:
+        return str(self.site.server.must("POST", f"auth/{self.approle}/login", self.login(name))["auth"]["client_token"])
+
+    def state(self) -> dict[str, Any]:
+        """Every policy and AppRole there is."""
+        server = self.site.server
+        texts = {name: server.must("GET", f"sys/policies/acl/{name}")["data"]["policy"] for name in server.must("LIST", "sys/policies/acl")["data"]["keys"]
+                 if name != "root"}
+        listed = server.ask("LIST", f"auth/{self.approle}/role")[1].get("data") or {"keys": []}
+        return {**texts, **{f"role {name}": server.must("GET", f"auth/{self.approle}/role/{name}")["data"] for name in listed["keys"]}}
+
+
+@pytest.fixture
+def vault(site: VaultSite) -> Iterator[Vault]:
+    made = Vault(site, site.server.mount("approle"))
+    yield made
+    for name in made.state():
+        if name.startswith("lifeboat-"):
+            site.server.must("DELETE", f"sys/policies/acl/{name}")
