@@ -35,15 +35,17 @@ class Right:
     locked: bool = False  # only where the catalog asks for object lock
 
 
+_LIST = ("s3:ListBucket",)
+_LIST_VERSIONS = ("s3:ListBucket", "s3:ListBucketVersions")
+
+
 @dataclass(frozen=True)
 class Role:
-    """listing, versions: whether names, and names of versions, below the prefix may be listed. bucket: actions on the bucket."""
+    """listing: what may be listed of names below the service's prefix. bucket: actions on the whole bucket, names included."""
 
     rights: tuple[Right, ...]
-    listing: bool = True
-    versions: bool = False
+    listing: tuple[str, ...] = _LIST
     bucket: tuple[str, ...] = ()
-    everything: bool = False  # lists the repository, not only a service
 
 
 _READ = ("s3:GetObject", "s3:GetObjectVersion")
@@ -54,22 +56,22 @@ _EXTEND = ("s3:GetObjectRetention", "s3:PutObjectRetention")
 RIGHTS: dict[str, Role] = {
     # reads what it wrote: packs of a killed capture, index, trees. What it reads is sealed
     "backup": Role((Right(("s3:GetObject", *_WRITE)), Right(_EXTEND, locked=True))),
-    "restore": Role((Right(_READ),), versions=True),
-    "drill": Role((Right(_READ),), versions=True),
+    "restore": Role((Right(_READ),), _LIST_VERSIONS),
+    "drill": Role((Right(_READ),), _LIST_VERSIONS),
     "prune": Role((
         Right(("s3:GetObject",), PLAIN), Right(("s3:GetObjectRetention",), locked=True), Right(("s3:DeleteObject", "s3:DeleteObjectVersion"), EXPIRING),
-    ), versions=True),
+    ), _LIST_VERSIONS),
     "operator": Role((Right(("s3:GetObject",), PLAIN),)),
     "rotate": Role((
         Right(("s3:GetObject",), ("keys/*", *PLAIN)), Right(_WRITE, ("keys/*", "ledgers/*")), Right(_EXTEND, ("keys/*", "ledgers/*"), locked=True),
     )),
-    "auditor": Role((Right(_READ), Right(("s3:GetObjectRetention",), locked=True)), versions=True, bucket=("s3:GetBucketVersioning",)),
-    # tries the store: writes, locks and deletes below probe/ only
+    "auditor": Role((Right(_READ), Right(("s3:GetObjectRetention",), locked=True)), _LIST_VERSIONS, ("s3:GetBucketVersioning",)),
+    # tries the store: writes, locks and deletes below probe/ only. To see whether there is a bucket takes the right to list it
     "bootstrap": Role((
         Right((*_READ, *_WRITE, "s3:DeleteObject", "s3:DeleteObjectVersion"), ("probe/*",), shared=True),
         Right(_WRITE, ("lifeboat.json",), shared=True),
         Right(_EXTEND, ("probe/*", "lifeboat.json"), shared=True, locked=True),
-    ), versions=True, bucket=("s3:GetBucketVersioning",), everything=True),
+    ), (), ("s3:GetBucketVersioning", *_LIST_VERSIONS)),
 }
 
 _DELETE = ("s3:DeleteObject", "s3:DeleteObjectVersion")
@@ -126,12 +128,9 @@ def _together(site: Site, role: str, place: Place) -> Iterable[tuple[tuple[str, 
 def _allowed(site: Site, role: str, identities: tuple[str, ...], services: list[str], place: Place) -> list[dict[str, Any]]:
     rights, made = RIGHTS[role], []
     bucket, base = f"arn:aws:s3:::{place.bucket}", place.base
-    prefixes = [f"{base}services/{service}/" for service in services]
-    if rights.everything:
-        prefixes = [f"{base}services/", f"{base}probe/"]
     if rights.listing:
-        actions = ["s3:ListBucket", *(["s3:ListBucketVersions"] if rights.versions else [])]
-        made.append(_statement(f"{role} list", "Allow", identities, actions, [bucket], {"StringLike": {"s3:prefix": [f"{each}*" for each in prefixes]}}))
+        below = {"StringLike": {"s3:prefix": [f"{base}services/{service}/*" for service in services]}}
+        made.append(_statement(f"{role} list", "Allow", identities, rights.listing, [bucket], below))
     if rights.bucket:
         made.append(_statement(f"{role} bucket", "Allow", identities, rights.bucket, [bucket]))
     made.append(_statement(f"{role} common", "Allow", identities, ("s3:GetObject",), [f"{bucket}/{base}{name}" for name in COMMON]))

@@ -56,6 +56,7 @@ RIGHTS: dict[str, list[tuple[str, tuple[str, ...], str]]] = {
         ("keys/{service}-data", ("create", "update", "read"), "create the key"),
         ("keys/{service}-index", ("create", "update", "read"), "create the key"),
         ("keys/{service}-sign", ("create", "update", "read"), "create the key"),
+        ("hmac/{service}-index/sha2-256", ("update",), "prove that the keys work; this role reads no object that the index key opens"),
     ],
 }
 

@@ -127,11 +127,15 @@ class Vault:
         listed = server.ask("LIST", f"auth/{self.approle}/role")[1].get("data") or {"keys": []}
         return {**texts, **{f"role {name}": server.must("GET", f"auth/{self.approle}/role/{name}")["data"] for name in listed["keys"]}}
 
+    def forget(self) -> None:
+        """Remove what was applied here: a server may be used again."""
+        for name in self.state():
+            if name.startswith("lifeboat-") and not name.startswith("lifeboat-test-"):
+                self.site.server.must("DELETE", f"sys/policies/acl/{name}")
+
 
 @pytest.fixture
 def vault(site: VaultSite) -> Iterator[Vault]:
     made = Vault(site, site.server.mount("approle"))
     yield made
-    for name in made.state():
-        if name.startswith("lifeboat-"):
-            site.server.must("DELETE", f"sys/policies/acl/{name}")
+    made.forget()

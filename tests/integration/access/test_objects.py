@@ -27,7 +27,7 @@ NEEDED: dict[str, set[str]] = {
     "bootstrap": {"list", "list versions"},
 }
 #: And of the bucket.
-NEEDED_OF_THE_BUCKET = {"bootstrap": {"list the repository"}}
+NEEDED_OF_THE_BUCKET = {"bootstrap": {"list the repository", "list the bucket", "list all versions"}}
 #: What must be refused to whoever is not there to delete, even if another statement of the bucket's policy allows it.
 DESTROYING = {name for name in ON_A_SERVICE if name.startswith("delete") or name in ("overwrite", "shorten a lock", "end a legal hold")}
 CHANGING_THE_BUCKET = set(ON_THE_BUCKET) - {"list the repository", "list the bucket", "list all versions", "see its policy"}

@@ -94,7 +94,7 @@ ALLOWED = {
     "operator": {"read sign"},
     "rotate": {"rewrap", "rotate", "rotate sign", "read data", "read sign"},
     "auditor": {"read sign"},
-    "bootstrap": {"read data", "read index", "read sign", "create data"},
+    "bootstrap": {"read data", "read index", "read sign", "create data", "index key"},
 }
 
 
