@@ -55,9 +55,15 @@ class Field:
         self.versions[key] = told.get("VersionId", "null")
         return key
 
+    def name(self, service: str, folder: str = "packs/aa") -> str:
+        """A new name of the form that objects in this folder have."""
+        number = secrets.randbelow(10 ** 12)
+        form = {"packs": f"{secrets.token_hex(32)}.pack", "keys": f"{secrets.token_hex(8)}.000000.json", "ledgers": f"{number:012d}-{number:012d}.json"}
+        return self.key(service, f"{folder}/{form[folder.partition('/')[0]]}")
+
     def fresh(self, service: str, folder: str = "packs/aa", locked: bool = False) -> str:
         """An object of its own for an attempt that may get through."""
-        return self.put(self.key(service, f"{folder}/{secrets.token_hex(8)}.json"), locked)
+        return self.put(self.name(service, folder), locked)
 
 
 def _in(**distance: float) -> datetime.datetime:
@@ -85,12 +91,12 @@ def _read(name: str) -> Attempt:
 
 def _create(folder: str) -> Attempt:
     return lambda client, ground, service: through(
-        client.put_object, Bucket=ground.bucket, Key=ground.key(service, f"{folder}/{secrets.token_hex(8)}.json"), Body=b"new", IfNoneMatch="*",
+        client.put_object, Bucket=ground.bucket, Key=ground.name(service, folder), Body=b"new", IfNoneMatch="*",
     )
 
 
 def _create_large(client: Any, ground: Field, service: str) -> bool:
-    target = {"Bucket": ground.bucket, "Key": ground.key(service, f"packs/aa/{secrets.token_hex(8)}.pack")}
+    target = {"Bucket": ground.bucket, "Key": ground.name(service)}
     upload: dict[str, Any] = {}
     if not through(lambda **given: upload.update(client.create_multipart_upload(**given)), **target):
         return False

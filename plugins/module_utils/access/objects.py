@@ -4,8 +4,8 @@
 # Internal to the collection: may change in any release.
 """Which right over which objects each role has, and the statements that say so, as bucket policies and as policies of identities.
 
-One table, RIGHTS; what is not in it is denied. GUARDS deny once more what must never be, so that a policy that somebody widens
-elsewhere opens nothing. Actions and condition keys: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
+One table, RIGHTS; what is not in it is denied. What must never be is denied once more by name, so that a policy that somebody widens
+elsewhere opens nothing. Statements are few and short: the policy of a bucket has a greatest size. Actions and condition keys: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
 """
 
 from __future__ import annotations
@@ -19,66 +19,67 @@ from .site import Place, Service, Site
 
 #: Objects of a repository that belong to no service, readable by every role; see repository.s3_probe for the second.
 COMMON = ("lifeboat.json", "probe/checksums-are-not-checked")
-#: What is readable without any key: manifests, catalogs, ledgers, records of logs.
-PLAIN = ("snapshots/*", "catalogs/*", "ledgers/*", "logs/*/epoch.json")
-#: What retention may take away: everything but the ledgers.
-EXPIRING = ("packs/*", "keys/*", "trees/*", "snapshots/*", "indexes/*", "catalogs/*", "logs/*")
+#: What only a key opens, and the wrapped keys: told by the ends of their names, which no manifest, catalog or ledger has.
+SEALED = ("*.pack", "*.tree", "*.index", "*.log", "*.history")
+WRAPPED = ("*/keys/*.??????.json",)
+#: Copies of ledgers are never taken away.
+LEDGERS = ("*/ledgers/*-????????????.json",)
+
+_LIST = ("s3:ListBucket",)
+_LIST_VERSIONS = ("s3:ListBucket", "s3:ListBucketVersions")
+_READ = ("s3:GetObject", "s3:GetObjectVersion")
+_WRITE = ("s3:PutObject", "s3:AbortMultipartUpload")
+_DELETE = ("s3:DeleteObject", "s3:DeleteObjectVersion")
+#: Without the first, a store does not tell until when an object is locked.
+_EXTEND = ("s3:GetObjectRetention", "s3:PutObjectRetention")
 
 
 @dataclass(frozen=True)
 class Right:
-    """actions on objects. names: patterns below a service's prefix, or below the repository's with ``shared``."""
+    """actions on objects, and more of them where the catalog asks for object lock.
+
+    names: patterns below a service's prefix, or below the repository's with ``shared``.
+    """
 
     actions: tuple[str, ...]
     names: tuple[str, ...] = ("*",)
+    locked: tuple[str, ...] = ()
     shared: bool = False
-    locked: bool = False  # only where the catalog asks for object lock
-
-
-_LIST = ("s3:ListBucket",)
-_LIST_VERSIONS = ("s3:ListBucket", "s3:ListBucketVersions")
 
 
 @dataclass(frozen=True)
 class Role:
-    """listing: what may be listed of names below the service's prefix. bucket: actions on the whole bucket, names included."""
+    """listing: what may be listed of names below the service's prefix. bucket: actions on the whole bucket, names included.
+
+    hidden: patterns of objects that are not to be read, whatever ``rights`` say; kept: not to be deleted.
+    """
 
     rights: tuple[Right, ...]
     listing: tuple[str, ...] = _LIST
     bucket: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ("*",)
 
-
-_READ = ("s3:GetObject", "s3:GetObjectVersion")
-_WRITE = ("s3:PutObject", "s3:AbortMultipartUpload")
-#: Without the first, a store does not tell until when an object is locked.
-_EXTEND = ("s3:GetObjectRetention", "s3:PutObjectRetention")
 
 RIGHTS: dict[str, Role] = {
     # reads what it wrote: packs of a killed capture, index, trees. What it reads is sealed
-    "backup": Role((Right(("s3:GetObject", *_WRITE)), Right(_EXTEND, locked=True))),
+    "backup": Role((Right(("s3:GetObject", *_WRITE), locked=_EXTEND),)),
     "restore": Role((Right(_READ),), _LIST_VERSIONS),
     "drill": Role((Right(_READ),), _LIST_VERSIONS),
-    "prune": Role((
-        Right(("s3:GetObject",), PLAIN), Right(("s3:GetObjectRetention",), locked=True), Right(("s3:DeleteObject", "s3:DeleteObjectVersion"), EXPIRING),
-    ), _LIST_VERSIONS),
-    "operator": Role((Right(("s3:GetObject",), PLAIN),)),
-    "rotate": Role((
-        Right(("s3:GetObject",), ("keys/*", *PLAIN)), Right(_WRITE, ("keys/*", "ledgers/*")), Right(_EXTEND, ("keys/*", "ledgers/*"), locked=True),
-    )),
-    "auditor": Role((Right(_READ), Right(("s3:GetObjectRetention",), locked=True)), _LIST_VERSIONS, ("s3:GetBucketVersioning",)),
+    "prune": Role((Right(("s3:GetObject", *_DELETE), locked=_EXTEND[:1]),), _LIST_VERSIONS, hidden=(*SEALED, *WRAPPED), kept=LEDGERS),
+    "operator": Role((Right(("s3:GetObject",)),), hidden=(*SEALED, *WRAPPED)),
+    "rotate": Role((Right(("s3:GetObject",)), Right(_WRITE, ("keys/*", "ledgers/*"), _EXTEND)), hidden=SEALED),
+    "auditor": Role((Right(_READ, locked=_EXTEND[:1]),), _LIST_VERSIONS, ("s3:GetBucketVersioning",)),
     # tries the store: writes, locks and deletes below probe/ only. To see whether there is a bucket takes the right to list it
     "bootstrap": Role((
-        Right((*_READ, *_WRITE, "s3:DeleteObject", "s3:DeleteObjectVersion"), ("probe/*",), shared=True),
-        Right(_WRITE, ("lifeboat.json",), shared=True),
-        Right(_EXTEND, ("probe/*", "lifeboat.json"), shared=True, locked=True),
+        Right((*_READ, *_WRITE, *_DELETE), ("probe/*",), _EXTEND, shared=True), Right(_WRITE, ("lifeboat.json",), _EXTEND, shared=True),
     ), (), ("s3:GetBucketVersioning", *_LIST_VERSIONS)),
 }
 
-_DELETE = ("s3:DeleteObject", "s3:DeleteObjectVersion")
-_NEVER_OBJECTS = ("s3:BypassGovernanceRetention", "s3:PutObjectAcl", "s3:PutObjectVersionAcl", "s3:PutObjectLegalHold")
-_NEVER_BUCKET = (
-    "s3:DeleteBucket", "s3:DeleteBucketPolicy", "s3:PutBucketAcl", "s3:PutBucketObjectLockConfiguration", "s3:PutBucketPolicy", "s3:PutBucketVersioning",
-    "s3:PutLifecycleConfiguration", "s3:PutReplicationConfiguration",
+_NEVER = (
+    "s3:BypassGovernanceRetention", "s3:DeleteBucket", "s3:DeleteBucketPolicy", "s3:PutBucketAcl", "s3:PutBucketObjectLockConfiguration",
+    "s3:PutBucketPolicy", "s3:PutBucketVersioning", "s3:PutLifecycleConfiguration", "s3:PutObjectAcl", "s3:PutObjectLegalHold",
+    "s3:PutObjectVersionAcl", "s3:PutReplicationConfiguration",
 )
 #: Whoever writes below a service's prefix.
 WRITERS = ("backup", "rotate")
@@ -93,7 +94,7 @@ def statements(site: Site, place: Place, principal: Principal | None) -> list[di
     for role in site.roles:
         for identities, services in _together(site, role, place):
             made += _allowed(site, role, identities, [service.name for service in services], place)
-    made += _guards(site, place)
+    made += _for_all(site, place)
     return [_finished(site, statement, principal) for statement in made]
 
 
@@ -105,7 +106,7 @@ def documents(site: Site, place: Place) -> dict[str, list[dict[str, Any]]]:
             here = [service.name for service in services if service.place == place]
             if here:
                 made = _allowed(site, role, (identity,), here, place)
-                made += [guard for guard in _guards(site, place) if identity in guard["Principal"]]
+                made += [shared for shared in _for_all(site, place) if identity in shared["Principal"]]
                 found[identity] = [_finished(site, statement, None) for statement in made]
     return found
 
@@ -133,26 +134,21 @@ def _allowed(site: Site, role: str, identities: tuple[str, ...], services: list[
         made.append(_statement(f"{role} list", "Allow", identities, rights.listing, [bucket], below))
     if rights.bucket:
         made.append(_statement(f"{role} bucket", "Allow", identities, rights.bucket, [bucket]))
-    made.append(_statement(f"{role} common", "Allow", identities, ("s3:GetObject",), [f"{bucket}/{base}{name}" for name in COMMON]))
     for number, right in enumerate(rights.rights):
-        if right.locked and place.lock_days is None:
-            continue
         roots = [base] if right.shared else [f"{base}services/{service}/" for service in services]
         names = [f"{bucket}/{root}{name}" for root in roots for name in right.names]
-        made.append(_statement(f"{role} objects {number + 1}", "Allow", identities, right.actions, names))
+        actions = (*right.actions, *(right.locked if place.lock_days is not None else ()))
+        made.append(_statement(f"{role} objects {number + 1}", "Allow", identities, actions, names))
     return made
 
 
-def _guards(site: Site, place: Place) -> list[dict[str, Any]]:
-    """Denials that hold whatever else is allowed to our identities, also by policies that are not ours."""
+def _for_all(site: Site, place: Place) -> list[dict[str, Any]]:
+    """What several roles have in common, and denials that hold whatever else is allowed to them, also by policies that are not ours."""
     bucket, base = f"arn:aws:s3:::{place.bucket}", place.base
     stored = [f"{bucket}/{base}services/*", f"{bucket}/{base}lifeboat.json"]
-    everybody = _all(site, place, site.roles)
     writers = _all(site, place, WRITERS)
     made = [
-        _statement("keep", "Deny", _all(site, place, [role for role in site.roles if role != "prune"]), _DELETE, stored),
-        _statement("never", "Deny", everybody, _NEVER_OBJECTS, [f"{bucket}/{base}*"]),
-        _statement("bucket", "Deny", everybody, _NEVER_BUCKET, [bucket]),
+        _statement("common", "Allow", _all(site, place, site.roles), ("s3:GetObject",), [f"{bucket}/{base}{name}" for name in COMMON]),
         # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html: parts cannot carry the condition
         _statement("once", "Deny", writers, ("s3:PutObject",), stored, {
             "Null": {"s3:if-none-match": ["true"]}, "Bool": {"s3:ObjectCreationOperation": ["true"]},
@@ -162,6 +158,16 @@ def _guards(site: Site, place: Place) -> list[dict[str, Any]]:
         made.append(_statement("extent", "Deny", writers, ("s3:PutObject", "s3:PutObjectRetention"), stored, {
             "NumericGreaterThan": {"s3:object-lock-remaining-retention-days": [str(place.lock_days)]},
         }))
+    deleting = tuple(role for role in site.roles if RIGHTS[role].kept != ("*",))
+    others = tuple(role for role in site.roles if role not in deleting)
+    made.append(_statement("never", "Deny", _all(site, place, others), (*_DELETE, *_NEVER), [bucket, *stored]))
+    for role in deleting:
+        identities = _all(site, place, (role,))
+        made.append(_statement("never", "Deny", identities, _NEVER, [bucket, *stored]))
+        made.append(_statement("keep", "Deny", identities, _DELETE, [f"{bucket}/{base}services/{name}" for name in RIGHTS[role].kept]))
+    for hidden in sorted({RIGHTS[role].hidden for role in site.roles} - {()}):
+        identities = _all(site, place, [role for role in site.roles if RIGHTS[role].hidden == hidden])
+        made.append(_statement("sealed", "Deny", identities, _READ, [f"{bucket}/{base}services/{name}" for name in hidden]))
     return [statement for statement in made if statement["Principal"]]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
+from ..errors import LifeboatError
 from .bucket import BucketAccess
 from .objects import documents
 from .site import ROLES, Place, Site
@@ -35,12 +36,22 @@ def perform(document: Mapping[str, Any], options: Mapping[str, Any], check: bool
         things.append(BucketAccess(site, together, options.get("s3_login") or {}, principal).thing(present))
     changes = [thing for thing in things if thing.action != "none"]
     if not check:
-        for thing in changes:
-            thing.apply()
+        _apply(changes)
     return {
         "changed": bool(changes), "changes": [thing.as_dict() for thing in changes], "diff": [thing.diff() for thing in changes],
         "documents": _documents(site, places) if present else {}, "left": left, "warnings": _warnings(site, places, principal, left),
     }
+
+
+def _apply(changes: list[Thing]) -> None:
+    done: list[Thing] = []
+    for thing in changes:
+        try:
+            thing.apply()
+        except LifeboatError as error:
+            error.result = {"changed": bool(done), "changes": [each.as_dict() for each in done]}
+            raise
+        done.append(thing)
 
 
 def _places(site: Site) -> list[Place]:

@@ -22,7 +22,7 @@ from ..keys import policies
 #: Every role, in the order in which it is shown.
 ROLES = ("backup", "restore", "drill", "prune", "operator", "rotate", "auditor", "bootstrap")
 #: What runs on the hosts of a service; the other roles run on the controller.
-ON_HOSTS = ("backup", "restore", "bootstrap")
+ON_HOSTS = ("backup", "restore")
 
 _PLACEHOLDER = re.compile(r"\{([a-z]*)\}")
 #: What names of AppRoles, users and roles of stores may consist of.

@@ -59,8 +59,9 @@ class Site:
         for service in ("orders", "payments", "orders"):
             self.tree(service).mkdir(parents=True, exist_ok=True)
             (self.tree(service) / f"file-{len(taken)}").write_bytes(secrets.token_bytes(200_000))
-            if len(taken) < 2:
-                operations.prepare_repository(self.spec("bootstrap", service), False)
+            if not taken:
+                operations.prepare_repository(self.spec("bootstrap"), False)
+                assert self.spec("bootstrap", "payments").provider().ensure()
             taken += operations.capture(self.spec("backup", service), lease.new_run("backup"), "auto")["snapshots"]
         return taken
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import botocore.exceptions
 import pytest
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import StorageError
 from ansible_collections.lifeboat.recovery.tests.integration.access.conftest import HOSTS, Store, names
 from ansible_collections.lifeboat.recovery.tests.lab.s3_attempts import OBJECTS, ON_A_SERVICE, ON_THE_BUCKET, Field
 
@@ -91,3 +93,51 @@ def test_what_is_allowed_elsewhere_destroys_nothing(store: Store, ground: Field,
         client = store.client(names(document, role)[0])
         assert got_through(client, ground, "orders") & DESTROYING == set(), role
         assert bucket_got_through(client, ground, "orders") & CHANGING_THE_BUCKET == set(), role
+
+
+def held(ground: Field) -> list[dict[str, Any]]:
+    try:
+        policy = json.loads(ground.owner.get_bucket_policy(Bucket=ground.bucket)["Policy"])
+    except botocore.exceptions.ClientError:
+        return []
+    return list(policy["Statement"])
+
+
+def test_planned_applied_repeated_and_taken_back(store: Store, ground: Field, document: dict[str, Any]) -> None:
+    planned = store.apply(document, check=True)
+    assert [change["action"] for change in planned["changes"]] == ["create"] and held(ground) == []
+    assert store.apply(document)["diff"] == planned["diff"]
+    assert len(held(ground)) == len(json.loads(planned["diff"][0]["after"])["Statement"])
+    again = store.apply(document)
+    assert (again["changed"], again["diff"]) == (False, [])
+    # a service that left the catalog is in no statement any more
+    store.apply({**document, "services": {"orders": document["services"]["orders"]}})
+    assert "payments" not in json.dumps(held(ground)) and "orders" in json.dumps(held(ground))
+    assert store.apply(document, state="absent")["changed"] and held(ground) == []
+    assert not store.apply(document, state="absent")["changed"]
+
+
+def test_what_is_not_ours_stays(store: Store, ground: Field, document: dict[str, Any]) -> None:
+    theirs = [{"Sid": "Theirs", "Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{ground.bucket}/public/*"}]
+    ground.owner.put_bucket_policy(Bucket=ground.bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": theirs}))
+    other = {**document, "ecosystem": "other"}
+    store.apply(other, roles=["backup", "operator"])
+    both = held(ground)
+    store.apply(document)
+    assert held(ground)[:len(both)] == both and len(held(ground)) > len(both)
+    changed = [statement for statement in held(ground) if "Keep" not in statement["Sid"]]
+    ground.owner.put_bucket_policy(Bucket=ground.bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": changed}))
+    (diff,) = store.apply(document)["diff"]
+    assert diff["after"].count('"Sid"') - diff["before"].count('"Sid"') == 1
+    store.apply(document, state="absent")
+    assert [statement for statement in held(ground) if "Shop" in statement["Sid"]] == []
+    assert held(ground)[0] == theirs[0]
+
+
+def test_who_does_not_own_the_bucket_is_told(store: Store, ground: Field, document: dict[str, Any]) -> None:
+    (name,) = names(document, "backup")
+    store.apply(document)
+    before = held(ground)
+    with pytest.raises(StorageError, match="may not do s3:GetBucketPolicy.*bucket's owner"):
+        store.apply(document, s3_login={"credentials_file": store.server.credentials_file("backup", *store.secrets[name])})
+    assert held(ground) == before

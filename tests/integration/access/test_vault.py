@@ -74,7 +74,7 @@ def test_planned_applied_and_repeated(vault: Vault, document: dict[str, Any]) ->
     planned = vault.apply(document, check=True)
     assert vault.state() == before
     assert planned["changed"] and {change["action"] for change in planned["changes"]} == {"create"}
-    assert len(planned["changes"]) == 2 * len(ROLES) + 2 * 3 + len(ROLES) - 3
+    assert len(planned["changes"]) == 2 * len(ROLES) + 2 * 2 + len(ROLES) - 2
     applied = vault.apply(document)
     assert applied["diff"] == planned["diff"]
     written = {name: text for name, text in vault.state().items() if name not in before}
