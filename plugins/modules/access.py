@@ -70,6 +70,13 @@ options:
       - Empty leaves policies of buckets alone; RV(documents) has what to attach to the identities instead.
     type: str
     default: ""
+  listing:
+    description:
+      - What of a bucket's names a role may list, V(service) those of its services, V(bucket) all.
+      - Empty is V(bucket) for Amazon S3, which tells an absent object from a refused one only to whoever may list the bucket, and V(service) elsewhere.
+    type: str
+    choices: ["", service, bucket]
+    default: ""
   token_ttl:
     description: Seconds that a token of an AppRole lives.
     type: int
@@ -159,6 +166,7 @@ def main():
             "identities": {"type": "dict", "default": {}},
             "drill": {"type": "list", "elements": "str", "default": []},
             "principal": {"type": "str", "default": ""},
+            "listing": {"type": "str", "choices": ["", "service", "bucket"], "default": ""},
             "token_ttl": {"type": "int", "default": 3600, "no_log": False},
             "token_max_ttl": {"type": "int", "default": 86400, "no_log": False},
             "vault_auth": {"type": "dict", "default": {}},

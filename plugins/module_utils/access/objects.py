@@ -129,7 +129,7 @@ def _together(site: Site, role: str, place: Place) -> Iterable[tuple[tuple[str, 
 def _allowed(site: Site, role: str, identities: tuple[str, ...], services: list[str], place: Place) -> list[dict[str, Any]]:
     rights, made = RIGHTS[role], []
     bucket, base = f"arn:aws:s3:::{place.bucket}", place.base
-    if rights.listing:
+    if rights.listing and not site.lists_bucket(place):
         below = {"StringLike": {"s3:prefix": [f"{base}services/{service}/*" for service in services]}}
         made.append(_statement(f"{role} list", "Allow", identities, rights.listing, [bucket], below))
     if rights.bucket:
@@ -154,6 +154,8 @@ def _for_all(site: Site, place: Place) -> list[dict[str, Any]]:
             "Null": {"s3:if-none-match": ["true"]}, "Bool": {"s3:ObjectCreationOperation": ["true"]},
         }),
     ]
+    for listing in sorted({RIGHTS[role].listing for role in site.roles} - {()}) if site.lists_bucket(place) else ():
+        made.append(_statement("list", "Allow", _all(site, place, [role for role in site.roles if RIGHTS[role].listing == listing]), listing, [bucket]))
     if place.lock_days is not None:
         made.append(_statement("extent", "Deny", writers, ("s3:PutObject", "s3:PutObjectRetention"), stored, {
             "NumericGreaterThan": {"s3:object-lock-remaining-retention-days": [str(place.lock_days)]},

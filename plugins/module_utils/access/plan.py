@@ -19,11 +19,13 @@ from .vault import MAX_TTL, TTL, VaultAccess
 def perform(document: Mapping[str, Any], options: Mapping[str, Any], check: bool) -> dict[str, Any]:
     """Plan over a normalised catalog, and apply the plan unless ``check``.
 
-    options: {"state", "roles", "identities", "drill", "purge", "principal", "token_ttl", "token_max_ttl", "vault_auth", "s3_login"}.
+    options: {"state", "roles", "identities", "drill", "listing", "purge", "principal", "token_ttl", "token_max_ttl", "vault_auth", "s3_login"}.
     -> {"changed", "changes": [{"kind", "name", "action"}], "diff": […], "documents": {identity: policy}, "left": [name], "warnings": [text]}
     """
     present = options.get("state", "present") == "present"
-    site = Site(document, tuple(options.get("roles") or ROLES), options.get("identities") or {}, tuple(options.get("drill") or ()))
+    site = Site(
+        document, tuple(options.get("roles") or ROLES), options.get("identities") or {}, tuple(options.get("drill") or ()), options.get("listing") or "",
+    )
     things: list[Thing] = []
     left: list[str] = []
     if site.keys.get("provider") == "vault":
@@ -81,6 +83,8 @@ def _warnings(site: Site, places: list[Place], principal: str, left: list[str]) 
     if places and not principal:
         said.append("no bucket policy was looked at: lifeboat_access_principal does not say how the store names identities; attach the documents of the answer")
     for place in places:
+        if site.lists_bucket(place):
+            said.append(f"{place.config.get('url')}: every role may list the names of all objects of the bucket, see docs/access.md, \"Amazon S3\"")
         if place.lock_days is None:
             said.append(
                 f"{place.config.get('url')}: without object_lock a store keeps nothing from who may delete or write it; "

@@ -70,10 +70,12 @@ class Service:
 class Site:
     """The services of a normalised catalog. identities: role -> template with {ecosystem}, {host}, {service}, {role}.
 
-    drill: the services that the drill role may open; it has no rights over others.
+    drill: the services that the drill role may open; it has no rights over others. listing: ``service``, ``bucket``, or as the store needs it.
     """
 
-    def __init__(self, document: Mapping[str, Any], roles: tuple[str, ...], identities: Mapping[str, str], drill: tuple[str, ...]) -> None:
+    def __init__(
+        self, document: Mapping[str, Any], roles: tuple[str, ...], identities: Mapping[str, str], drill: tuple[str, ...], listing: str = "",
+    ) -> None:
         if not document.get("services") or not document.get("ecosystem"):
             raise ConfigError("no catalog was given", "option catalog", "give the variable lifeboat_catalog, which the catalog inventory sets")
         for role in (*roles, *identities):
@@ -97,6 +99,7 @@ class Site:
         if unknown:
             raise ConfigError(f"no service {unknown[0]!r} in the catalog", "services that are drilled", "correct lifeboat_access_drill")
         self._drill = drill
+        self._listing = listing
         self._keep_apart()
 
     def _keep_apart(self) -> None:
@@ -107,6 +110,15 @@ class Site:
                 other = holders.setdefault(identity, role)
                 if other != role:
                     raise ConfigError(f"{identity} would be {other} and {role} at once", "names of roles", "write {role} into the names")
+
+    def lists_bucket(self, place: Place) -> bool:
+        """Whether names of the whole bucket may be listed, not only those of a service.
+
+        To Amazon S3 an object that is absent is one that is refused, unless the caller may list the bucket; a condition on the prefix does
+        not hold for a request that has none.
+        """
+        host = urlsplit(place.endpoint).hostname or ""
+        return self._listing == "bucket" if self._listing else not host or host.endswith(".amazonaws.com")
 
     def of_role(self, role: str) -> list[Service]:
         """The services over which a role has rights."""
