@@ -31,6 +31,24 @@ RIGHTS: dict[str, list[tuple[str, tuple[str, ...], str]]] = {
         ("hmac/{service}-index/sha2-256", ("update",), "the index key: find and check chunks"),
         ("keys/{service}-sign", ("read",), "the public signing key"),
     ],
+    "drill": [
+        ("decrypt/{service}-data", ("update",), "open data keys of what is drilled"),
+        ("hmac/{service}-index/sha2-256", ("update",), "the index key: find and check chunks"),
+        ("keys/{service}-sign", ("read",), "the public signing key"),
+    ],
+    "prune": [
+        ("keys/{service}-sign", ("read",), "the public signing key: believe no manifest that is not signed"),
+    ],
+    "operator": [
+        ("keys/{service}-sign", ("read",), "the public signing key: what is shown is checked"),
+    ],
+    "rotate": [
+        ("keys/{service}-data/rotate", ("update",), "a new version of the wrapping key"),
+        ("keys/{service}-sign/rotate", ("update",), "a new version of the signing key"),
+        ("rewrap/{service}-data", ("update",), "wrap data keys with the new version inside Vault; shows no key"),
+        ("keys/{service}-data", ("read",), "which versions there are"),
+        ("keys/{service}-sign", ("read",), "the public signing key"),
+    ],
     "auditor": [
         ("keys/{service}-sign", ("read",), "the public signing key"),
     ],
@@ -38,6 +56,7 @@ RIGHTS: dict[str, list[tuple[str, tuple[str, ...], str]]] = {
         ("keys/{service}-data", ("create", "update", "read"), "create the key"),
         ("keys/{service}-index", ("create", "update", "read"), "create the key"),
         ("keys/{service}-sign", ("create", "update", "read"), "create the key"),
+        ("hmac/{service}-index/sha2-256", ("update",), "prove that the keys work; this role reads no object that the index key opens"),
     ],
 }
 

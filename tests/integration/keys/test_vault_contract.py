@@ -70,6 +70,8 @@ CALLS: dict[str, tuple[str, str, Any]] = {
     "create data": ("POST", "keys/orders-data", {"type": "aes256-gcm96", "derived": True}),
     "list": ("LIST", "keys", None),
     "rotate": ("POST", "keys/orders-data/rotate", {}),
+    "rotate index": ("POST", "keys/orders-index/rotate", {}),
+    "rotate sign": ("POST", "keys/orders-sign/rotate", {}),
     "configure": ("POST", "keys/orders-data/config", {"deletion_allowed": True}),
     "delete": ("DELETE", "keys/orders-data", None),
     "export": ("GET", "export/encryption-key/orders-data", None),
@@ -85,8 +87,12 @@ CALLS: dict[str, tuple[str, str, Any]] = {
 ALLOWED = {
     "backup": {"make data key", "index key", "sign", "read data", "read index", "read sign"},
     "restore": {"open", "index key", "read sign"},
+    "drill": {"open", "index key", "read sign"},
+    "prune": {"read sign"},
+    "operator": {"read sign"},
+    "rotate": {"rewrap", "rotate", "rotate sign", "read data", "read sign"},
     "auditor": {"read sign"},
-    "bootstrap": {"read data", "read index", "read sign", "create data"},
+    "bootstrap": {"read data", "read index", "read sign", "create data", "index key"},
 }
 
 
