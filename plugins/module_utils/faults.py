@@ -24,7 +24,7 @@ _REPLACE = ("write", "fsync", "rename", "dirsync")
 SUBJECTS = {
     # capture: objects of the repository, and what the host remembers (high-water mark, public keys)
     "repository": _CREATE,
-    "key": _CREATE,
+    "key": (*_CREATE, "rename"),
     "pack": _CREATE,
     "tree": _CREATE,
     "index": _CREATE,
@@ -32,6 +32,8 @@ SUBJECTS = {
     "mark": _REPLACE,
     # log: records of epochs, pieces and history files, the proven position, what is removed from the spool
     "epoch": _CREATE,
+    "tombstone": _CREATE,
+    "escrow": _CREATE,
     "log": _CREATE,
     "logmark": _REPLACE,
     "spool": ("unlink",),
@@ -74,6 +76,13 @@ STEPS = (
     "rollback.displaced",
     "rollback.swapped",
     "rollback.done",
+    "rotate.intent",
+    "rotate.version",
+    "rotate.stored",
+    "rotate.retired",
+    "shred.intent",
+    "shred.marked",
+    "shred.destroyed",
     "extract.begin",
     "extract.staged",
     "extract.loaded",

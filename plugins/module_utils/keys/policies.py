@@ -34,6 +34,27 @@ RIGHTS: dict[str, list[tuple[str, tuple[str, ...], str]]] = {
     "auditor": [
         ("keys/{service}-sign", ("read",), "the public signing key"),
     ],
+    "rotate": [
+        ("keys/{service}-data", ("read",), "which versions there are"),
+        ("keys/{service}-data/rotate", ("update",), "make a new version"),
+        ("rewrap/{service}-data", ("update",), "wrap stored data keys anew; it opens none of them"),
+        ("sign/{service}-sign", ("update",), "sign the copy of the ledger"),
+        ("keys/{service}-sign", ("read",), "the public signing key"),
+    ],
+    "retire": [
+        ("keys/{service}-data", ("read",), "which versions there are"),
+        ("keys/{service}-data/config", ("update",), "let old versions open nothing any more"),
+        ("sign/{service}-sign", ("update",), "sign the copy of the ledger"),
+        ("keys/{service}-sign", ("read",), "the public signing key"),
+    ],
+    "shred": [
+        ("keys/{service}-data", ("read", "delete"), "destroy the key"),
+        ("keys/{service}-data/config", ("update",), "allow its deletion"),
+        ("keys/{service}-index", ("read", "delete"), "destroy the key"),
+        ("keys/{service}-index/config", ("update",), "allow its deletion"),
+        ("sign/{service}-sign", ("update",), "sign the tombstone"),
+        ("keys/{service}-sign", ("read",), "the public signing key"),
+    ],
     "bootstrap": [
         ("keys/{service}-data", ("create", "update", "read"), "create the key"),
         ("keys/{service}-index", ("create", "update", "read"), "create the key"),

@@ -89,6 +89,9 @@ ALLOWED = {
     "restore": {"open", "index key", "read sign"},
     "auditor": {"read sign"},
     "bootstrap": {"read data", "read index", "read sign", "create data"},
+    "rotate": {"read data", "rotate", "rewrap", "read sign", "sign"},
+    "retire": {"read data", "configure", "read sign", "sign"},
+    "shred": {"read data", "read index", "read sign", "sign", "configure", "delete"},
 }
 
 
