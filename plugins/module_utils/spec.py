@@ -182,7 +182,10 @@ class Spec:
         """This service's part of its repository, opened."""
         from .repository.repository import Repository, ServiceStore
 
-        return ServiceStore(Repository.open(self.repository), self.service, self.provider(), workers)
+        store = ServiceStore(Repository.open(self.repository), self.service, self.provider(), workers)
+        if self.keys.get("escrow_key"):
+            store.refuse_shredded()  # the escrow key would still open it
+        return store
 
     def context(self, source: str, config: dict[str, Any], progress: Progress, digest_key: bytes, workers: int = 2) -> Context:
         """What one source is given; its work directory is named, not created (see prepare_work_dir)."""

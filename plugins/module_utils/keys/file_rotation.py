@@ -135,7 +135,7 @@ class FileRotation:
                     key_files.remove(path)
             for path in [*index, *halves]:
                 key_files.overwrite(path)
-        return [f"{len(halves)} private halves of the data key", f"{len(index)} copies of the index key"]
+        return [f"{what} {path}" for what, paths in (("private half of the data key", halves), ("index key", index)) for path in paths]
 
     @contextlib.contextmanager
     def sole(self) -> Iterator[None]:

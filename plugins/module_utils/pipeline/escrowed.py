@@ -16,20 +16,19 @@ if TYPE_CHECKING:
     from ..spec import Spec
 
 
-def escrow_used(spec: Spec, store: ServiceStore, ledger: Ledger, run: dict[str, Any]) -> list[dict[str, str]]:
+def escrow_used(spec: Spec, store: ServiceStore, ledger: Ledger, run: dict[str, Any]) -> list[str]:
     """Note it in the ledger and return it as warnings; nothing where keys come from their provider."""
     provider = store.provider
     if not isinstance(provider, EscrowProvider):
         return []
     record = provider.record
     ledger.append(run, "stage", "escrow.used", {"recipient": provider.recipient, "record": record.name, "self_signed": record.self_signed})
-    warnings = [{
-        "code": "key", "what": f"the keys come from escrow (key {provider.recipient})", "where": f"service {spec.service}, {record.name}",
-        "remedy": "bring the key provider back; what is captured meanwhile needs it",
-    }]
+    warnings = [
+        f"the keys come from escrow (key {provider.recipient}): service {spec.service}; bring the key provider back, nothing can be captured without it",
+    ]
     if record.self_signed:
-        warnings.append({
-            "code": "key", "what": "the signatures were checked with keys that the repository itself names", "where": record.name,
-            "remedy": "whoever could write all of the repository could have replaced all of it; put the public signing keys into keys.path to be certain",
-        })
+        warnings.append(
+            f"signatures were checked with the keys that the repository itself names: {record.name}; whoever could write all of it could have replaced "
+            "all of it: put the public signing keys into keys.path to be certain"
+        )
     return warnings

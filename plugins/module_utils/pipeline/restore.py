@@ -19,7 +19,6 @@ from ..ledger import now
 from ..progress import Progress
 from ..spec import Spec
 from . import history
-from .escrowed import escrow_used
 from .inspect import Point
 from .restore_job import Job
 from .restore_live import cut_service, write_origin
@@ -54,9 +53,8 @@ def stage(spec: Spec, target: str, run: dict[str, Any], force: bool = False, pro
             told: dict[str, Any] = {"changed": False, "data_current": True, "warnings": []}
             restore, point = None, None
         else:
-            escrowed = escrow_used(spec, job.store, job.ledger, run)
             restore, point, told = stage_service(job, target, force)
-            told["warnings"] = [*escrowed, *told["warnings"], *_noticed(restore)]
+            told["warnings"] += _noticed(restore)
         noop = bool(told["data_current"]) and not force and healthy_now(spec)
         return _result(job, restore, point, {**told, "noop": noop})
 

@@ -46,6 +46,7 @@ class World:
 
     def capture(self, name: str) -> str:
         """Capture with one more file; the snapshot's id."""
+        self.files.tree.mkdir(parents=True, exist_ok=True)
         (self.files.tree / name).write_text(f"content of {name}\n")
         return str(operations.capture(self.spec("backup"), self.run("backup"), "auto")["snapshots"][0]["id"])
 
