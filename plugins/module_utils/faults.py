@@ -32,8 +32,6 @@ SUBJECTS = {
     "mark": _REPLACE,
     # log: records of epochs, pieces and history files, the proven position, what is removed from the spool
     "epoch": _CREATE,
-    "tombstone": _CREATE,
-    "escrow": _CREATE,
     "log": _CREATE,
     "logmark": _REPLACE,
     "spool": ("unlink",),

@@ -97,6 +97,13 @@ def rotate(spec: Spec, run: dict[str, Any], new_version: bool, check: bool) -> d
     return _whole_run(spec, run, "rotate", "verified", lambda progress: rotate_service(spec, run, progress, new_version))
 
 
+def describe_keys(spec: Spec) -> dict[str, Any]:
+    """The versions of the data key and what is wrapped under them; as describe()."""
+    from .rotate import describe
+
+    return describe(spec)
+
+
 def retire(spec: Spec, run: dict[str, Any], version: str, check: bool) -> dict[str, Any]:
     """Retire old versions of the data key; as retire_version()."""
     from .rotate import retire_version

@@ -10,6 +10,7 @@ rotation is completed by the next one and does not make a second version; which 
 
 from __future__ import annotations
 
+import collections
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from ..errors import ConfigError, ConflictError, DamageError, LifeboatError
 from ..keys.provider import KeyVersionError
 from ..ledger import Entry, Ledger
 from ..progress import Progress
-from ..repository import datakeys
+from ..repository import datakeys, tombstone
 from ..repository.keyring import KeyRing, key_ring
 from .inspect import missing_tail, read_marks
 
@@ -47,7 +48,7 @@ class Rewrapped:
 def rotate_service(spec: Spec, run: dict[str, Any], progress: Progress, new_version: bool = True) -> dict[str, Any]:
     """Make a new version of the data key and wrap every stored data key under it; without ``new_version`` only the second.
 
-    Returns {"changed", "version", "key", "keys", "rewrapped", "warnings"}. DamageError when some keys could not be rewrapped: the others are.
+    Returns {"changed", "version", "key", "data_keys", "rewrapped", "warnings"}. DamageError when some keys could not be rewrapped: the others are.
     """
     ledger = Ledger.for_spec(spec)
     store = spec.store(WORKERS)
@@ -66,7 +67,7 @@ def rotate_service(spec: Spec, run: dict[str, Any], progress: Progress, new_vers
     faults.point("rotate.version")
     ring, warnings = _ring(spec, store)
     done = _rewrap(store, ring, newest, ledger, run, progress)
-    counts = {"version": newest, "key": name, "keys": done.keys, "rewrapped": done.rewrapped}
+    counts = {"version": newest, "key": name, "data_keys": done.keys, "rewrapped": done.rewrapped}
     ledger.append(run, "rotate", "rotate.done", {**counts, "left": [problem.as_dict() for problem in done.problems[:_SHOWN]], "failed": len(done.problems)})
     if done.problems:
         first = done.problems[0]
@@ -81,7 +82,27 @@ def preview_rotation(spec: Spec, new_version: bool = True) -> dict[str, Any]:
     newest = versions.newest + (1 if new_version else 0)
     ring, warnings = _ring(spec, store)
     old = [key for key in _stored(store, ring, warnings).values() if store.provider.number_of(key.wrapped) < newest]
-    return {"changed": new_version or bool(old), "version": newest, "keys": len(ring.needed), "rewrapped": len(old), "warnings": warnings}
+    return {"changed": new_version or bool(old), "version": newest, "data_keys": len(ring.needed), "rewrapped": len(old), "warnings": warnings}
+
+
+def describe(spec: Spec) -> dict[str, Any]:
+    """{"version", "versions": [{"number", "name", "state", "keys"}], "keys", "escrow_copies", "tombstone", "warnings"}; changes nothing."""
+    store = spec.store(WORKERS)
+    shredded = tombstone.read(store.backend, store.provider, store.repository.id, spec.service)
+    told: dict[str, Any] = {"changed": False, "tombstone": shredded, "version": 0, "versions": [], "data_keys": 0, "escrow_copies": 0, "warnings": []}
+    if shredded is not None:
+        return told
+    versions = store.provider.versions()
+    ring, warnings = _ring(spec, store)
+    stored = _stored(store, ring, warnings)
+    under = collections.Counter(store.provider.number_of(key.wrapped) for key in stored.values())
+    listed = [
+        {"number": number, "name": name, "keys": under[number],
+         "state": "current" if number == versions.newest else "opens" if number >= versions.oldest else "retired"}
+        for number, name in sorted(versions.names.items())
+    ]
+    copies = sum(1 for key in stored.values() if key.wrapped.escrow is not None)
+    return {**told, "version": versions.newest, "versions": listed, "data_keys": len(ring.needed), "escrow_copies": copies, "warnings": warnings}
 
 
 def _unfinished(entries: list[Entry], verb: str, repository: str) -> Entry | None:
@@ -90,7 +111,7 @@ def _unfinished(entries: list[Entry], verb: str, repository: str) -> Entry | Non
     for entry in entries:
         if entry["event"] == f"{verb}.intent" and entry["data"].get("repository") == repository:
             intent = entry
-        elif entry["event"] == f"{verb}.done":
+        elif entry["event"] in (f"{verb}.done", f"{verb}.undone"):
             intent = None
     return intent
 
@@ -191,7 +212,7 @@ def _stored(store: ServiceStore, ring: KeyRing, problems: list[dict[str, str]]) 
 
 
 def retire_version(spec: Spec, run: dict[str, Any], version: str, check: bool) -> dict[str, Any]:
-    """Retire the versions up to ``version`` (a number), when nothing needs one of them: {"changed", "version", "retired": [names], "keys"}.
+    """Retire the versions up to ``version`` (a number), when nothing needs one of them: {"changed", "version", "retired": [names], "data_keys"}.
 
     Refused while a data key is still wrapped under one of them, and when it is not certain that all keys are known.
     """
@@ -206,9 +227,10 @@ def retire_version(spec: Spec, run: dict[str, Any], version: str, check: bool) -
         raise ConfigError(f"version {through} is the newest and makes new data keys", where, "rotate first (rotate_keys), then retire it")
     told = {"version": through, "retired": [name for number, name in versions.names.items() if versions.oldest <= number <= through]}
     keys = _refuse_needed(spec, store, through)
-    if through < versions.oldest or check:
-        return {"changed": bool(told["retired"]), **told, "keys": keys, "ledger": ledger.appended}
-    ledger.append(run, "rotate", "retire.intent", {"repository": store.repository.id, **told, "keys": keys})
+    begun = _unfinished(ledger.entries(), "retire", store.repository.id) is not None
+    if (through < versions.oldest and not begun) or check:
+        return {"changed": bool(told["retired"]), **told, "data_keys": keys, "ledger": ledger.appended}
+    ledger.append(run, "rotate", "retire.intent", {"repository": store.repository.id, **told, "data_keys": keys})
     store.provider.retire(through)
     faults.point("rotate.retired")
     try:
@@ -217,8 +239,8 @@ def retire_version(spec: Spec, run: dict[str, Any], version: str, check: bool) -
         ledger.append(run, "rotate", "retire.undone", error.as_dict())
         error.remedy = f"version {through} is retired already, allow it again now (docs/keys.md, \"Retiring\"), then: {error.remedy}"
         raise
-    ledger.append(run, "rotate", "retire.done", {**told, "keys": keys})
-    return {"changed": True, **told, "keys": keys, "ledger": ledger.appended}
+    ledger.append(run, "rotate", "retire.done", {**told, "data_keys": keys})
+    return {"changed": True, **told, "data_keys": keys, "ledger": ledger.appended}
 
 
 def _refuse_needed(spec: Spec, store: ServiceStore, through: int) -> int:

@@ -27,7 +27,7 @@ _TRIED = 50
 
 
 def shred_service(spec: Spec, run: dict[str, Any], confirm: str, reason: str, check: bool) -> dict[str, Any]:
-    """Shred a service: {"changed", "destroyed": [words], "tombstone": {...}, "keys", "escrow_copies", "tried", "warnings"}.
+    """Shred a service: {"changed", "destroyed": [words], "tombstone": {...}, "data_keys", "escrow_copies", "tried", "warnings"}.
 
     confirm: ``ECOSYSTEM/SERVICE``, spelled out; ConfigError otherwise.
     """
@@ -43,11 +43,11 @@ def shred_service(spec: Spec, run: dict[str, Any], confirm: str, reason: str, ch
         store.provider.versions()  # may this role look, and is there something to destroy
     wrapped = _keys(spec, store)
     copies = sum(1 for item in wrapped.values() if item.escrow is not None)
-    told = {"keys": len(wrapped), "escrow_copies": copies, "warnings": _copies_left(spec, copies), "ledger": ledger.appended}
+    told = {"data_keys": len(wrapped), "escrow_copies": copies, "warnings": _copies_left(spec, copies), "ledger": ledger.appended}
     if check:
         return {"changed": found is None, "destroyed": [], "tombstone": found, "tried": 0, **told}
     by = f"{run.get('user') or '?'}@{run.get('controller') or '?'}"
-    ledger.append(run, "rotate", "shred.intent", {"repository": store.repository.id, "by": by, "reason": reason, "keys": len(wrapped)})
+    ledger.append(run, "rotate", "shred.intent", {"repository": store.repository.id, "by": by, "reason": reason, "data_keys": len(wrapped)})
     faults.point("shred.intent")
     about = {"time": now(), "by": by, "run": str(run["id"]), "reason": reason}
     found = found or tombstone.write(store.backend, store.provider, store.repository.id, spec.service, about)

@@ -45,7 +45,7 @@ def ensure(backend: Backend, provider: KeyProvider, repository: str, service: st
     text = canonical(document).decode()
     body = json.dumps({"escrow": text, "signature": provider.sign(text.encode())}, separators=(",", ":")).encode()
     try:
-        backend.create(layout.escrow(service, recipient, 0 if number is None else number + 1), body, "escrow")
+        backend.create(layout.escrow(service, recipient, 0 if number is None else number + 1), body, "key")
     except ConflictError:
         pass  # another host was faster with the same
 

@@ -29,7 +29,7 @@ def write(backend: Backend, provider: KeyProvider, repository_id: str, service: 
     signature = provider.sign(text.encode())
     provider.verify(text.encode(), signature)
     try:
-        backend.create(layout.tombstone(service), json.dumps({"shredded": text, "signature": signature}, separators=(",", ":")).encode(), "tombstone")
+        backend.create(layout.tombstone(service), json.dumps({"shredded": text, "signature": signature}, separators=(",", ":")).encode(), "key")
     except ConflictError:
         pass  # a killed call wrote it, or another operator
     return read(backend, provider, repository_id, service) or document

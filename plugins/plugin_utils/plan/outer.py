@@ -64,9 +64,13 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     "lifeboat_database": _anything,
     "lifeboat_tables": _anything,
     "lifeboat_as": _anything,
+    "lifeboat_escrow_key": _anything,
+    "lifeboat_new_version": _boolean,
 }
 #: Variables of one verb: any other would do more than was asked for without a word, such as restore a whole cluster.
-_OF_ONE: dict[str, str] = dict.fromkeys(("lifeboat_source", "lifeboat_database", "lifeboat_tables", "lifeboat_as"), "extract")
+_OF_ONE: dict[str, str] = {
+    **dict.fromkeys(("lifeboat_source", "lifeboat_database", "lifeboat_tables", "lifeboat_as"), "extract"), "lifeboat_new_version": "rotate_keys",
+}
 
 
 def check(extra: Mapping[str, Any], values: Mapping[str, Any], verb: str = "") -> list[ConfigError]:

@@ -34,6 +34,7 @@ SUCCESS = {
     "commit": ("committed",),
     "verify": ("verified",),
     "extract": ("verified",),
+    "rotate_keys": ("verified",),
 }
 
 #: Verdicts of a service that itself runs well: a hard gate may open on them.

@@ -42,14 +42,14 @@ def test_rotated_rewrapped_retired_and_everything_restores(world: Make) -> None:
     before = {key.id: opens(docs, key) for key in stolen}
     objects = {path: path.read_bytes() for path in docs.files.objects()}
     told = operations.rotate(docs.spec("rotate"), docs.run("rotate_keys"), True, False)
-    assert (told["changed"], told["version"], told["keys"], told["rewrapped"]) == (True, 2, 2, 2)
+    assert (told["changed"], told["version"], told["data_keys"], told["rewrapped"]) == (True, 2, 2, 2)
     assert docs.key_objects() == sorted(f"{key.id}.{number:06d}.json" for key in stolen for number in (0, 1))
     assert all(path.read_bytes() == content for path, content in objects.items()), "an object was rewritten in place"
     third = docs.capture("three")
     with pytest.raises(ConfigError, match="version 2 is the newest"):
         operations.retire(docs.spec("retire"), docs.run("retire"), "2", False)
     retired = operations.retire(docs.spec("retire"), docs.run("retire"), "1", False)
-    assert retired["changed"] and len(retired["retired"]) == 1 and retired["keys"] == 3
+    assert retired["changed"] and len(retired["retired"]) == 1 and retired["data_keys"] == 3
     assert not operations.retire(docs.spec("retire"), docs.run("retire"), "1", False)["changed"]
     for key in stolen:
         with pytest.raises(KeyVersionError, match="key version is retired"):
@@ -88,7 +88,7 @@ def test_needed_versions_are_not_retired(world: Make, monkeypatch: pytest.Monkey
         operations.retire(docs.spec("retire"), docs.run("retire"), "1", False)
     monkeypatch.setattr(DirectoryBackend, "list", whole)
     told = operations.rotate(docs.spec("rotate"), docs.run("rotate_keys"), False, False)
-    assert (told["version"], told["rewrapped"], told["keys"]) == (2, 1, 2)
+    assert (told["version"], told["rewrapped"], told["data_keys"]) == (2, 1, 2)
     lost = docs.files.repository / "services" / "docs" / "snapshots" / "tree" / "000000000001.json"
     kept = lost.read_bytes()
     lost.unlink()
