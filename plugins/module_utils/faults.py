@@ -24,7 +24,7 @@ _REPLACE = ("write", "fsync", "rename", "dirsync")
 SUBJECTS = {
     # capture: objects of the repository, and what the host remembers (high-water mark, public keys)
     "repository": _CREATE,
-    "key": _CREATE,
+    "key": (*_CREATE, "rename"),
     "pack": _CREATE,
     "tree": _CREATE,
     "index": _CREATE,
@@ -76,6 +76,13 @@ STEPS = (
     "rollback.displaced",
     "rollback.swapped",
     "rollback.done",
+    "rotate.intent",
+    "rotate.version",
+    "rotate.stored",
+    "rotate.retired",
+    "shred.intent",
+    "shred.marked",
+    "shred.destroyed",
     "extract.begin",
     "extract.staged",
     "extract.loaded",

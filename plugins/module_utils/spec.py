@@ -177,16 +177,30 @@ class Spec:
         return dataclasses.replace(self, repository=known[name or next(iter(known))])
 
     def provider(self) -> KeyProvider:
-        """The key provider of this service."""
+        """The key provider of this service; the escrow key instead where ``keys`` names the file of its private half."""
         from .keys.registry import provider_for
 
-        return provider_for(self.keys, self.service)
+        provider = provider_for(self.keys, self.service)
+        if not self.keys.get("escrow_key"):
+            return provider
+        from .keys.escrow import EscrowProvider, Record
+        from .repository import escrow_record
+        from .repository.repository import Repository
+
+        def record(recipient: str, known: dict[tuple[str, int], bytes]) -> Record:
+            repository = Repository.open(self.repository)
+            return escrow_record.read(repository.backend, repository.id, self.service, recipient, known)
+
+        return EscrowProvider(provider, self.service, str(self.keys["escrow_key"]), record)
 
     def store(self, workers: int = 2) -> ServiceStore:
         """This service's part of its repository, opened; for whoever writes there, or judges this one place."""
         from .repository.repository import Repository, ServiceStore
 
-        return ServiceStore(Repository.open(self.repository), self.service, self.provider(), workers)
+        store = ServiceStore(Repository.open(self.repository), self.service, self.provider(), workers)
+        if self.keys.get("escrow_key"):
+            store.refuse_shredded()  # the escrow key would still open it
+        return store
 
     def reading_store(self, workers: int = 2) -> ServiceStore:
         """As store, for whoever reads: what the repository lacks or holds damaged comes from its copies."""

@@ -13,10 +13,12 @@ import traceback
 from typing import Callable
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import faults, state
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.ledger import Ledger
 from ansible_collections.lifeboat.recovery.plugins.module_utils.log import proven
 from ansible_collections.lifeboat.recovery.plugins.module_utils.log import shipping as shipping_module
 from ansible_collections.lifeboat.recovery.plugins.module_utils.log.spool import Spool
-from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import restore
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations, restore
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.copy import copy_service
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.inspect import list_snapshots
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.verify import verify_service
@@ -280,6 +282,47 @@ def _progress() -> Progress:
     return Progress("docs", "check")
 
 
+class Rotate(Scene):
+    """A new version of the data key, everything wrapped under it, the old version retired."""
+
+    verb = "rotate"
+
+    def run(self) -> None:
+        spec = self.service.spec
+        if not any(entry["event"] == "rotate.done" for entry in Ledger.for_spec(spec).entries()):
+            told = operations.rotate(spec, run_record("rotate-" + os.urandom(4).hex(), "rotate_keys"), True, False)
+            assert (told["version"], told["data_keys"]) == (2, 1), "the same command again made a second version"
+        operations.retire(spec, run_record("retire-" + os.urandom(4).hex(), "retire"), "1", False)
+
+    def check(self) -> None:
+        self.check_sound()
+        found = self.service.spec.provider().versions()
+        assert (found.newest, found.oldest) == (2, 2), found
+        assert not list((self.service.home / "keys" / "private" / "docs").glob("data-*.key"))
+        told = verify_service(self.service.spec, depth="decode")
+        assert told["ok"], told["findings"]
+        assert not self.service.spec.provider().ensure(), "bootstrap found something to mend"
+
+
+class Shred(Scene):
+    """The keys of a service are destroyed."""
+
+    verb = "shred"
+
+    def run(self) -> None:
+        operations.shred(self.service.spec, run_record("shred-" + os.urandom(4).hex(), "shred"), "lab/docs", "a drill", False)
+
+    def check(self) -> None:
+        keys = self.service.home / "keys"
+        assert sorted(path.name for path in keys.rglob("*") if path.is_file()) == ["sign.key", "sign.pub", "sign.pub"]
+        try:
+            self._restore()
+        except (LifeboatError, AssertionError) as error:
+            assert "was shredded on" in str(error), error
+        else:
+            raise AssertionError("a shredded service was restored")
+
+
 SCENES: dict[str, Callable[[pathlib.Path], Scene]] = {
-    scene.verb: scene for scene in (FirstCapture, Capture, Restore, Restage, Commit, Rollback, Ship, Repair)
+    scene.verb: scene for scene in (FirstCapture, Capture, Restore, Restage, Commit, Rollback, Ship, Repair, Rotate, Shred)
 }

@@ -13,6 +13,7 @@ from typing import Callable
 
 from .. import faults, lease
 from ..errors import LifeboatError
+from ..keys import escrow
 from ..pipeline import operations
 from ..pipeline.host import config_dir
 from . import backup, copy, extract, history, log, restore, text
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def keys(one: argparse.ArgumentParser) -> None:
         one.add_argument("--keys", metavar="DIR", help="directory with the private halves of the keys (key provider file)")
+        one.add_argument("--escrow-key", metavar="FILE", help="private half of the catalog's keys.escrow, when the key provider is gone")
 
     add("status", status, "who works on a service, what is unfinished, which restores are not committed")
     add("points", points, "what a service can be restored to")
@@ -98,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--keys", metavar="DIR", default="", help="with --repository: directory with the services' public signing keys")
     log.add(commands)
     add("rebuild-index", rebuild_index, "build this host's chunk index anew from the repository")
+    one = add("escrow-key", escrow_key, "make an escrow key pair unless FILE is there; the public half, as keys.escrow takes it", "")
+    one.add_argument("file", metavar="FILE", help="where the private half is; keep it in a safe, not on a host")
     add("faults", list_faults, "list the fault points at which the tests kill a run", "")
     return parser
 
@@ -168,6 +172,13 @@ def rebuild_index(options: argparse.Namespace) -> int:
         lines.append(f"{name}: {one['packs']} packs indexed")
         lines += [f"  {finding['what']}: {finding['where']}; {finding['remedy']}" for finding in one["findings"]]
     answer(options, told, "\n".join(lines))
+    return 0
+
+
+def escrow_key(options: argparse.Namespace) -> int:
+    """The public half of an escrow key."""
+    public = escrow.new_key(options.file)
+    answer(options, {"escrow": public}, public)
     return 0
 
 

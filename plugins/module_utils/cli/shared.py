@@ -43,6 +43,8 @@ def load(options: argparse.Namespace, service: str) -> Spec:
         if (data.get("keys") or {}).get("provider") != "file":
             raise ConfigError("--keys is for the key provider file", f"service {service}", "give Vault's credentials as its provider expects them")
         data["keys"] = {**data["keys"], "private_path": os.path.abspath(options.keys)}
+    if getattr(options, "escrow_key", None):
+        data["keys"] = {**data["keys"], "escrow_key": os.path.abspath(options.escrow_key)}
     return Spec.from_dict(data)
 
 

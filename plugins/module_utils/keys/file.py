@@ -12,30 +12,27 @@
     private_path/<service>/{index.key,sign.pub}  copies: what a restore needs, in one place
     private_path/<service>/data-<fingerprint>.key, sign-<fingerprint>.pub   retired halves, still honoured
 
-Every file is one line of base64 of 32 raw bytes. Nothing is ever overwritten.
+Every file is one line of base64 of 32 raw bytes. Nothing is ever overwritten but by a rotation (file_rotation.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
-import stat
-import time
-from typing import Any, Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 from .. import durable
-from ..errors import ConfigError, ConflictError, DamageError, KeyAccessError, StorageError
-from . import envelope, signing
-from .provider import KeyProvider, WrappedKey
+from ..errors import ConfigError, DamageError, KeyAccessError, StorageError
+from . import envelope, key_files, signing
+from .file_rotation import FileRotation
+from .provider import KeyProvider, KeyVersionError, KeyVersions, WrappedKey
 
 PROVIDER = "file"
-_SUBJECT = "key"
 _PURPOSE = b"data-key"
 _FORMAT = "lbk1"
-_LOCK_WAIT = 30.0  # seconds
 _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,126}")
 
 
@@ -59,6 +56,7 @@ class FileProvider(KeyProvider):
         private = config.get("private_path")
         self._private_dir = os.path.join(os.path.abspath(os.path.expanduser(str(private))), service) if private else None
         self._openers: dict[str, bytes] | None = None
+        self._rotation = FileRotation(service, self._public_dir, self._private_dir)
 
     # ---- making keys ------------------------------------------------------------------------------------------
 
@@ -70,7 +68,7 @@ class FileProvider(KeyProvider):
         """
         data_pub = self._at_path("data.pub")
         data_key = self._at_private("data.key")
-        established = _exists(data_pub) or _exists(data_key)
+        established = key_files.exists(data_pub) or key_files.exists(data_key)
         if not established and data_key is None:
             raise KeyAccessError(
                 f"service {self._service} has no data key", data_pub,
@@ -80,66 +78,70 @@ class FileProvider(KeyProvider):
         made = sum(self._make_dir(each) for each in directories) > 0
         with contextlib.ExitStack() as locks:
             for each in directories:
-                locks.enter_context(_sole_writer(each))
+                locks.enter_context(key_files.sole_writer(each))
+            made = self._rotation.complete() or made
             made = self._ensure_index(established) or made
             made = self._ensure_signing(established) or made
             return self._ensure_data(data_pub, data_key) or made
 
     def _ensure_index(self, established: bool) -> bool:
         path, copy = self._at_path("index.key"), self._at_private("index.key")
-        if not _exists(path) and copy is not None and _exists(copy):
-            return _place(path, _read_private(copy))
-        if not _exists(path) and established:
+        if not key_files.exists(path) and copy is not None and key_files.exists(copy):
+            return key_files.place(path, key_files.read_private(copy))
+        if not key_files.exists(path) and established:
             raise KeyAccessError(
                 f"the index key of service {self._service} is lost", path,
                 "put index.key back from the machine that restores or another capturing host; a new one would open no snapshot",
             )
-        made = _create(path, lambda: secrets.token_bytes(32))
-        return _place(copy, _read_private(path)) or made
+        made = key_files.create(path, lambda: secrets.token_bytes(32))
+        return key_files.place(copy, key_files.read_private(path)) or made
 
     def _ensure_signing(self, established: bool) -> bool:
         path = self._at_path("sign.key")
         publics = [each for each in (self._at_path("sign.pub"), self._at_private("sign.pub")) if each]
         made = False
-        if not _exists(path):
-            if any(_exists(each) for each in publics):
+        if not key_files.exists(path):
+            if any(key_files.exists(each) for each in publics):
                 # Whoever only restores or verifies has the public half alone. sign() says what is missing.
-                known = next(each for each in publics if _exists(each))
+                known = next(each for each in publics if key_files.exists(each))
                 for each in publics:
-                    made = _place(each, _read_public(known)) or made
+                    made = key_files.place(each, key_files.read_public(known)) or made
                 return made
             if established and not self._retired(".pub"):
                 raise KeyAccessError(
                     f"the signing key of service {self._service} is lost", path,
                     "put sign.key back; or, to start a new one, put its public half here as sign-<fingerprint>.pub and run bootstrap again",
                 )
-            made = _create(path, signing.new_private)
-        public = signing.public_of(_read_private(path))
+            made = key_files.create(path, signing.new_private)
+        public = signing.public_of(key_files.read_private(path))
         for each in publics:
-            made = _place(each, public) or made
+            made = key_files.place(each, public) or made
         return made
 
     def _ensure_data(self, data_pub: str, data_key: str | None) -> bool:
         if data_key is None:
-            _read_public(data_pub)
+            key_files.read_public(data_pub)
             return False
-        if _exists(data_pub) and not _exists(data_key):
+        if key_files.exists(data_pub) and not key_files.exists(data_key):
             return False  # the private half lives elsewhere; making one here would orphan every snapshot
-        made = _create(data_key, envelope.new_private)
-        return _place(data_pub, envelope.public_of(_read_private(data_key))) or made
+        made = key_files.create(data_key, envelope.new_private)
+        return key_files.place(data_pub, envelope.public_of(key_files.read_private(data_key))) or made
 
     # ---- using keys -------------------------------------------------------------------------------------------
 
     def new_data_key(self, context: bytes) -> tuple[bytes, WrappedKey]:
         """A fresh data key sealed for data.pub; the private half is not needed."""
-        public = self._data_public()
         key = secrets.token_bytes(32)
+        return key, self._sealed(context, key)
+
+    def _sealed(self, context: bytes, key: bytes) -> WrappedKey:
+        public = self._data_public()
         mark = envelope.fingerprint(public)
         try:
             sealed = envelope.seal(public, key, context, _PURPOSE)
         except ValueError as error:
             raise KeyAccessError("not a usable X25519 public key", self._at_path("data.pub"), "put the service's data.pub back") from error
-        return key, WrappedKey(PROVIDER, f"{self._service}-data@{mark}", 1, f"{_FORMAT}.{mark}.{envelope.to_text(sealed)}")
+        return WrappedKey(PROVIDER, f"{self._service}-data@{mark}", 1, f"{_FORMAT}.{mark}.{envelope.to_text(sealed)}")
 
     def open_data_keys(self, wrapped: list[tuple[bytes, WrappedKey]]) -> list[bytes]:
         """Open data keys with data.key or a retired data-<fingerprint>.key."""
@@ -153,18 +155,14 @@ class FileProvider(KeyProvider):
                 f"data key is kept by provider {item.provider!r}", where, "set keys.provider in the catalog to that provider",
             )
         openers = self._private_keys()
-        try:
-            form, mark, text = item.wrapped.split(".")
-            sealed = envelope.from_text(text)
-            if form != _FORMAT or item.version != 1 or not re.fullmatch("[0-9a-f]{16}", mark) or item.key != f"{self._service}-data@{mark}":
-                raise ValueError("unknown form")
-        except ValueError as error:
-            raise DamageError(
-                "wrapped data key is malformed", where, "restore another snapshot, or this object from a second repository",
-            ) from error
+        mark, sealed = self._parsed(item, where)
+        if mark not in openers and mark in self._rotation.retired():
+            raise KeyVersionError(
+                f"key version is retired: {item.key}", where, "restore a newer snapshot, or one that was rewrapped (rotate_keys)",
+            )
         if mark not in openers:
             have = " and ".join(sorted(openers))
-            raise KeyAccessError(
+            raise KeyVersionError(
                 f"wrong key: sealed for data key {mark}, this is {have}", f"{self._private_dir}, {where}",
                 f"put the private half of {mark} there as data-{mark}.key, or set keys.private_path to the directory that has it",
             )
@@ -176,11 +174,49 @@ class FileProvider(KeyProvider):
             raise DamageError("sealed data key has a wrong length", where, "restore another snapshot")
         return key
 
+    def _parsed(self, item: WrappedKey, where: str) -> tuple[str, bytes]:
+        """(fingerprint, sealed key) of a stored form; DamageError unless it is one of this service."""
+        try:
+            form, mark, text = item.wrapped.split(".")
+            sealed = envelope.from_text(text)
+            if form != _FORMAT or item.version != 1 or not re.fullmatch("[0-9a-f]{16}", mark) or item.key != f"{self._service}-data@{mark}":
+                raise ValueError("unknown form")
+        except ValueError as error:
+            raise DamageError(
+                "wrapped data key is malformed", where, "restore another snapshot, or this object from a second repository",
+            ) from error
+        return mark, sealed
+
+    # ---- the life of the data key -----------------------------------------------------------------------------
+
+    def versions(self) -> KeyVersions:
+        """A version is a pair of keys; see file_rotation.py."""
+        return self._rotation.versions()
+
+    def number_of(self, wrapped: WrappedKey) -> int:
+        return self._rotation.number_of(self._parsed(wrapped, f"service {self._service}, key {wrapped.key[:120]}")[0])
+
+    def rotate(self, after: int) -> int:
+        self._openers = None
+        return self._rotation.rotate(after)
+
+    def rewrap(self, wrapped: list[tuple[bytes, WrappedKey]]) -> list[WrappedKey]:
+        """Open with the old half, seal for the new one: without a server between, whoever rewraps here can also open."""
+        return [replace(self._sealed(context, self._open(context, item)), escrow=item.escrow) for context, item in wrapped]
+
+    def retire(self, through: int) -> None:
+        self._openers = None
+        self._rotation.retire(through)
+
+    def destroy(self) -> list[str]:
+        self._openers = {}
+        return self._rotation.destroy()
+
     def index_key(self) -> bytes:
         """The index key from ``path``, or its copy where a restore runs."""
         for each in (self._at_path("index.key"), self._at_private("index.key")):
-            if each is not None and _exists(each):
-                return _read_private(each)
+            if each is not None and key_files.exists(each):
+                return key_files.read_private(each)
         raise KeyAccessError(
             f"no index key for service {self._service}", self._at_path("index.key"),
             "run bootstrap, or copy index.key from a capturing host",
@@ -189,16 +225,20 @@ class FileProvider(KeyProvider):
     def sign(self, data: bytes) -> dict[str, Any]:
         """Sign with sign.key."""
         path = self._at_path("sign.key")
-        if not _exists(path):
+        if not key_files.exists(path):
             raise KeyAccessError(
                 f"no signing key for service {self._service}", path, "run bootstrap, or copy sign.key from another capturing host",
             )
-        private = _read_private(path)
+        private = key_files.read_private(path)
         return signing.describe(self._sign_name(signing.public_of(private)), 1, signing.sign(private, data))
 
     def verify(self, data: bytes, signature: dict[str, Any]) -> None:
         """Check against sign.pub and retired sign-<fingerprint>.pub, in ``path`` and ``private_path``; needs no secret."""
-        signing.check(data, signature, {(self._sign_name(each), 1): each for each in self._sign_publics()}, f"{self._at_path('sign.pub')}")
+        signing.check(data, signature, self.signing_publics(), f"{self._at_path('sign.pub')}")
+
+    def signing_publics(self, ask: bool = True) -> dict[tuple[str, int], bytes]:
+        """sign.pub and retired ones."""
+        return {(self._sign_name(each), 1): each for each in self._sign_publics()}
 
     # ---- files ------------------------------------------------------------------------------------------------
 
@@ -206,16 +246,16 @@ class FileProvider(KeyProvider):
         return f"{self._service}-sign@{envelope.fingerprint(public)}"
 
     def _sign_publics(self) -> list[bytes]:
-        current = [each for each in (self._at_path("sign.pub"), self._at_private("sign.pub")) if each is not None and _exists(each)]
-        return [_read_public(each) for each in current + self._retired(".pub")]
+        current = [each for each in (self._at_path("sign.pub"), self._at_private("sign.pub")) if each is not None and key_files.exists(each)]
+        return [key_files.read_public(each) for each in current + self._retired(".pub")]
 
     def _data_public(self) -> bytes:
         path = self._at_path("data.pub")
-        if _exists(path):
-            return _read_public(path)
+        if key_files.exists(path):
+            return key_files.read_public(path)
         private = self._at_private("data.key")
-        if private is not None and _exists(private):
-            return envelope.public_of(_read_private(private))
+        if private is not None and key_files.exists(private):
+            return envelope.public_of(key_files.read_private(private))
         raise KeyAccessError(
             f"no data key to seal for: service {self._service}", path, "run bootstrap, or copy data.pub from the machine that restores",
         )
@@ -229,14 +269,16 @@ class FileProvider(KeyProvider):
                     "run the restore where the private half is and set keys.private_path there",
                 )
             current = os.path.join(self._private_dir, "data.key")
-            paths = ([current] if _exists(current) else []) + self._retired(".key")
+            paths = ([current] if key_files.exists(current) else []) + self._retired(".key")
             if not paths:
                 raise KeyAccessError(
                     f"the private half of the data key of service {self._service} is missing", current,
                     "put data.key back from the safe place where its copy is kept; without it no snapshot can be opened",
                 )
-            keys = [_read_private(each) for each in paths]
-            self._openers = {envelope.fingerprint(envelope.public_of(each)): each for each in keys}
+            keys = [key_files.read_private(each) for each in paths]
+            retired = self._rotation.retired()
+            found = {envelope.fingerprint(envelope.public_of(each)): each for each in keys}
+            self._openers = {mark: key for mark, key in found.items() if mark not in retired}
         return self._openers
 
     def _retired(self, suffix: str) -> list[str]:
@@ -263,114 +305,9 @@ class FileProvider(KeyProvider):
         if os.path.isdir(path):
             return False
         try:
-            durable.make_dirs(path, 0o700, _SUBJECT)
+            durable.make_dirs(path, 0o700, key_files.SUBJECT)
         except OSError as error:
             raise StorageError(
                 f"cannot create the key directory ({error.strerror})", path, "give the user that runs Lifeboat write access there",
             ) from error
         return True
-
-
-@contextlib.contextmanager
-def _sole_writer(directory: str) -> Iterator[None]:
-    """One ensure() at a time per directory; sweeps what a killed one left half made (it may hold a secret)."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise KeyAccessError(f"cannot open the key directory ({error.strerror})", directory, "give the user that runs Lifeboat access to it") from error
-    try:
-        end = time.monotonic() + _LOCK_WAIT
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise ConflictError("another bootstrap holds the key directory", directory, "wait for it, then run bootstrap again") from None
-                time.sleep(0.05)
-        for name in os.listdir(directory):
-            if name.startswith(".tmp-"):
-                durable.unlink(os.path.join(directory, name), _SUBJECT)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _exists(path: str | None) -> bool:
-    """True when the name is there; refuses to take "not allowed to look" for "absent"."""
-    if path is None:
-        return False
-    try:
-        os.stat(path)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise KeyAccessError(
-            f"cannot look at key file ({error.strerror})", path, "give the user that runs Lifeboat access to it",
-        ) from error
-    return True
-
-
-def _create(path: str, make: Callable[[], bytes]) -> bool:
-    """Create a random key file unless there is one; True if this call made it. Of two at once, one wins and counts for both."""
-    return not _exists(path) and _write(path, make())
-
-
-def _place(path: str | None, data: bytes) -> bool:
-    """Create a key file with known content (a copy, a public half); one that is there must hold the same. None: not kept here."""
-    if path is None:
-        return False
-    if not _exists(path) and _write(path, data):
-        return True
-    if (_read_private(path) if path.endswith(".key") else _read_public(path)) != data:
-        raise KeyAccessError("key file does not belong to the others beside it", path, "put the matching file back; nothing was changed")
-    return False
-
-
-def _write(path: str, data: bytes) -> bool:
-    try:
-        durable.create_file(path, (envelope.to_text(data) + "\n").encode("ascii"), _SUBJECT, 0o600 if path.endswith(".key") else 0o644)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise StorageError(
-            f"cannot write key file ({error.strerror})", path, "make room or give write access, then run bootstrap again",
-        ) from error
-    return True
-
-
-def _read_private(path: str) -> bytes:
-    return _read(path, private=True)
-
-
-def _read_public(path: str) -> bytes:
-    return _read(path, private=False)
-
-
-def _read(path: str, private: bool) -> bytes:
-    """The 32 bytes of a key file; refuses a secret that others may read, and anything that is not such a file."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise KeyAccessError("key file is not a regular file", path, "put the key file back")
-            if private and status.st_mode & 0o077:
-                raise KeyAccessError(
-                    f"secret key file may be used by others (mode {stat.S_IMODE(status.st_mode):04o})", path,
-                    f"chmod 600 {path}; if somebody else could read it, replace the key",
-                )
-            text = os.read(descriptor, 4096)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise KeyAccessError(
-            f"cannot read key file ({error.strerror})", path, "put it there, readable by the user that runs Lifeboat",
-        ) from error
-    try:
-        data = envelope.from_text(text.decode("ascii").strip())
-    except ValueError as error:
-        raise KeyAccessError("key file is not one line of base64", path, "put the key file back from its copy") from error
-    if len(data) != 32:
-        raise KeyAccessError(f"key file holds {len(data)} bytes instead of 32", path, "put the key file back from its copy")
-    return data

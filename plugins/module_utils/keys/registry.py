@@ -37,6 +37,10 @@ PROVIDERS: dict[str, Callable[[], Callable[[dict[str, Any], str], KeyProvider]]]
 }
 
 
+#: Options that go with every provider: the escrow key (public), and the file of its private half where a restore uses it (spec.Spec.provider).
+ESCROW = ("escrow", "escrow_key")
+
+
 def provider_for(keys_config: dict[str, Any], service: str) -> KeyProvider:
     """The key provider of one service; ConfigError for an unknown provider or bad options. Touches nothing yet."""
     name = keys_config.get("provider") if isinstance(keys_config, dict) else None
@@ -45,7 +49,13 @@ def provider_for(keys_config: dict[str, Any], service: str) -> KeyProvider:
             f"unknown key provider {name!r}", f"keys of service {service}", f"keys.provider is one of: {', '.join(sorted(PROVIDERS))}",
         )
     _leave_no_core()
-    return PROVIDERS[name]()(keys_config, service)
+    own = {key: value for key, value in keys_config.items() if key not in ESCROW}
+    provider = PROVIDERS[name]()(own, service)
+    if keys_config.get("escrow"):
+        from .escrow import public_key
+
+        provider.escrow_public = public_key(str(keys_config["escrow"]))
+    return provider
 
 
 def _leave_no_core() -> None:

@@ -16,29 +16,24 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from typing import Any
 
 from .. import durable
 from ..errors import ConfigError, DamageError, KeyAccessError, StorageError
 from . import envelope, policies, signing, vault_auth, vault_session
-from .provider import KeyProvider, WrappedKey
+from .provider import KeyVersionError, WrappedKey
+from .vault_rotation import BATCH, CIPHERTEXT, PROVIDER, VaultRotation
 
-PROVIDER = "vault"
 _CONTEXT = b"lifeboat/data-key/1\0"
 _INDEX_INPUT = b"lifeboat/index-key/1"
-_CIPHERTEXT = re.compile(r"vault:v([1-9][0-9]{0,8}):([A-Za-z0-9+/]+={0,2})")
-#: Data keys in one request: a chain of hundreds is one. A server's own limit is 32 MiB by default, this is about 200 KiB
-#: (https://developer.hashicorp.com/vault/docs/configuration/listener/tcp, max_request_size).
-_BATCH = 1000
 _OTHER = "restore another snapshot, or this object from a second repository"
 
 
-class VaultProvider(KeyProvider):
+class VaultProvider(VaultRotation):
     """config: {"provider": "vault", "url", "mount": transit mount (default "transit"), "prefix": before the names of keys,
     options of vault_session, and those of vault_auth beside them or in "auth": {"method", …}; "restore_auth": {"method", …}: the
-    credentials that may open data keys, where they are others; "path": optional directory that keeps the public signing
-    keys, so that manifests can be verified without Vault}.
+    credentials that may open data keys, where they are others; "rotate_auth": those that rotate, retire and destroy; "path":
+    optional directory that keeps the public signing keys, so that manifests can be verified without Vault}.
 
     Everything opened stays in memory for the life of the provider: an outage does not stop what has its keys.
     """
@@ -46,7 +41,7 @@ class VaultProvider(KeyProvider):
     def __init__(self, config: dict[str, Any], service: str) -> None:
         where = f"keys of service {service}"
         config = {name: value for name, value in config.items() if value is not None}
-        restore_auth = config.pop("restore_auth", None)
+        restore_auth, rotate_auth = config.pop("restore_auth", None), config.pop("rotate_auth", None)
         flat = _flat(config, config.pop("auth", None), where)
         known = {"provider", "mount", "prefix", "path"} | vault_session.OPTIONS | vault_auth.OPTIONS
         unknown = sorted(set(flat) - known)
@@ -58,10 +53,10 @@ class VaultProvider(KeyProvider):
         policies.check_names(service, self._mount)
         policies.check_names(self._full, self._mount)
         self._session = vault_session.Session(flat, where)
-        self._opener = self._session
-        if restore_auth is not None:
-            plain = {name: value for name, value in config.items() if name not in _LOGIN}
-            self._opener = vault_session.Session(_flat(plain, restore_auth, where), where)
+        plain = {name: value for name, value in config.items() if name not in _LOGIN}
+        self._opener, self._rotator = (
+            self._session if auth is None else vault_session.Session(_flat(plain, auth, where), where) for auth in (restore_auth, rotate_auth)
+        )
         path = config.get("path")
         self._public_file = os.path.join(os.path.abspath(os.path.expanduser(str(path))), service, "vault-sign.json") if path else None
         self._opened: dict[tuple[bytes, str], bytes] = {}
@@ -119,7 +114,7 @@ class VaultProvider(KeyProvider):
             f"datakey/plaintext/{name}", {"context": _context(context), "bits": 256}, "update", f"capturing needs {self._policy('backup')}",
         )
         wrapped = data.get("ciphertext")
-        match = _CIPHERTEXT.fullmatch(wrapped) if isinstance(wrapped, str) else None
+        match = CIPHERTEXT.fullmatch(wrapped) if isinstance(wrapped, str) else None
         key = _bytes(data.get("plaintext"))
         if match is None or key is None or len(key) != 32:
             raise KeyAccessError(
@@ -135,12 +130,12 @@ class VaultProvider(KeyProvider):
             if (context, item.wrapped) not in self._opened:
                 pending[context, item.wrapped] = item
         todo = [(context, item) for (context, _text), item in pending.items()]
-        for start in range(0, len(todo), _BATCH):
-            self._open(todo[start:start + _BATCH])
+        for start in range(0, len(todo), BATCH):
+            self._open(todo[start:start + BATCH])
         return [self._opened[context, item.wrapped] for context, item in wrapped]
 
     def _open(self, items: list[tuple[bytes, WrappedKey]]) -> None:
-        body = {"batch_input": [{"ciphertext": item.wrapped, "context": _context(context)} for context, item in items]}
+        body = {"batch_input": [self._body(context, item) for context, item in items]}
         data = self._write(
             f"decrypt/{self._name('data')}", body, "update", f"opening needs {self._policy('restore')}; the backup role must not have it",
             self._opener, partial=True,
@@ -169,18 +164,18 @@ class VaultProvider(KeyProvider):
                 f"wrong key: wrapped under transit key {item.key[:120]!r}, this service has {self._name('data')}", where,
                 "is this another service's snapshot, or was the service renamed?",
             )
-        match = _CIPHERTEXT.fullmatch(item.wrapped)
+        match = CIPHERTEXT.fullmatch(item.wrapped)
         if match is None or int(match.group(1)) != item.version or _bytes(match.group(2)) is None:
             raise DamageError("wrapped data key is malformed", where, _OTHER)
 
     def _not_opened(self, context: bytes, item: WrappedKey, said: str) -> KeyAccessError | DamageError:
         where, label = self._about(context), f"{item.key} version {item.version}"
         if "too old" in said:
-            return KeyAccessError(
+            return KeyVersionError(
                 f"key version is retired: {label}", where, f"lower min_decryption_version of {item.key} to {item.version}, or restore a newer snapshot",
             )
         if "too new" in said or "no such key version" in said:
-            return KeyAccessError(f"wrong key: Vault has no {label}", where, "is this the Vault that made it, or one restored from an older backup?")
+            return KeyVersionError(f"wrong key: Vault has no {label}", where, "is this the Vault that made it, or one restored from an older backup?")
         return DamageError(
             f"wrapped data key does not open with {label}: it was altered, belongs to another snapshot, or the transit key was replaced", where, _OTHER,
         )
@@ -217,9 +212,10 @@ class VaultProvider(KeyProvider):
     def sign(self, data: bytes) -> dict[str, Any]:
         """POST sign with the current version of the signing key."""
         name = self._name("sign")
-        answer = self._write(f"sign/{name}", {"input": envelope.to_text(data)}, "update", f"capturing needs {self._policy('backup')}")
+        session = self._session if self._session.ready() or not self._rotator.ready() else self._rotator
+        answer = self._write(f"sign/{name}", {"input": envelope.to_text(data)}, "update", f"capturing needs {self._policy('backup')}", session)
         text = answer.get("signature")
-        match = _CIPHERTEXT.fullmatch(text) if isinstance(text, str) else None
+        match = CIPHERTEXT.fullmatch(text) if isinstance(text, str) else None
         value = _bytes(match.group(2)) if match else None
         if match is None or value is None or len(value) != 64:
             raise KeyAccessError("Vault's answer holds no signature", self._where("sign"), f"{name} must be an ed25519 key")
@@ -236,6 +232,13 @@ class VaultProvider(KeyProvider):
         signing.check(data, signature, {(self._name("sign"), number): public for number, public in self._publics.items()}, self._where("sign"))
 
     # ---- public signing keys ----------------------------------------------------------------------------------
+
+    def signing_publics(self, ask: bool = True) -> dict[tuple[str, int], bytes]:
+        """Every version that ``path`` knows, and with ``ask`` those that Vault knows."""
+        known = self._kept_publics()
+        if ask:
+            known = self._publics = self._merged(known, self._fetch_publics())
+        return {(self._name("sign"), number): public for number, public in known.items()}
 
     def _fetch_publics(self) -> dict[int, bytes]:
         found = self._read("sign")
@@ -300,6 +303,9 @@ class VaultProvider(KeyProvider):
         full = f"{self._mount}/{path}"
         hint = f"grant {capability!r} on {full!r}: {remedy}"
         return (session or self._session).request("POST", full, body, capability=capability, remedy=hint, partial=partial) or {}
+
+    def _body(self, context: bytes, item: WrappedKey) -> dict[str, str]:
+        return {"ciphertext": item.wrapped, "context": _context(context)}
 
     def _name(self, kind: str) -> str:
         return f"{self._full}-{kind}"

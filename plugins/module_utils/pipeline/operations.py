@@ -36,10 +36,13 @@ def shown_progress(spec: Spec, phase: str) -> Iterator[Progress]:
 
 def prepare_repository(spec: Spec, check: bool) -> dict[str, Any]:
     """Make repository and keys where they are missing and try them; {"changed", "repository": {"id", "url"}, "made": [..]}."""
+    from ..repository import tombstone
     from ..repository.repository import Repository
 
     repository, made_repository = Repository.create(spec.repository, check)
     provider = spec.provider()
+    if repository is not None:
+        tombstone.refuse(repository.backend, provider, repository.id, spec.service)
     if check:
         try:
             provider.index_key()
@@ -99,6 +102,40 @@ def extract(spec: Spec, run: dict[str, Any], request: Request, check: bool) -> d
     if check:
         return preview(spec, run, request)
     return _whole_run(spec, run, "extract", "verified", lambda progress: extract_service(spec, run, request, progress))
+
+
+def rotate(spec: Spec, run: dict[str, Any], new_version: bool, check: bool) -> dict[str, Any]:
+    """A new version of the data key, and everything wrapped under the newest; as rotate_service()."""
+    from .rotate import preview_rotation, rotate_service
+
+    if check:
+        return preview_rotation(spec, new_version)
+    return _whole_run(spec, run, "rotate", "verified", lambda progress: rotate_service(spec, run, progress, new_version))
+
+
+def describe_keys(spec: Spec) -> dict[str, Any]:
+    """The versions of the data key and what is wrapped under them; as describe()."""
+    from .rotate import describe
+
+    return describe(spec)
+
+
+def retire(spec: Spec, run: dict[str, Any], version: str, check: bool) -> dict[str, Any]:
+    """Retire old versions of the data key; as retire_version()."""
+    from .rotate import retire_version
+
+    if check:
+        return retire_version(spec, run, version, True)
+    return _whole_run(spec, run, "rotate", "verified", lambda _progress: {"warnings": [], **retire_version(spec, run, version, False)})
+
+
+def shred(spec: Spec, run: dict[str, Any], confirm: str, reason: str, check: bool) -> dict[str, Any]:
+    """Destroy the service's keys for ever; as shred_service()."""
+    from .shred import shred_service
+
+    if check:
+        return shred_service(spec, run, confirm, reason, True)
+    return _whole_run(spec, run, "rotate", "verified", lambda _progress: shred_service(spec, run, confirm, reason, False))
 
 
 def preflight_capture(spec: Spec) -> dict[str, Any]:

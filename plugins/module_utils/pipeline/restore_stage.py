@@ -17,6 +17,7 @@ from typing import Any
 
 from .. import faults, state
 from ..errors import CheckError, LifeboatError, TargetError
+from .escrowed import escrow_used
 from .inspect import Point
 from .restore_job import Job
 from .restore_state import Restore, SourceState, short_digest
@@ -106,9 +107,10 @@ def check_point(job: Job, point: Point) -> None:
 
 def stage_service(job: Job, target: str, force: bool) -> tuple[Restore | None, Point, dict[str, Any]]:
     """Stage under the lease; returns (restore, point, {"changed", "data_current", "warnings"})."""
+    escrowed = escrow_used(job.spec, job.store, job.ledger, job.run)
     restore, point, warnings, problems = choose(job, target, force)
     check_point(job, point)
-    warnings += [str(problem) for problem in problems]
+    warnings += [*escrowed, *(str(problem) for problem in problems)]
     told: dict[str, Any] = {"changed": False, "data_current": False, "warnings": warnings}
     if restore is None:
         _give_up_last(job)

@@ -41,6 +41,14 @@ def key(service: str, key_id: str, generation: int = 0) -> str:
     return f"{keys(service)}{_safe(key_id)}.{generation:06d}.json"
 
 
+def tombstone(service: str) -> str:
+    return service_prefix(service) + "shredded.json"
+
+
+def escrow(service: str, recipient: str, generation: int = 0) -> str:
+    return f"{service_prefix(service)}escrow/{_safe(recipient)}.{generation:06d}.json"
+
+
 def trees(service: str) -> str:
     return service_prefix(service) + "trees/"
 

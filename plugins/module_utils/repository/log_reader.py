@@ -15,7 +15,7 @@ from ..errors import DamageError, KeyAccessError, LifeboatError
 from ..sources.contract import Covered, Log
 from . import layout, log_missing
 from .backend import soundly
-from .datakeys import context, read_key
+from .datakeys import open_each
 from .log_index import LogIndex, Piece, at, captured_at, list_epoch, load
 from .log_piece import OBJECT_LIMIT, iso, open_piece
 
@@ -200,16 +200,14 @@ class SourceLog(Log):
 
     def _open_keys(self) -> None:
         """All epochs' keys in one call; a key object that is damaged hurts its own epoch only."""
-        store, wanted = self._store, []
-        for number, epoch in self.index().epochs.items():
-            if epoch.system == self._system:
-                try:
-                    wrapped = read_key(store.backend, store.service, epoch.key_id, f"of log epoch {number}")
-                    wanted.append((number, context(store.repository.id, store.service, epoch.key_id), wrapped))
-                except DamageError as error:
-                    self._closed[number] = error
-        opened = store.provider.open_data_keys([(bound, wrapped) for _number, bound, wrapped in wanted])
-        self._keys = {number: key for (number, _bound, _wrapped), key in zip(wanted, opened)}
+        store = self._store
+        numbers = {epoch.key_id: number for number, epoch in self.index().epochs.items() if epoch.system == self._system}
+        wanted = {key_id: f"of log epoch {number}" for key_id, number in numbers.items()}
+        for key_id, key in open_each(store.backend, store.service, store.repository.id, store.provider, wanted).items():
+            if isinstance(key, bytes):
+                self._keys[numbers[key_id]] = key
+            else:
+                self._closed[numbers[key_id]] = key
 
 
 def open_log(store: ServiceStore, source: str, system: object) -> SourceLog | None:

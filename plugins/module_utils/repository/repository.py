@@ -9,9 +9,9 @@ from __future__ import annotations
 import uuid
 from typing import Any, Sequence
 
-from ..errors import ConfigError, ConflictError, StorageError
+from ..errors import ConfigError, ConflictError, KeyAccessError, StorageError
 from ..keys.provider import KeyProvider
-from . import checked, layout
+from . import checked, layout, tombstone
 from .backend import Backend
 from .fallback import FallbackBackend
 from .log_reader import open_log
@@ -158,8 +158,16 @@ class ServiceStore:
     @property
     def index_key(self) -> bytes:
         if self._index_key is None:
-            self._index_key = self.provider.index_key()
+            try:
+                self._index_key = self.provider.index_key()
+            except KeyAccessError as error:
+                self.refuse_shredded(error)
+                raise
         return self._index_key
+
+    def refuse_shredded(self, why: Exception | None = None) -> None:
+        """ShreddedError when this service was shredded."""
+        tombstone.refuse(self.backend, self.provider, self.repository.id, self.service, why)
 
     @property
     def chunk_key(self) -> bytes:

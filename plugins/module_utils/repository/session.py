@@ -14,7 +14,7 @@ from ..keys.provider import KeyProvider
 from ..progress import Progress
 from . import compression, layout
 from .backend import Backend
-from .datakeys import create_key
+from .datakeys import create_key, newest_generation
 from .index import ChunkIndex, write_index
 from .manifest import StoredManifest, publish
 from .pool import PackPool
@@ -72,7 +72,8 @@ class CaptureSession:
         service = self._store.service
         new = {pack.id.hex() for pack in self._pool.finished}
         shared = {layout.pack(service, bytes.fromhex(pack)) for part in parts for pack, _size, _digest in part["packs"] if pack not in new}
-        shared |= {layout.key(service, key) for part in parts for key in part["keys"] if key != self._key_id}
+        older = {key for part in parts for key in part["keys"] if key != self._key_id}
+        shared |= {layout.key(service, key, newest_generation(self._backend, service, key) or 0) for key in older}
         self._backend.keep(sorted(shared))
 
     def publish(self, manifest: dict[str, Any], after: tuple[int, str | None]) -> StoredManifest:

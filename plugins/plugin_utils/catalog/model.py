@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Mapping
 
-from . import copies, kinds, places, schema
+from . import copies, kinds, schema
 from .problems import CatalogError, Faults, Problem, display_path
 from .reader import Node, parse, read_text
 from .validation import Context, validate
@@ -26,7 +26,7 @@ class Catalog:
     """document: the normalised catalog, plain JSON (below). digest: sha256 hex of its canonical JSON.
 
     document = {"ecosystem", "production", "state_dir", "repositories": {name: {name, url, …}}, "default_repository",
-    "keys", "escrow", "tiers": {name: {rto, rpo, schedule, …} in seconds}, "consistency_groups", "services": {name: entry},
+    "keys", "tiers": {name: {rto, rpo, schedule, …} in seconds}, "consistency_groups", "services": {name: entry},
     "reconcile": [rule]}; an entry is what hostvars carry as lifeboat_entry, with "repository" as a name.
     """
 
@@ -98,7 +98,7 @@ def loads(text: str, path: str, environment: Mapping[str, str] | None = None) ->
     validate(context)
     faults.raise_any()
     document = _document(values, path)
-    return Catalog(os.path.abspath(path), document, digest_of(document), (*context.warnings, *places.unused(values)))
+    return Catalog(os.path.abspath(path), document, digest_of(document), tuple(context.warnings))
 
 
 def _document(values: dict[str, Any], path: str) -> dict[str, Any]:
@@ -111,9 +111,7 @@ def _document(values: dict[str, Any], path: str) -> dict[str, Any]:
         "state_dir": values.get("state_dir", ""),
         "repositories": repositories,
         "default_repository": default,
-        # key providers take their own options only
-        "keys": {key: value for key, value in values["keys"].items() if key != "escrow"},
-        "escrow": values["keys"].get("escrow"),
+        "keys": values["keys"],
         "tiers": tiers,
         "consistency_groups": values.get("consistency_groups") or {},
         "services": {name: _entry(entry, tiers, default) for name, entry in values["services"].items()},

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
+
 from . import kinds
 from .kinds import WRONG, At, Field
 from .problems import shown
@@ -109,6 +111,18 @@ def proxies(node: Node, at: At) -> Any:
     return kinds.closed({"http": Field(one), "https": Field(one)})(node, at) if node.kind == "map" else one(node, at)
 
 
+def escrow(node: Node, at: At) -> Any:
+    """An X25519 public key, one line of base64."""
+    value = kinds.text(node, at)
+    if value is WRONG:
+        return WRONG
+    try:
+        importlib.import_module(f"{_ENGINE}.keys.escrow").public_key(value)
+    except ConfigError as error:
+        return at.wrong(node, "is no X25519 public key", error.remedy)
+    return value
+
+
 KEYS = {
     "provider": Field(kinds.choice("file", "vault"), required=True),
     "path": Field(kinds.home_path),
@@ -126,14 +140,15 @@ KEYS = {
     "retries": Field(kinds.integer(0, 20)),
     "auth": Field(auth),
     "restore_auth": Field(auth),
-    "escrow": Field(kinds.text),
+    "rotate_auth": Field(auth),
+    "escrow": Field(escrow),
 }
 #: Which keys go with which provider; the rest go with both.
 _KEYS_OF = {
     "file": ("private_path",),
     "vault": (
         "url", "mount", "prefix", "namespace", "ca_file", "cert_auth_public_key", "cert_auth_private_key", "proxies", "validate_certs", "timeout",
-        "retries", "auth", "restore_auth",
+        "retries", "auth", "restore_auth", "rotate_auth",
     ),
 }
 
@@ -153,11 +168,3 @@ def keys(node: Node, at: At) -> Any:
             result.setdefault("mount", "transit")
         return result
     return kinds.closed(KEYS, complete)(node, at)
-
-
-def unused(values: dict[str, Any]) -> list[str]:
-    """What a catalog may declare already although nothing protects by it yet: a promise that must not look kept."""
-    found = []
-    if isinstance(values.get("keys"), dict) and "escrow" in values["keys"]:
-        found.append("keys.escrow is read but not used by this version: no data key is wrapped for it")
-    return found

@@ -67,6 +67,8 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     "lifeboat_from": _anything,
     "lifeboat_to": _anything,
     "lifeboat_repair": _boolean,
+    "lifeboat_escrow_key": _anything,
+    "lifeboat_new_version": _boolean,
 }
 #: Variables of some verbs: any other would do more than was asked for without a word, such as restore a whole cluster.
 _OF_SOME: dict[str, tuple[str, ...]] = {
@@ -74,6 +76,7 @@ _OF_SOME: dict[str, tuple[str, ...]] = {
     "lifeboat_from": ("copy", "verify"),
     "lifeboat_to": ("copy",),
     "lifeboat_repair": ("copy",),
+    "lifeboat_new_version": ("rotate_keys",),
 }
 
 

@@ -14,8 +14,8 @@ from ..catalog.graph import HARD, Services, dependants, requirements
 from .order import topological_order
 from .pick import DEPENDANTS, refuse_dependants
 
-#: Verbs that change live data.
-CHANGING = ("restore", "rollback", "commit", "extract")
+#: Verbs that change live data, or what opens its snapshots.
+CHANGING = ("restore", "rollback", "commit", "extract", "rotate_keys")
 #: Verbs that stop and start services, so that others notice.
 STOPPING = ("restore", "rollback")
 

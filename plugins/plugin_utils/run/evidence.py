@@ -11,7 +11,9 @@ from typing import Any
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import journal, words
 
 #: Subjects under which module answers are kept, newest meaning last.
-SUBJECTS = ("preflight", "staged", "live", "rolled_back", "committed", "snapshot", "verify", "checks", "protect", "recorded", "extract", "copy")
+SUBJECTS = (
+    "preflight", "staged", "live", "rolled_back", "committed", "snapshot", "verify", "checks", "protect", "recorded", "extract", "copy", "keys",
+)
 
 #: Ledger events that mean: from here on live data of the service was, or may have been, changed.
 _CHANGING = ("cutover.intent", "rollback.intent", "rollback.source.intent", "commit.intent", "commit.source.intent")

@@ -35,6 +35,7 @@ SUCCESS = {
     "verify": ("verified",),
     "extract": ("verified",),
     "copy": ("verified",),
+    "rotate_keys": ("verified",),
 }
 
 #: Verdicts of a service that itself runs well: a hard gate may open on them.

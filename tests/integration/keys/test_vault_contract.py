@@ -90,9 +90,11 @@ ALLOWED = {
     "drill": {"open", "index key", "read sign"},
     "prune": {"read sign"},
     "operator": {"read sign"},
-    "rotate": {"rewrap", "rotate", "rotate sign", "read data", "read sign"},
     "auditor": {"read sign"},
     "bootstrap": {"read data", "read index", "read sign", "create data", "index key"},
+    "rotate": {"read data", "rotate", "rewrap", "read sign", "sign"},
+    "retire": {"read data", "configure", "read sign", "sign"},
+    "shred": {"read data", "read index", "read sign", "sign", "configure", "delete"},
 }
 
 

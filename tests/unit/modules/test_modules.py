@@ -16,8 +16,8 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments
 from ansible_collections.lifeboat.recovery.plugins.module_utils.ledger import Ledger
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 
-NAMES = ["repository", "snapshot", "snapshot_info", "snapshot_verify", "snapshot_restore", "service_check", "service_state", "snapshot_extract",
-         "snapshot_copy"]
+NAMES = ["repository", "snapshot", "snapshot_info", "snapshot_verify", "snapshot_restore", "service_check", "service_key", "service_state",
+         "snapshot_extract", "snapshot_copy"]
 #: What they cannot do without.
 NEEDED = {"snapshot_extract": {"database": "shop"}}
 
@@ -223,6 +223,39 @@ def test_service_state_knows_nothing_and_creates_nothing(call, tmp_path):
     assert files(tmp_path) == before
     assert call("service_state", check=True, verdict="verified")["verdict"] == "verified"
     assert files(tmp_path) == before
+
+
+def test_service_key(captured, tmp_path):
+    first = captured("service_key")
+    assert (first["changed"], first["version"], first["data_keys"], first["tombstone"]) == (False, 1, 1, None)
+    before = files(tmp_path)
+    would = captured("service_key", check=True, state="rotated")
+    assert (would["changed"], would["version"], would["rewrapped"]) == (True, 2, 1)
+    assert files(tmp_path) == before
+    done = captured("service_key", state="rotated")
+    assert (done["changed"], done["version"], done["rewrapped"], done["data_keys"]) == (True, 2, 1, 1)
+    assert [entry["event"] for entry in done["ledger"]][0] == "run.begin"
+    assert captured("service_key", state="rewrapped")["changed"] is False
+    for version in ("", "7", "2", "one"):
+        refused = captured("service_key", state="retired", version=version)
+        assert refused["error"]["code"] == "config", refused
+    before = files(tmp_path)
+    assert captured("service_key", check=True, state="retired", version="1")["changed"] is True
+    assert files(tmp_path) == before
+    assert captured("service_key", state="retired", version="1")["changed"] is True
+    assert captured("service_key", state="retired", version="1")["changed"] is False
+    told = captured("service_key")
+    assert [(one["number"], one["state"], one["keys"]) for one in told["versions"]] == [(1, "retired", 0), (2, "current", 1)]
+    refused = captured("service_key", state="shredded", catalog={"ecosystem": "shop"}, confirm="orders")
+    assert refused["failed"]
+    assert "give confirm: shop/orders" in refused["msg"]
+    shredded = captured("service_key", state="shredded", catalog={"ecosystem": "shop"}, confirm="shop/orders", reason="asked to")
+    assert shredded["changed"]
+    assert captured("service_key")["tombstone"]["reason"] == "asked to"
+    refused = captured("snapshot")
+    assert refused["failed"]
+    assert "was shredded on" in refused["msg"]
+    assert "\n" not in refused["msg"]
 
 
 def test_warnings_reach_the_operator(captured, tmp_path):
