@@ -15,7 +15,7 @@ from .. import faults, lease
 from ..errors import LifeboatError
 from ..pipeline import operations
 from ..pipeline.host import config_dir
-from . import backup, extract, history, log, restore, text
+from . import audit, backup, extract, history, log, restore, text
 from .shared import answer, chosen
 
 
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--repository", metavar="URL", default="", help="read this repository alone; needs nothing else of this host")
     one.add_argument("--keys", metavar="DIR", default="", help="with --repository: directory with the services' public signing keys")
     log.add(commands)
+    audit.add(commands)
     add("rebuild-index", rebuild_index, "build this host's chunk index anew from the repository")
     add("faults", list_faults, "list the fault points at which the tests kill a run", "")
     return parser
