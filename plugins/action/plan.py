@@ -12,7 +12,19 @@ from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import lease
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import approvals, build, history, judge, order, outer, outline, pick, pinned, refusals, undo
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import (
+    approvals,
+    build,
+    history,
+    judge,
+    order,
+    outer,
+    outline,
+    pick,
+    pinned,
+    refusals,
+    undo,
+)
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.filtering import document_of
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.target import TargetErrors
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import who, words
@@ -65,7 +77,8 @@ class ActionModule(RunActionBase):
         _validated, args = self.validate_argument_spec(argument_spec=_SPEC)
         result["changed"] = False
         steps: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-            "pick": lambda given: self._pick(given, task_vars or {}), "build": lambda given: self._build(given, task_vars or {}), "judge": self._judge, "untouched": self._untouched,
+            "pick": lambda given: self._pick(given, task_vars or {}), "build": lambda given: self._build(given, task_vars or {}),
+            "judge": self._judge, "untouched": self._untouched,
         }
         return self.guarded(result, lambda: steps[args["step"]](args))
 
@@ -174,7 +187,7 @@ class ActionModule(RunActionBase):
         # an approval is for exactly these points: older ones are another plan
         found = judge.judge(document["services"], plan, answers, points, "0" if approved else args["max_loss"], args["partial"], args["inventory"])
         if approved and any(line.startswith("next ") for line in found["lines"]):
-            found["lines"].append("next    the approval is for the points of this plan only: name the older point as lifeboat_target, and have that plan approved")
+            found["lines"].append("next    the approval is for the points of this plan: name the older point as lifeboat_target, and have that plan approved")
         if found["lines"]:
             display.display("\n".join(["Preflight:", *("  " + words.one_line(line, 600) for line in found["lines"])]))
         run = run_directory(args["run"])

@@ -13,7 +13,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import outcome
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, lifecycle, presence, screens, timeline, who, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, lifecycle, presence, screens, timeline, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.actions import RunActionBase, run_directory
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
@@ -96,8 +96,11 @@ class ActionModule(RunActionBase):
             return call
 
         news = audit.publish(run, service, ask(run))
-        if news and audit.state(run)["published"]:
+        own = audit.state(run)
+        if news and own["published"]:
             for former in audit.pending(run, service):
+                if audit.state(former)["published"] and not own["done"]:
+                    continue  # a place that did not take this one would not take that one either
                 if audit.publish(former, service, ask(former)):
                     lifecycle.write_documents(former)
         return news

@@ -25,7 +25,7 @@ KIND = "approval"
 #: Before the fingerprint in the name of an approver's key.
 PREFIX = "approval"
 _RESOLVED = ("point", "at", "snapshots")
-_PLANNED = ("verb", "ecosystem", "production", "catalog", "target", "scope", "order", "flags")
+_PLANNED = ("verb", "ecosystem", "production", "catalog", "order", "flags")
 #: How far the clocks of approver and controller may be apart, in seconds.
 _SKEW = 300
 _LIMIT = 1 << 20
@@ -94,7 +94,8 @@ def check(
     persons = (set(found) - himself) | {"the operator"}
     if len(persons) < int(rules.get("persons") or 1):
         raise ConfigError(
-            f"{rules['persons']} persons have to stand behind it, here are {len(persons)}", f"approved by {', '.join(sorted(found))}, run by {', '.join(sorted(names))}",
+            f"{rules['persons']} persons have to stand behind it, here are {len(persons)}",
+            f"approved by {', '.join(sorted(found))}, run by {', '.join(sorted(names))}",
             "let another approver sign the same plan, and give both files: -e lifeboat_approval=FILE,FILE",
         )
     return [found[name] for name in sorted(found)]

@@ -127,11 +127,11 @@ def differences(lines: list[Line], expected: dict[int, str], run: str) -> list[s
         problems += [f"entry {seq} stands there once more ({lines[index].about()})" for index in found if index != at]
     # those that can still say which entry they were first, so that what cannot is measured by its neighbours
     for line in sorted(strangers, key=lambda one: (one.entry is None, one.number)):
-        seq = _meant(line, place, run) if line.entry is not None else _after(line, stands)
-        if seq is None or seq not in expected or seq in stands:
+        meant = _meant(line, place, run) if line.entry is not None else _after(line, stands)
+        if meant is None or meant not in expected or meant in stands:
             problems.append(_foreign(line, run))
         else:
-            stands[seq] = altered[seq] = line
+            stands[meant] = altered[meant] = line
     problems = [*_alterations(altered), *_missing(expected, stands), *_moved(stands), *problems]
     return problems if len(problems) <= MOST else [*problems[:MOST], f"and {len(problems) - MOST} more"]
 

@@ -93,7 +93,8 @@ def approve(options: argparse.Namespace) -> int:
         raise ConfigError("not a plan", options.plan, "give the plan.json that a run with --check wrote") from error
     text = approval.make(plan, publics.load_private(options.key), seconds)
     meant = approval.meaning(plan)
-    sys.stderr.write(f"you approve for {options.valid}: {meant['verb']} of {meant['ecosystem']}" + (", marked production" if meant["production"] else "") + "\n")
+    marked = ", marked production" if meant["production"] else ""
+    sys.stderr.write(f"you approve for {options.valid}: {meant['verb']} of {meant['ecosystem']}{marked}\n")
     for name in meant["order"] or meant["services"]:
         one = meant["services"][name]
         goes = one["resolution"]["at"] or one["resolution"]["point"]

@@ -23,7 +23,8 @@ def observed(store: ServiceStore, manifests: Iterable[StoredManifest]) -> dict[s
     """
     found: dict[str, dict[str, Any]] = {}
     for manifest in manifests:
-        one: dict[str, Any] = {"snapshot": manifest.id, "manifest": manifest.digest, "signed_by": {key: manifest.signature.get(key) for key in ("key", "version")}}
+        signer = {key: manifest.signature.get(key) for key in ("key", "version")}
+        one: dict[str, Any] = {"snapshot": manifest.id, "manifest": manifest.digest, "signed_by": signer}
         try:
             wrapped = [read_key(store.backend, store.service, key_id, manifest.id) for key_id in manifest.data["keys"]]
             names = {(key.provider, key.key, key.version) for key in wrapped}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..audit import seal, verify
+from ..audit import chain, seal, verify
 from ..errors import ConfigError, ConflictError, DamageError
 from ..ledger import Entry, Ledger
 from ..repository import layout
@@ -37,7 +37,7 @@ def publish(spec: Spec, run_id: str, text: str) -> dict[str, Any]:
                           "nothing was signed; keep the run directory as evidence")
     body, raw = data[:-1].rpartition(b"\n")[::2]
     found = seal.read(raw, where)
-    entries = [verify.chain.line_of(number, line).entry or {} for number, line in enumerate(body.split(b"\n"), 1)]
+    entries = [chain.line_of(number, line).entry or {} for number, line in enumerate(body.split(b"\n"), 1)]
     _agree(spec, run_id, entries[-1])
     store = spec.store()
     signature = found.signature

@@ -53,16 +53,16 @@ APPROVALS = {
 
 def approvals(node: Node, at: At) -> Any:
     def complete(result: dict[str, Any], node: Node, at: At) -> Any:
-        keys = result["keys"]
-        if not keys:
+        keys, declared = result["keys"], len(node.value["keys"].value)  # a wrong one is reported already
+        if not declared:
             return at.key("keys").wrong(node.value["keys"], "names nobody", "list at least one approver and his public key")
         seen: dict[str, str] = {}
         for name, one in keys.items():
             if one["key"] in seen:
                 return at.key("keys").key(name).wrong(node.value["keys"].value[name], f"has the key of {seen[one['key']]}", "each person has a key of his own")
             seen[one["key"]] = name
-        if result["persons"] > len(keys) + 1:
-            return at.key("persons").wrong(node.value["persons"], f"cannot be met: {len(keys)} approvers and the operator are fewer than {result['persons']}",
+        if result["persons"] > declared + 1:
+            return at.key("persons").wrong(node.value["persons"], f"cannot be met: {declared} approvers and the operator are fewer than {result['persons']}",
                                            "list more approvers, or ask for fewer persons")
         result["required"] = sorted(set(result["required"]))
         return result

@@ -45,7 +45,8 @@ def standing(rules: Mapping[str, Any] | None, plan: Mapping[str, Any], given: An
     try:
         texts = read(given)
         if texts and not rules:
-            raise ConfigError("an approval was given, and the catalog lists nobody who may approve", "lifeboat_approval", "add approvals: to the catalog, or leave it out")
+            raise ConfigError("an approval was given, and the catalog lists nobody who may approve", "lifeboat_approval",
+                              "add approvals: to the catalog, or leave it out")
         if required or texts:
             told["given"] = approval.check(texts, rules or {}, plan, operator)
     except ConfigError as error:

@@ -29,7 +29,7 @@ Answer = dict[str, Any]
 def state(run: RunDirectory) -> dict[str, Any]:
     """What is known of the way of a journal to the outside."""
     found = files.read_json(run.file("audit.json"))
-    fresh = {"tries": 0, "published": None, "copies": [], "problems": [], "done": False}
+    fresh: dict[str, Any] = {"tries": 0, "published": None, "copies": [], "problems": [], "done": False}
     return {**fresh, **found} if isinstance(found, dict) else fresh
 
 
@@ -77,6 +77,10 @@ def publish(run: RunDirectory, service: str, ask: Callable[[str], Answer]) -> bo
         chain = journal.read(run.file("journal.jsonl"))
         if known["done"] or chain.seal is None:
             return False
+        if known["published"]:
+            _send(run, known)
+            _keep(run, known)
+            return True
         with open(run.file("journal.jsonl"), encoding="ascii") as handle:
             answer = ask(handle.read())
         known["tries"] += 1
@@ -122,9 +126,9 @@ def pending(run: RunDirectory, service: str) -> list[RunDirectory]:
         former = RunDirectory(os.path.join(root, name))
         if former.path == run.path or not former.exists() or not former.sealed():
             continue
-        if former.plan.get("ecosystem") == run.plan.get("ecosystem") and service in former.picked() and not state(former)["done"]:
-            if journal.read(former.file("journal.jsonl")).seal is not None:
-                found.append(former)
+        same = former.plan.get("ecosystem") == run.plan.get("ecosystem") and service in former.picked()
+        if same and not state(former)["done"] and journal.read(former.file("journal.jsonl")).seal is not None:
+            found.append(former)
     return found
 
 

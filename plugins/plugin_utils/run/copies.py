@@ -40,7 +40,7 @@ def send(place: Mapping[str, Any], run: str, data: bytes) -> dict[str, Any]:
     except LifeboatError as error:
         problem = str(error)
     except OSError as error:
-        problem = str(StorageError(f"the operating system refused ({error.strerror or error})", name_of(place), "see why, then run anything again: it is sent then"))
+        problem = str(StorageError(f"the operating system refused ({error.strerror or error})", name_of(place), "see why; the next run sends it again"))
     return {"where": name_of(place), "required": bool(place.get("required")), "ok": not problem, "problem": problem}
 
 

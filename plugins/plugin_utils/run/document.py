@@ -61,7 +61,8 @@ def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
     trail = audit.shown(run, chain)
     lost = [copy for copy in trail["copies"] if copy["required"] and not copy["ok"]]
     if lost and finished:
-        decided = {**decided, "exit": words.EXIT_FAILED, "message": f"{decided['message']}; the journal did not reach {lost[0]['where']}, which the catalog requires"}
+        why = f"the journal did not reach {lost[0]['where']}, which the catalog requires"
+        decided = {**decided, "exit": words.EXIT_FAILED, "message": f"{decided['message']}; {why}"}
     result = "interrupted" if sealed_by else (OUTCOMES[decided["exit"]] if finished else "")
     _clocks(services, plan, human, marks, origin)
     problems = [f"journal: {chain.problem}"] if chain.problem else []

@@ -39,7 +39,8 @@ def chain_state(entries: list[dict[str, Any]]) -> dict[str, Any]:
             problem = f"entry {entry['seq']} does not follow entry {before['seq']}"
             break
     return {
-        "entries": len(ordered), "seq": ordered[-1]["seq"] if ordered else None, "head": str(ordered[-1].get("hash", "")) if ordered else "", "whole": problem is None, "problem": problem,
+        "entries": len(ordered), "seq": ordered[-1]["seq"] if ordered else None, "head": str(ordered[-1].get("hash", "")) if ordered else "",
+        "whole": problem is None, "problem": problem,
     }
 
 
