@@ -97,11 +97,16 @@ def publish(run: RunDirectory, service: str, ask: Callable[[str], Answer]) -> bo
         return True
 
 
-def send(run: RunDirectory) -> bool:
-    """Send the copies of a journal that no host will publish. Whether anything new was learnt."""
+def send(run: RunDirectory, unsigned: bool = True) -> bool:
+    """Send the copies of a journal that no host publishes in this run. Whether anything new was learnt.
+
+    unsigned: also without a signature; else such a journal waits for the next run, in which a host may sign it.
+    """
+    if not _options(run).get("copies"):
+        return False
     with files.locked(run.file("audit.lock"), timeout=600):
-        known = state(run)
-        if known["done"] or known["tries"] or journal.read(run.file("journal.jsonl")).seal is None:
+        known, sealed = state(run), journal.read(run.file("journal.jsonl")).seal
+        if known["copies"] or known["tries"] or sealed is None or (sealed.signature is None and not unsigned):
             return False
         _send(run, known)
         _keep(run, known)

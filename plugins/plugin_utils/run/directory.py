@@ -26,7 +26,7 @@ from typing import Any, Iterable, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import lease
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, StorageError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import files, journal, who, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import controls, evidence, files, journal, who, words
 
 #: Longest ledger entry taken over from a host, in bytes of canonical JSON.
 MAX_ENTRY = 256 * 1024
@@ -211,8 +211,12 @@ class RunDirectory:
             verdict=verdict, message=message, remedy=words.one_line(remedy), root=root, open=False, waiting=[],
             since=words.iso(time.time()), failed_phase=phase if verdict in ("failed", "blocked", "interrupted") else None,
         )
+        kept = self.kept(service)
+        sources = evidence.sources(kept, self.collected(service))
         self.journal().append("verdict", service, phase, {
-            "verdict": verdict, "message": state["message"], "remedy": state["remedy"], "root": root, **(data or {}),
+            "verdict": verdict, "message": state["message"], "remedy": state["remedy"], "root": root,
+            "snapshots": {source: facts["snapshot"] for source, facts in sources.items() if facts.get("snapshot")},
+            "controls": controls.of_service(kept, sources, self.plan), **(data or {}),
         })
         self.mark(service, "verdict", "verdict", outcome=verdict)
         return self._save(service, state)

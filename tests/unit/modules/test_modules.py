@@ -16,9 +16,9 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments
 from ansible_collections.lifeboat.recovery.plugins.module_utils.ledger import Ledger
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 
-NAMES = ["repository", "snapshot", "snapshot_info", "snapshot_verify", "snapshot_restore", "service_check", "service_state", "snapshot_extract"]
+NAMES = ["repository", "snapshot", "snapshot_info", "snapshot_verify", "snapshot_restore", "service_check", "service_state", "snapshot_extract", "journal"]
 #: What they cannot do without.
-NEEDED = {"snapshot_extract": {"database": "shop"}}
+NEEDED = {"snapshot_extract": {"database": "shop"}, "journal": {"journal": "none"}}
 
 
 class Exit(Exception):
