@@ -21,6 +21,7 @@ from .seal import Seal
 class Report:
     """About one journal. ``problems``: what is not as it was written. ``open``: what could not be told, and why.
 
+    head: the last hash. before: {run: head} of the journals that its first entry names as written before it.
     signed_by: the key that vouches for it, as it names itself; "" when no key given here does. sealed: it has a readable seal.
     """
 
@@ -29,6 +30,8 @@ class Report:
     verb: str = ""
     ecosystem: str = ""
     entries: int = 0
+    head: str = ""
+    before: dict[str, str] = field(default_factory=dict)
     sealed: bool = False
     signed_by: str = ""
     problems: list[str] = field(default_factory=list)
@@ -92,11 +95,35 @@ def _journal(lines: list[Line], raw: bytes, keys: list[bytes], where: str) -> Re
     else:
         report.problems.append(_refused(found, keys))
         return _by_themselves(report, lines)
+    report.head, report.before = str(found.data["head"]), _named(lines, found.hashes[0])
     expected = dict(enumerate(found.hashes))
     report.problems += chain.differences(lines, expected, report.run)
     if not report.problems and any(line.entry is not None and line.entry.get("run") != report.run for line in lines):
         report.problems.append("the seal names another run than the entries")
     return report
+
+
+def _named(lines: list[Line], first: str) -> dict[str, str]:
+    """What the first entry says was written before; nothing when it is not the entry that was sealed."""
+    try:
+        named = next(line.entry["data"]["before"] for line in lines if line.entry is not None and line.consistent and line.computed == first)
+        return {str(one["run"]): str(one["head"]) for one in named}
+    except (StopIteration, KeyError, TypeError):
+        return {}
+
+
+def complete(reports: list[Report]) -> list[str]:
+    """What is missing of journals that are said to be all since the oldest of them: whole ones, as later ones name them."""
+    have = {report.run: report for report in reports if report.sealed}
+    oldest = min(have, default="")
+    problems = {}
+    for name, report in sorted(have.items()):
+        for former, head in sorted(report.before.items()):
+            if former >= oldest and former not in have:
+                problems[former] = f"the journal of run {former} is missing: run {name} names it"
+            elif former in have and have[former].head != head:
+                problems[former] = f"the journal of run {former} is not the one that run {name} names"
+    return list(problems.values())
 
 
 def _refused(found: Seal, keys: list[bytes]) -> str:

@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 from ..audit import approval, publics
+from ..audit.verify import complete
 from ..audit.verify import verify as examine
 from ..errors import ConfigError, StorageError
 from ..keys import envelope
@@ -35,6 +36,7 @@ def add(commands: Any) -> None:
     one.add_argument("--key", action="append", default=[], metavar="FILE", help="a public signing key that may have signed (sign.pub, vault-sign.json)")
     one.add_argument("--keys", action="append", default=[], metavar="DIR", help="directory with such keys, also below it")
     one.add_argument("--run", default="", metavar="ID", help="it has to be the journal of this run")
+    one.add_argument("--complete", action="store_true", help="these are all journals of a folder or a second place: name whole ones that are missing")
     one.add_argument("--json", action="store_true", help="answer in JSON")
     one = words.add_parser("approve", help="sign a yes to a plan", description="Show what a plan would do, and sign a yes to exactly that.")
     one.set_defaults(command=approve)
@@ -61,8 +63,9 @@ def verify(options: argparse.Namespace) -> int:
         else:
             lines.append(f"{subject}: NOT AS IT WAS WRITTEN" + (f" (sealed and signed by {report.signed_by})" if report.signed_by else ""))
         lines += [f"  {problem}" for problem in report.problems] + [f"  note: {note}" for note in report.open]
-    answer(options, [report.as_dict() for report in reports], "\n".join(lines))
-    if not all(report.whole for report in reports):
+    missing = complete(reports) if options.complete else []
+    answer(options, {"journals": [report.as_dict() for report in reports], "missing": missing}, "\n".join([*lines, *missing]))
+    if missing or not all(report.whole for report in reports):
         return 3
     return 0 if all(report.vouched for report in reports) else 4
 

@@ -22,6 +22,8 @@ from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory im
 TRIES = 3
 #: So many of the newest former runs are looked at for a journal that nobody published yet.
 PENDING = 20
+#: So many former runs a journal names, so that a whole one that is missing is noticed also where runs overlapped.
+NAMED = 5
 
 Answer = dict[str, Any]
 
@@ -134,6 +136,17 @@ def pending(run: RunDirectory, service: str) -> list[RunDirectory]:
         same = former.plan.get("ecosystem") == run.plan.get("ecosystem") and service in former.picked()
         if same and not state(former)["done"] and journal.read(former.file("journal.jsonl")).seal is not None:
             found.append(former)
+    return found
+
+
+def before(run: RunDirectory, ecosystem: str) -> list[dict[str, str]]:
+    """The newest sealed journals beside a run that begins: [{"run", "head"}], for its first entry."""
+    found: list[dict[str, str]] = []
+    root = os.path.dirname(run.path)
+    for name in sorted((name for name in os.listdir(root) if words.RUN_ID.match(name)), reverse=True)[:PENDING]:
+        sealed = journal.read(os.path.join(root, name, "journal.jsonl")).seal if len(found) < NAMED and os.path.join(root, name) != run.path else None
+        if sealed is not None and sealed.data["ecosystem"] == ecosystem:
+            found.append({"run": sealed.data["run"], "head": sealed.data["head"]})
     return found
 
 

@@ -149,6 +149,7 @@ def begin(
     target.journal().append("begun", data={
         "plan": files_digest(target.file("plan.json")), "picked": picked, "resumes": former_ids, "user": owner["user"],
         "controller": owner["controller"], "who": owner["who"], "approval": content.get("approval"),
+        "before": audit.before(target, ecosystem),
     })
     target.mark("", "plan", "begun")
     for service in picked:

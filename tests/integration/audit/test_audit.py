@@ -79,7 +79,8 @@ def test_a_run_ends_sealed_signed_published_and_copied(harbour: Harbour) -> None
     trail = taken.document["audit"]
     assert trail["sealed"] and trail["problems"] == [] and [copy["ok"] for copy in trail["copies"]] == [True] * 3, taken.text
     signer = trail["published"]["service"]  # whichever host came first
-    assert signer in harbour.ports and trail["signed_by"]["key"].startswith(f"{signer}-sign@") and taken.document["run"]["who"]["awx"] == {"user": "anna", "job": "77"}
+    assert signer in harbour.ports and trail["signed_by"]["key"].startswith(f"{signer}-sign@")
+    assert taken.document["run"]["who"]["awx"] == {"user": "anna", "job": "77"}
     run = str(taken.document["run"]["id"])
     assert trail["published"]["object"] == f"services/{signer}/journals/{run}.jsonl"
     assert taken.directory is not None

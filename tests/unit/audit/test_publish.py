@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.audit import publics, seal, verify
+from ansible_collections.lifeboat.recovery.plugins.module_utils.cli.main import main
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, ConflictError, DamageError, KeyAccessError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.keys import signing
 from ansible_collections.lifeboat.recovery.plugins.module_utils.ledger import Ledger, canonical, entry_hash
@@ -167,6 +168,30 @@ def test_a_journal_that_no_host_saw_is_copied_when_somebody_signed_it(tmp_path: 
     for run in (unsigned, signed):
         assert audit.publish(run, "docs", answer(service, run)) and audit.state(run)["done"]
     assert place.read_text() == text(signed) + text(unsigned) and '"signature":null' not in place.read_text()
+
+
+def test_a_whole_journal_that_is_missing_is_named_by_the_later_ones(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = []
+    for _number in range(7):
+        runs.append(begin(tmp_path))
+        runs[-1].verdict("docs", "captured")
+        lifecycle.finish(runs[-1])
+    files = sorted((run.file("journal.jsonl") for run in runs), key=lambda name: name.split("/")[-2])
+    ids = [name.split("/")[-2] for name in files]
+    named = json.loads(pathlib.Path(runs[-1].file("journal.jsonl")).read_text().splitlines()[0])["data"]["before"]
+    assert len(named) == audit.NAMED and {one["run"] for one in named} < set(ids)
+    assert main(["audit", "verify", "--complete", *files]) == 4 and "missing" not in capsys.readouterr().out
+    # they began within a second, so their order is that of chance: take one away that a later one names, and that is not the oldest
+    gone = sorted(one["run"] for one in named)[1]
+    rest = [name for name in files if gone not in name]
+    assert main(["audit", "verify", *rest]) == 4 and gone not in capsys.readouterr().out
+    assert main(["audit", "verify", "--complete", *rest]) == 3 and f"the journal of run {gone} is missing" in capsys.readouterr().out
+    other = tmp_path / "other.jsonl"
+    entries = [json.loads(line) for line in pathlib.Path(next(name for name in files if gone in name)).read_text().splitlines()[:-1]]
+    entries[-1]["time"] = "2030-01-31T12:00:00Z"
+    entries[-1]["hash"] = entry_hash(entries[-1])
+    other.write_bytes(b"".join(canonical(entry) + b"\n" for entry in entries) + seal.line_of(seal.text_of(entries, "shop"), None))
+    assert main(["audit", "verify", "--complete", str(other), *rest]) == 3 and f"the journal of run {gone} is not the one that" in capsys.readouterr().out
 
 
 def test_every_kind_of_second_place(tmp_path: pathlib.Path) -> None:
