@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Iterable
 
 from ..errors import LifeboatError
+from ..ledger import now
 from ..repository.datakeys import read_key
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def observed(store: ServiceStore, manifests: Iterable[StoredManifest]) -> dict[s
             wrapped = [read_key(store.backend, store.service, key_id, manifest.id) for key_id in manifest.data["keys"]]
             names = {(key.provider, key.key, key.version) for key in wrapped}
             one["keys"] = [{"provider": provider, "key": key, "version": version} for provider, key, version in sorted(names)]
-            one["locked_until"] = store.backend.locked_until(manifest.name)
+            until = store.backend.locked_until(manifest.name)
+            one["locked_until"] = until if until and until > now() else None
         except (LifeboatError, FileNotFoundError):
             pass  # whoever needs the object says so; here it was only looked at
         found[str(manifest.data["source"])] = one

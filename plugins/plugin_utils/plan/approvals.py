@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any, Mapping, Sequence
 
@@ -17,8 +18,8 @@ _LIMIT = 1 << 20
 
 def read(given: Any) -> list[tuple[str, str]]:
     """(where, text) of each approval: a file, several with commas or as a list, or the text itself, as a survey of AWX gives it. ConfigError."""
-    if isinstance(given, Mapping):  # -e '{"approval": …}' was read as what it is
-        raise ConfigError("lifeboat_approval is a mapping", "lifeboat_approval", "put its text in quotes, or name the file")
+    if isinstance(given, Mapping):  # the text itself, which somebody on the way read as JSON
+        return [("lifeboat_approval", json.dumps({str(key): value for key, value in given.items()}))]
     if isinstance(given, str) and given.lstrip().startswith("{"):
         return [("lifeboat_approval", given)]
     names = [str(name).strip() for name in (given if isinstance(given, list) else str(given or "").split(","))]

@@ -40,8 +40,11 @@ def _options(run: RunDirectory) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def close(run: RunDirectory) -> None:
-    """Seal the journal, with the controller's own key where the catalog names one. What goes wrong is kept for run.json, never raised."""
+def close(run: RunDirectory, last: dict[str, Any]) -> None:
+    """Write the last entry of a journal and its seal, with the controller's own key where the catalog names one.
+
+    What goes wrong is kept for run.json, never raised: the end of a run is told whatever became of its journal.
+    """
     key = _options(run).get("key")
     problems = []
 
@@ -56,6 +59,7 @@ def close(run: RunDirectory) -> None:
         except LifeboatError as error:
             problems.append(f"the journal was not signed by the controller: {error}")
     try:
+        run.journal().append("sealed", data=last)
         if run.journal().close(str(run.plan.get("ecosystem") or ""), signing) is None:
             problems.append("the journal could not be sealed: it is not whole")
     except LifeboatError as error:

@@ -13,7 +13,7 @@ import time
 from typing import Any, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import lease
-from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, ConflictError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, ConflictError, StorageError
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, document, files, report, who, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
@@ -62,7 +62,7 @@ def seal_interrupted(former: RunDirectory, by: str) -> None:
 
 def _close(run: RunDirectory, result: dict[str, Any], more: dict[str, Any]) -> None:
     """The last entry of a journal, which says how each service ended and by which controls, and the seal after it."""
-    run.journal().append("sealed", data={
+    audit.close(run, {
         "outcome": result["outcome"], "exit": result["exit"]["code"], "counts": result["counts"], **more,
         "services": {
             name: {
@@ -72,7 +72,6 @@ def _close(run: RunDirectory, result: dict[str, Any], more: dict[str, Any]) -> N
             for name, item in result["services"].items()
         },
     })
-    audit.close(run)
 
 
 def write_documents(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
@@ -129,7 +128,11 @@ def begin(
                     f"run {former.run.get('id')} has no end and belongs to controller {former.run.get('controller')}: it was left as it is"
                 )
                 continue
-            seal_interrupted(former, run)
+            try:
+                seal_interrupted(former, run)
+            except StorageError as error:  # somebody's hand was in it: that run stays as it is, and does not stand in the way of this one
+                warnings.append(f"run {former.run.get('id')} has no end and cannot be given one: {error}")
+                continue
             if former.run.get("id") not in former_ids:
                 former_ids.append(str(former.run["id"]))
     target.make(check)

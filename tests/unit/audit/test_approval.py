@@ -129,6 +129,7 @@ def test_what_stands_in_the_plan(tmp_path: pathlib.Path) -> None:
     told = approvals.standing(RULES, PLAN, str(path), ["anna"])
     assert told["required"] and told["missing"] is None and [one["approver"] for one in told["given"]] == ["berta"]
     assert approvals.standing(RULES, PLAN, path.read_text(), ["anna"])["missing"] is None  # as a survey hands it over
+    assert approvals.standing(RULES, PLAN, json.loads(path.read_text()), ["anna"])["missing"] is None
     assert "cannot read an approval" in approvals.standing(RULES, PLAN, f"{path},{path}.not", ["anna"])["missing"]["what"]
     assert approvals.standing(RULES, PLAN, "", ["anna"])["missing"]["what"] == "restore needs an approval of its plan"
     free = approvals.standing(RULES, {**PLAN, "verb": "backup"}, "", ["anna"])

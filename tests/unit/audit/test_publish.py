@@ -118,7 +118,7 @@ def test_nothing_is_appended_after_the_seal_and_the_seal_stays(tmp_path: pathlib
     before = text(run)
     with pytest.raises(ConflictError, match="the run has its end, its journal is sealed"):
         run.journal().append("note")
-    audit.close(run)
+    assert run.journal().close("shop") is not None
     assert text(run) == before and journal.read(run.file("journal.jsonl")).whole
     with open(run.file("journal.jsonl"), "a") as handle:
         handle.write(before.splitlines()[0] + "\n")
@@ -133,6 +133,22 @@ def test_an_interrupted_run_is_sealed_by_the_next_with_its_verdicts(tmp_path: pa
     assert report.whole and report.sealed and [entry["event"] for entry in entries] == ["begun", "verdict", "sealed"]
     assert entries[-1]["data"]["outcome"] == "interrupted" and entries[-1]["data"]["by"] == run.run["id"]
     assert lifecycle.write_documents(former)["outcome"] == "interrupted"  # rebuilt at any time
+
+
+def test_an_altered_journal_is_evidence_and_neither_hides_the_end_of_a_run_nor_keeps_the_next_from_beginning(tmp_path: pathlib.Path) -> None:
+    def tampered(verb: str, pid: int, verdict: bool) -> RunDirectory:
+        run = begin(tmp_path / verb, verb, pid)
+        if verdict:
+            run.verdict("docs", "captured")
+        path = pathlib.Path(run.file("journal.jsonl"))
+        path.write_text(path.read_text().replace(f'"verb":"{verb}"', '"verb":"another"'))
+        return run
+
+    document = lifecycle.finish(tampered("backup", os.getppid(), True))
+    assert document["outcome"] == "success" and not document["audit"]["sealed"] and "was altered" in document["audit"]["problems"][0]
+    former = tampered("restore", 2**22 + 1, False)
+    following = begin(tmp_path / "restore", "restore")
+    assert "cannot be given one: the journal was altered" in following.plan["warnings"][0] and not former.sealed()
 
 
 def answer(service: FilesService, run: RunDirectory) -> Any:
