@@ -10,11 +10,24 @@ from typing import Any, Callable, Mapping, Optional
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import lease
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import build, history, judge, order, outer, outline, pick, pinned, refusals, undo
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import (
+    approvals,
+    build,
+    history,
+    judge,
+    order,
+    outer,
+    outline,
+    pick,
+    pinned,
+    refusals,
+    undo,
+)
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.filtering import document_of
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.target import TargetErrors
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import who, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.actions import RunActionBase, run_directory
 
 display = Display()
@@ -42,6 +55,8 @@ _SPEC: dict[str, dict[str, Any]] = {
     "of_run": {"type": "str", "default": ""},
     "explicit": {"type": "bool", "default": False},
     "root": {"type": "path", "default": ""},
+    "approval": {"type": "raw"},
+    "flags": {"type": "dict"},
     # judge
     "run": {"type": "dict"},
     "plan": {"type": "dict"},
@@ -62,7 +77,8 @@ class ActionModule(RunActionBase):
         _validated, args = self.validate_argument_spec(argument_spec=_SPEC)
         result["changed"] = False
         steps: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-            "pick": lambda given: self._pick(given, task_vars or {}), "build": self._build, "judge": self._judge, "untouched": self._untouched,
+            "pick": lambda given: self._pick(given, task_vars or {}), "build": lambda given: self._build(given, task_vars or {}),
+            "judge": self._judge, "untouched": self._untouched,
         }
         return self.guarded(result, lambda: steps[args["step"]](args))
 
@@ -79,7 +95,7 @@ class ActionModule(RunActionBase):
             "outside": refusals.outside(document["services"], found.picked, found.dependants, verb),
         }
 
-    def _build(self, args: dict[str, Any]) -> dict[str, Any]:
+    def _build(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         document, verb = document_of(args["catalog"]), args["verb"]
         services, answers = document["services"], args["answers"] or {}
         chosen = pick.Pick(**args["pick"])
@@ -105,6 +121,8 @@ class ActionModule(RunActionBase):
             if verb == "extract":
                 built["target"] = args["target"]
             built["warnings"] = [f"{service} cannot be worked on: {error}" for service, error in broken.items()]
+        if not errors:
+            errors += self._approve(document, built, which, args, task_vars)
         if errors:
             return self._refused(errors, f"{verb} was refused, nothing was touched")
         for dependant in built["dependants"]:
@@ -112,6 +130,14 @@ class ActionModule(RunActionBase):
         for name, entry in built["services"].items():
             entry["needed_by"] = [other for other, theirs in built["services"].items() if name in [edge["service"] for edge in theirs["waits_for"]]]
         return {"plan": built, "picked": chosen.picked, "left_out": out, "resumes": resumes, "of_run": which}
+
+    def _approve(self, document: Mapping[str, Any], built: dict[str, Any], which: str, args: dict[str, Any], task_vars: dict[str, Any]) -> list[LifeboatError]:
+        """Put into the plan what it is approved for and by whom; what keeps it from being carried out (in check mode it is only told)."""
+        built["flags"] = {**(args["flags"] or {}), "run": which}
+        names = who.names({"who": self.operator(task_vars), "user": lease.identity()["user"]})
+        built["approval"] = approvals.standing(document.get("approvals"), built, args["approval"], names)
+        missing = built["approval"]["missing"]
+        return [ConfigError(missing["what"], missing["where"], missing["remedy"])] if missing and not self._task.check_mode else []
 
     @staticmethod
     def _restore(
@@ -157,7 +183,11 @@ class ActionModule(RunActionBase):
         document, plan = document_of(args["catalog"]), args["plan"] or {}
         answers = args["answers"] or {}
         points = {service: answer.get("points") or [] for service, answer in (args["pick"] or {}).items()}
-        found = judge.judge(document["services"], plan, answers, points, args["max_loss"], args["partial"], args["inventory"])
+        approved = (plan.get("approval") or {}).get("given")
+        # an approval is for exactly these points: older ones are another plan
+        found = judge.judge(document["services"], plan, answers, points, "0" if approved else args["max_loss"], args["partial"], args["inventory"])
+        if approved and any(line.startswith("next ") for line in found["lines"]):
+            found["lines"].append("next    the approval is for the points of this plan: name the older point as lifeboat_target, and have that plan approved")
         if found["lines"]:
             display.display("\n".join(["Preflight:", *("  " + words.one_line(line, 600) for line in found["lines"])]))
         run = run_directory(args["run"])

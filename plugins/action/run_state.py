@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Optional
 
+from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import outcome
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import lifecycle, presence, screens, timeline, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, lifecycle, presence, screens, timeline, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.actions import RunActionBase, run_directory
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
@@ -43,6 +44,8 @@ _SPEC: dict[str, dict[str, Any]] = {
     "degraded_by": {"type": "list", "elements": "str"},
     "subject": {"type": "str"},
     "answer": {"type": "dict"},
+    # finish
+    "publish": {"type": "dict"},
 }
 #: Steps that are nothing without a service.
 _NEED_SERVICE = ("phase", "verdict", "note")
@@ -59,12 +62,13 @@ class ActionModule(RunActionBase):
         _validated, args = self.validate_argument_spec(argument_spec=_SPEC)
         result["changed"] = False
         steps: dict[str, Callable[[RunDirectory, dict[str, Any]], dict[str, Any]]] = {
-            "phase": self._phase, "verdict": self._verdict, "note": self._note, "human_wait": self._human_wait, "finish": self._finish,
+            "phase": self._phase, "verdict": self._verdict, "note": self._note, "human_wait": self._human_wait,
+            "finish": lambda run, given: self._finish(run, given, task_vars or {}),
         }
 
         def work() -> dict[str, Any]:
             if args["step"] == "begin":
-                return self._begin(args)
+                return self._begin(args, task_vars or {})
             run = run_directory(args.get("run"), args.get("run_dir"))
             if run is None:
                 raise ConfigError("this step needs a run", f"run_state step {args['step']}", "pass run or run_dir of the step begin")
@@ -76,7 +80,32 @@ class ActionModule(RunActionBase):
 
         return self.guarded(result, work)
 
-    def _begin(self, args: dict[str, Any]) -> dict[str, Any]:
+    def _published(self, run: RunDirectory, args: dict[str, Any], task_vars: dict[str, Any]) -> bool:
+        """See to the journals of this run and of former ones that were left; whether anything was learnt about this one's."""
+        about, service = args.get("publish"), str(args.get("service") or "")
+        if not isinstance(about, dict) or not about.get("repository") or not service:
+            return audit.send(run)
+
+        def ask(which: RunDirectory) -> Callable[[str], dict[str, Any]]:
+            def call(text: str) -> dict[str, Any]:
+                given = {**about, "service": service, "run": {key: which.run.get(key) for key in ("id", "verb", "user", "controller")}, "journal": text}
+                try:
+                    return dict(self._execute_module(module_name="lifeboat.recovery.journal", module_args=given, task_vars=task_vars))
+                except AnsibleError as error:  # a host that is gone is no reason to lose the end of the run
+                    return {"failed": True, "msg": words.one_line(error, 300)}
+            return call
+
+        news = audit.publish(run, service, ask(run))
+        own = audit.state(run)
+        if news and own["published"]:
+            for former in audit.pending(run, service):
+                if audit.state(former)["published"] and not own["done"]:
+                    continue  # a place that did not take this one would not take that one either
+                if audit.publish(former, service, ask(former)):
+                    lifecycle.write_documents(former)
+        return news
+
+    def _begin(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         for name in ("verb", "ecosystem", "plan"):
             if not args.get(name):
                 raise ConfigError(f"the step begin needs {name}", "run_state", f"pass {name}")
@@ -88,10 +117,10 @@ class ActionModule(RunActionBase):
         run = lifecycle.begin(
             args["verb"], args["ecosystem"], plan, [str(name) for name in picked], directory_path=args.get("run_dir") or "", root=args["root"],
             check=bool(self._task.check_mode), incident_started=args["incident_started"], resumes=args.get("resumes"),
-            pid=os.getppid(), extra={"invocation": args.get("invocation") or {}},
+            pid=os.getppid(), extra={"invocation": args.get("invocation") or {}}, operator=self.operator(task_vars),
         )
         if args["show"]:
-            display.display(screens.plan_text(run.plan, run.picked()))
+            display.display(screens.plan_text({**run.plan, "directory": run.path}, run.picked()))
         owner = {**run.run, "directory": run.path}
         return {"run": owner, "run_dir": run.path, "picked": run.picked(), "resumes": run.plan["resumes"], "plan_file": run.file("plan.json")}
 
@@ -135,9 +164,11 @@ class ActionModule(RunActionBase):
         run.journal().append(f"human_wait_{args['event']}", args.get("service") or "", data={"message": words.one_line(args["text"])})
         return {}
 
-    def _finish(self, run: RunDirectory, args: dict[str, Any]) -> dict[str, Any]:
-        """The first host to come here seals the run and prints its end; every host fails for its own service only."""
+    def _finish(self, run: RunDirectory, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """The first host to come here seals the run, signs and publishes its journal and prints its end; every host fails for its own service only."""
         document = lifecycle.finish(run)
+        if self._published(run, args, task_vars):
+            document = lifecycle.write_documents(run)
         if not presence.watched() and run.claim("shown"):
             display.display(timeline.render(document))
             display.display(screens.ending(run, document))

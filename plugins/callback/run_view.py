@@ -60,7 +60,7 @@ from typing import Any, Optional
 
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import commands, lifecycle, lines, presence, screens, timeline, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, commands, lifecycle, lines, presence, screens, timeline, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 _OURS = "lifeboat.recovery."
@@ -119,6 +119,8 @@ class CallbackModule(CallbackBase):
         code = 0
         for run in [*self._former, *([self._run] if self._run is not None else [])]:
             document = lifecycle.finish(run)
+            if audit.send(run, unsigned=False):  # where the playbook came to its end this was done there
+                document = lifecycle.write_documents(run)
             code = max(code, document["exit"]["code"])
             self._show(timeline.render(document, self._width()))
             self._show(screens.ending(run, document))

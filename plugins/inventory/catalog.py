@@ -54,6 +54,12 @@ options:
     description: Where data keys come from.
     type: dict
     required: true
+  approvals:
+    description: Which verbs need a signed approval of their plan, and whose.
+    type: dict
+  audit:
+    description: Where sealed journals are copied to, and with which key the controller seals them.
+    type: dict
   tiers:
     description: Named policies for objectives, schedule and retention.
     type: dict

@@ -270,7 +270,7 @@ def _take(spec: Spec, ledger: Ledger, run: dict[str, Any], phase: str) -> None:
             ledger.append(run, phase, "run.interrupted", {"run": before["run"], "verb": before["verb"]})
             resumes = resumes or (before["run"] if before["verb"] == run.get("verb") else None)
         ledger.rotate()
-        who = {key: run.get(key) for key in ("controller", "pid", "user", "started")}
+        who = {key: run.get(key) for key in ("controller", "pid", "user", "started", "who") if key != "who" or run.get(key)}
         ledger.append(run, phase, "run.begin", {**who, "resumes": resumes, "catalog": spec.catalog.get("digest")})
     same = lease is not None and lease.get("run") == run["id"]
     pid = int(run.get("pid") or 0)

@@ -102,6 +102,14 @@ options:
       - For V(build) the folder of run directories; what earlier restores in it took is the ground of the forecast. Without it there is none.
     type: path
     default: ""
+  approval:
+    description:
+      - For V(build), the approvals of this plan, where the catalog asks for them. Files on the controller as a list or with commas between,
+        or the text of one.
+    type: raw
+  flags:
+    description: For V(build), what else decides what is done. It is kept in the plan, and an approval is bound to it.
+    type: dict
   run:
     description: The run as M(lifeboat.recovery.run_state) returned it, for V(judge) and V(untouched).
     type: dict
@@ -215,6 +223,8 @@ def main() -> None:
         "of_run": {"type": "str", "default": ""},
         "explicit": {"type": "bool", "default": False},
         "root": {"type": "path", "default": ""},
+        "approval": {"type": "raw"},
+        "flags": {"type": "dict"},
         "run": {"type": "dict"},
         "plan": {"type": "dict"},
         "max_loss": {"type": "str", "default": "0"},

@@ -26,7 +26,7 @@ options:
       - V(verdict) gives a service its verdict. The first verdict stands; a later one changes nothing and the first is returned.
       - V(note) keeps what a module answered, and O(text) in the journal.
       - V(human_wait) starts or ends a time in which the run waits for people; it is shown apart.
-      - V(finish) seals the run, gives every picked service without a verdict the verdict V(failed), and decides.
+      - V(finish) seals the run and its journal, gives every picked service without a verdict the verdict V(failed), and decides.
         With O(service) the task fails when that service did not succeed, without it when the run did not.
     type: str
     required: true
@@ -130,6 +130,13 @@ options:
   answer:
     description:
       - What a module answered (the registered result). Its C(ledger) is collected; the rest is kept under O(subject).
+    type: dict
+  publish:
+    description:
+      - For V(finish) with O(service), what M(lifeboat.recovery.journal) takes of the service, C(entry), C(repository), C(keys),
+        C(state_dir) and C(catalog). The host of the first service that can then signs the sealed journal and publishes it into its
+        repository, and journals of former runs that nobody published.
+      - Without it the journal is sealed and stays where it is, apart from the copies that the plan names under C(audit).
     type: dict
 attributes:
   check_mode:
@@ -235,6 +242,7 @@ def main() -> None:
         "degraded_by": {"type": "list", "elements": "str"},
         "subject": {"type": "str"},
         "answer": {"type": "dict"},
+        "publish": {"type": "dict"},
     }, supports_check_mode=True)
     module.fail_json(msg="lifeboat.recovery.run_state is an action on the controller: call it as a task of a playbook")
 

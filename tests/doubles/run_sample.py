@@ -156,7 +156,13 @@ def make(
         if source:
             run.collect(name, ledger(name, source, "stage.verified" if verdict == "blocked" else "restore.live"))
             kind = "redis" if source == "cache" else "postgresql_database"
-            run.keep(name, "staged", {"changed": True, "noop": False, "sources": {source: {"state": "staged", "bytes": size, "type": kind}}})
+            run.keep(name, "staged", {
+                "changed": True, "noop": False, "sources": {source: {"state": "staged", "bytes": size, "type": kind}},
+                "controls": {source: {
+                    "snapshot": f"{name}.{source}-000007-1a2b3c4d", "manifest": "ab" * 32, "keys": [{"provider": "vault", "key": f"{name}-data", "version": 3}],
+                    "signed_by": {"key": f"{name}-sign", "version": 2}, "locked_until": "2030-03-02T12:00:00Z" if source == "db" else None,
+                }},
+            })
         if verdict == "verified" or name == fail:
             run.keep(name, "checks", {"results": [
                 {"kind": "health", "name": f"http 127.0.0.1/{name}", "ok": name != fail, "detail": "" if name != fail else text, "seconds": 0.012},

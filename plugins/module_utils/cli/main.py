@@ -16,7 +16,7 @@ from ..errors import LifeboatError
 from ..keys import escrow
 from ..pipeline import operations
 from ..pipeline.host import config_dir
-from . import backup, copy, extract, history, log, restore, text
+from . import audit, backup, copy, extract, history, log, restore, text
 from .shared import answer, chosen
 
 
@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--repository", metavar="URL", default="", help="read this repository alone; needs nothing else of this host")
     one.add_argument("--keys", metavar="DIR", default="", help="with --repository: directory with the services' public signing keys")
     log.add(commands)
+    audit.add(commands)
     add("rebuild-index", rebuild_index, "build this host's chunk index anew from the repository")
     one = add("escrow-key", escrow_key, "make an escrow key pair unless FILE is there; the public half, as keys.escrow takes it", "")
     one.add_argument("file", metavar="FILE", help="where the private half is; keep it in a safe, not on a host")

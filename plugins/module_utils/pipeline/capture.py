@@ -21,6 +21,7 @@ from ..repository.catalogs import store_catalog
 from ..repository.manifest import Chain, StoredManifest
 from ..repository.session import CaptureSession
 from ..sources.contract import Captured, Context, Source, Writer
+from . import controls
 from .inspect import missing_tail, read_marks, summary
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def capture_service(spec: Spec, run: dict[str, Any], mode: str = "auto", progres
     """Take one snapshot of every source of a service under the point id run["id"].
 
     mode: auto (incremental where a readable parent exists), incremental (the same), full (re-read everything; still
-    stores no content twice). Returns {"changed", "snapshots": [Summary], "warnings": [error dicts], "ledger": [entries]}.
+    stores no content twice). Returns {"changed", "snapshots": [Summary], "warnings": [error dicts], "controls": as observed(), "ledger": [entries]}.
     When one source fails nothing is published: a point is whole or absent. The same run again is a no-op.
     """
     progress = progress or Progress(spec.service, "capture")
@@ -73,7 +74,7 @@ def capture_service(spec: Spec, run: dict[str, Any], mode: str = "auto", progres
     mine = {name: _of_point(chains.get(name), run["id"]) for name in spec.source_names}
     if all(mine.values()):
         return {"changed": False, "snapshots": [summary(manifest) for manifest in mine.values() if manifest], "warnings": [],
-                "ledger": ledger.appended}
+                "controls": controls.observed(store, [manifest for manifest in mine.values() if manifest]), "ledger": ledger.appended}
     warnings = [problem for chain in chains.values() for problem in chain.problems]
     marks = read_marks(spec, store.repository.id)
     warnings += missing_tail(list(chains.values()), marks)
@@ -95,11 +96,12 @@ def capture_service(spec: Spec, run: dict[str, Any], mode: str = "auto", progres
         raise
     session.close()
     _write_marks(spec, store.repository.id, published)
+    found = controls.observed(store, published)
     ledger.append(run, "capture", "capture.end", {"snapshots": {m.data["source"]: m.id for m in published},
-                                                  "digests": {m.data["source"]: m.digest for m in published}})
+                                                  "digests": {m.data["source"]: m.digest for m in published}, "controls": found})
     faults.point("capture.end")
     return {"changed": True, "snapshots": [summary(manifest) for manifest in published],
-            "warnings": [problem.as_dict() for problem in warnings], "ledger": ledger.appended}
+            "warnings": [problem.as_dict() for problem in warnings], "controls": found, "ledger": ledger.appended}
 
 
 def _refuse(spec: Spec, store: ServiceStore, progress: Progress) -> None:

@@ -95,6 +95,13 @@ def _whole_run(spec: Spec, run: dict[str, Any], phase: str, verdict: str, work: 
         return {**told, "warnings": [*told["warnings"], *history.publish(spec, ledger)]}
 
 
+def publish_journal(spec: Spec, run: dict[str, Any], text: str, check: bool) -> dict[str, Any]:
+    """Sign and publish a run's sealed journal; as journals.publish(). In check mode nothing is done."""
+    from . import journals
+
+    return {"changed": True, "warnings": []} if check else journals.publish(spec, str(run["id"]), text)
+
+
 def extract(spec: Spec, run: dict[str, Any], request: Request, check: bool) -> dict[str, Any]:
     """Move a part of a snapshot into the live store under a new name; with ``check`` say what would be done."""
     from .extract import extract_service, preview

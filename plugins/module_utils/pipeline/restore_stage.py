@@ -17,6 +17,7 @@ from typing import Any
 
 from .. import faults, state
 from ..errors import CheckError, LifeboatError, TargetError
+from . import controls
 from .escrowed import escrow_used
 from .inspect import Point
 from .restore_job import Job
@@ -106,16 +107,17 @@ def check_point(job: Job, point: Point) -> None:
 
 
 def stage_service(job: Job, target: str, force: bool) -> tuple[Restore | None, Point, dict[str, Any]]:
-    """Stage under the lease; returns (restore, point, {"changed", "data_current", "warnings"})."""
+    """Stage under the lease; returns (restore, point, {"changed", "data_current", "warnings", "controls": as observed()})."""
     escrowed = escrow_used(job.spec, job.store, job.ledger, job.run)
     restore, point, warnings, problems = choose(job, target, force)
     check_point(job, point)
     warnings += [*escrowed, *(str(problem) for problem in problems)]
-    told: dict[str, Any] = {"changed": False, "data_current": False, "warnings": warnings}
+    protected = controls.observed(job.store, point.snapshots.values())
+    told: dict[str, Any] = {"changed": False, "data_current": False, "warnings": warnings, "controls": protected}
     if restore is None:
         _give_up_last(job)
         current = not force and data_current(job, point)
-        restore = _begin(job, target, point)
+        restore = _begin(job, target, point, protected)
         told["data_current"] = current
         if current:
             for name in point.snapshots:
@@ -147,7 +149,7 @@ def _again(job: Job, restore_id: str) -> Restore:
     return next(restore for restore in job.restores() if restore.id == restore_id)
 
 
-def _begin(job: Job, target: str, point: Point) -> Restore:
+def _begin(job: Job, target: str, point: Point, protected: dict[str, Any]) -> Restore:
     taken = {restore.id for restore in job.restores()}
     name, number = str(job.run["id"]), 1
     while name in taken:
@@ -155,7 +157,7 @@ def _begin(job: Job, target: str, point: Point) -> Restore:
         name = f"{job.run['id']}.{number}"
     # what the operator asked for, not what the plan made of it: whoever asks for the same again goes on with this point
     job.log("restore.target", name, asked=str(job.run.get("target") or target), point=point.as_dict(), origin_before=origin_of(job),
-            manifests={source: manifest.digest for source, manifest in point.snapshots.items()})
+            manifests={source: manifest.digest for source, manifest in point.snapshots.items()}, controls=protected)
     return _again(job, name)
 
 

@@ -21,6 +21,7 @@ from ..repository.manifest import StoredManifest
 from ..repository.pack import read_footer
 from ..repository.seal import object_digest
 from ..repository.tree import StoredTree
+from . import journals
 from .history import mark_of
 from .inspect import missing_tail, points, read_log_marks, read_marks
 from .resolve import resolve_target
@@ -210,11 +211,17 @@ class _Verifier:
         look(layout.catalogs(service), lambda name, _size: read_catalog(backend, self.store.provider, name))
 
     def history(self, spec: Spec) -> None:
-        """The copies of the hosts' ledgers. Nothing is restored from them, so what is wrong there is a warning."""
+        """The copies of the hosts' ledgers, and the runs' journals. Nothing is restored from them, so what is wrong there is a warning."""
         problems: list[DamageError] = []
         repository = self.store.repository.id
         for _segment in ledgers.segments(self.store.backend, self.store.provider, repository, self.store.service, problems, mark_of(spec, repository)):
             self.objects += 1
+        for name, _size in self.store.backend.list(layout.journals(self.store.service)):
+            self.objects += 1
+            try:
+                journals.read(self.store.backend, self.store.provider, name)
+            except DamageError as error:
+                problems.append(error)
         for problem in problems:
             self.find(problem, [], False)
 

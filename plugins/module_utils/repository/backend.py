@@ -98,6 +98,10 @@ class Backend(ABC):
         """What an operator must know of where things were read from, as error dicts."""
         return []
 
+    def locked_until(self, name: str) -> str | None:
+        """Until when the store itself keeps an object from being deleted, ISO 8601; None where it does not, or does not say."""
+        return None  # where there are no locks
+
     def create(self, name: str, data: bytes, subject: str) -> None:
         """Write a small object at once."""
         new = self.new(name, subject)

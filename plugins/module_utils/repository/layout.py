@@ -82,6 +82,15 @@ def ledger(service: str, host: str, first: int, last: int) -> str:
     return f"{ledgers(service, host)}{first:012d}-{last:012d}.json"
 
 
+def journals(service: str) -> str:
+    return service_prefix(service) + "journals/"
+
+
+def journal(service: str, run: str) -> str:
+    """The sealed journal of a run that worked on the service."""
+    return f"{journals(service)}{_safe(run)}.jsonl"
+
+
 def snapshots(service: str, source: str = "") -> str:
     prefix = service_prefix(service) + "snapshots/"
     return f"{prefix}{_safe(source)}/" if source else prefix

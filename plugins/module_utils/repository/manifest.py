@@ -33,6 +33,7 @@ class StoredManifest:
     name: str
     data: dict[str, Any]
     digest: str
+    signature: dict[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -60,7 +61,7 @@ def publish(backend: Backend, provider: KeyProvider, manifest: dict[str, Any]) -
     backend.create(name, document, "manifest")
     if backend.read(name, MANIFEST_LIMIT) != document:
         raise DamageError("manifest reads back different", name, "check the repository's disk")
-    return StoredManifest(name, manifest, hashlib.sha256(text.encode()).hexdigest())
+    return StoredManifest(name, manifest, hashlib.sha256(text.encode()).hexdigest(), signature)
 
 
 def read(backend: Backend, provider: KeyProvider, repository_id: str, name: str) -> StoredManifest:
@@ -84,7 +85,7 @@ def _read(backend: Backend, provider: KeyProvider, repository_id: str, name: str
             raise damaged(f"lacks a valid {key}")
     if layout.manifest(data["service"], data["source"], data["sequence"]) != name or data["repository"] != repository_id:
         raise damaged("belongs to another place (moved or replayed)")
-    return StoredManifest(name, data, hashlib.sha256(text.encode()).hexdigest())
+    return StoredManifest(name, data, hashlib.sha256(text.encode()).hexdigest(), json.loads(raw)["signature"])
 
 
 def complete(backend: Backend, service: str, source: str, listed: list[tuple[int, str]]) -> list[tuple[int, str]]:

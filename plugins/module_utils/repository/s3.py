@@ -9,6 +9,7 @@ What a store promises is tried before it is believed (s3_probe), and what the tr
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -143,6 +144,11 @@ class S3Backend(Backend):
 
     def free_bytes(self) -> int | None:
         return None
+
+    def locked_until(self, name: str) -> str | None:
+        with self.client.translated("read", name):
+            held = self.client.api.head_object(Bucket=self.client.bucket, Key=self.client.key(name)).get("ObjectLockRetainUntilDate")
+        return held.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ") if held is not None else None
 
     def keep(self, names: Iterable[str]) -> None:
         """Extend the locks of objects to the whole time from now; nothing where the catalog asks for no lock."""

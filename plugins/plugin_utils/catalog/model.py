@@ -26,7 +26,7 @@ class Catalog:
     """document: the normalised catalog, plain JSON (below). digest: sha256 hex of its canonical JSON.
 
     document = {"ecosystem", "production", "state_dir", "repositories": {name: {name, url, …}}, "default_repository",
-    "keys", "tiers": {name: {rto, rpo, schedule, …} in seconds}, "consistency_groups", "services": {name: entry},
+    "keys", "approvals" or None, "audit", "tiers": {name: {rto, rpo, schedule, …} in seconds}, "consistency_groups", "services": {name: entry},
     "reconcile": [rule]}; an entry is what hostvars carry as lifeboat_entry, with "repository" as a name.
     """
 
@@ -112,6 +112,8 @@ def _document(values: dict[str, Any], path: str) -> dict[str, Any]:
         "repositories": repositories,
         "default_repository": default,
         "keys": values["keys"],
+        "approvals": values.get("approvals"),
+        "audit": values["audit"],
         "tiers": tiers,
         "consistency_groups": values.get("consistency_groups") or {},
         "services": {name: _entry(entry, tiers, default) for name, entry in values["services"].items()},

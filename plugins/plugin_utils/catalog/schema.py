@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import checks, kinds, places, sources
+from . import checks, kinds, places, sources, trust
 from .kinds import WRONG, At, Field
 from .reader import Node
 
@@ -87,6 +87,8 @@ CATALOG = {
     "state_dir": Field(kinds.home_path),
     "repositories": Field(kinds.mapping_of(places.repository), required=True),
     "keys": Field(places.keys, required=True),
+    "approvals": Field(trust.approvals),
+    "audit": Field(trust.audit, default={"copies": []}),
     "tiers": Field(kinds.mapping_of(kinds.closed(TIER)), default={}),
     "consistency_groups": Field(kinds.mapping_of(kinds.closed(GROUP))),
     "services": Field(kinds.mapping_of(service), required=True),

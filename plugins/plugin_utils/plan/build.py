@@ -52,7 +52,7 @@ def build(document: Mapping[str, Any], pick: Pick, points: Mapping[str, Sequence
             "rto_at_risk": None if expected is None or entry.get("rto") is None else expected > entry["rto"],
         }
     return {
-        "verb": verb, "ecosystem": document["ecosystem"], "production": document["production"], "catalog": digest,
+        "verb": verb, "ecosystem": document["ecosystem"], "production": document["production"], "catalog": digest, "audit": document.get("audit") or {},
         "target": target, "scope": pick.scope, "picked": order, "order": order, "asked": pick.asked, "added": pick.added,
         "dependants": [{"service": service, "chain": chain, "action": dependants or None} for service, chain in pick.dependants.items()],
         "islands": parts, "levels": max(depth.values(), default=-1) + 1, "bytes": sum(entry["bytes"] for entry in entries.values()),

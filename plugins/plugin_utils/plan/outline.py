@@ -20,7 +20,8 @@ def outline(document: Mapping[str, Any], pick: Pick, verb: str, digest: str = ""
     hard, both = nearest_picked(services, order, HARD), nearest_picked(services, order)
     island_of = {service: number for number, part in enumerate(parts) for service in part}
     return {
-        "verb": verb, "ecosystem": document["ecosystem"], "production": document["production"], "catalog": digest, "scope": pick.scope,
+        "verb": verb, "ecosystem": document["ecosystem"], "production": document["production"], "catalog": digest,
+        "audit": document.get("audit") or {}, "scope": pick.scope,
         "picked": order, "order": order, "asked": pick.asked, "added": pick.added,
         "dependants": [{"service": service, "chain": chain, "action": dependants or None} for service, chain in pick.dependants.items()],
         "islands": parts, "levels": max(depth.values(), default=-1) + 1, "warnings": [],

@@ -24,9 +24,10 @@ from typing import Any, Callable, Iterator, Optional
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError, SourceError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import lines, presence, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import lines, presence, who, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 display = Display()
@@ -72,6 +73,13 @@ class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no 
         except LifeboatError as error:
             result.update(failed=True, changed=False, msg=str(error), error=error.as_dict())
         return result
+
+
+    def operator(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Who runs this, as who.of()."""
+        user = task_vars.get("ansible_user")
+        name = (self._templar.template(user) if user is not None else None) or getattr(self._play_context, "remote_user", None) or ""
+        return who.of(load_extra_vars(self._loader), str(name))
 
 
 class LongModule(RunActionBase):

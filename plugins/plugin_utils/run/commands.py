@@ -36,11 +36,12 @@ def following(plan: dict[str, Any], picked: list[str]) -> dict[str, str]:
     pinned = str(target["point"] or target["asked"] or called.get("target", ""))
     services = called.get("services") or ",".join(picked)
     confirm = called.get("confirm", "")
+    approval = called.get("approval", "")
     resumable = verb in ("restore", "drill", "verify", "extract")
     part = {name: called[name] for name in ("source", "database", "tables", "as") if called.get(name)}
     return {
         "resume": command(verb, catalog, services=services, target=pinned if resumable else "", run=called.get("run", ""), confirm=confirm,
-                          **part),
+                          approval="" if approval.startswith("{") else approval, **part),
         "rollback": command("rollback", catalog, services=services, run=run, confirm=confirm),
         "status": command("status", catalog),
     }

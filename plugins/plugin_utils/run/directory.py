@@ -10,7 +10,8 @@ Layout (0700, files 0600):
   services/<service>.jsonl ledger entries collected from the host, each once
   services/<service>.json  what the service's modules answered, by subject (staged, live, snapshot, checks, …)
   progress/<service>.json  counters of the running phase, for the live view only
-  journal.jsonl            the controller's own chained entries
+  journal.jsonl            the controller's own chained entries; its last line is the seal
+  audit.json               who signed the seal, where the sealed journal was published and copied to, what went wrong with it
   timings.jsonl            starts and ends of phases and waits, with monotonic times
   run.json, report.html    written at the end, and again from the files above at any time
 One worker writes a service's state at a time (its host's tasks follow each other), so state files need no lock.
@@ -25,7 +26,7 @@ from typing import Any, Iterable, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import lease
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, StorageError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import files, journal, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import controls, evidence, files, journal, who, words
 
 #: Longest ledger entry taken over from a host, in bytes of canonical JSON.
 MAX_ENTRY = 256 * 1024
@@ -98,7 +99,7 @@ class RunDirectory:
         return [str(name) for name in names]
 
     def journal(self) -> journal.Journal:
-        return journal.Journal(self.file("journal.jsonl"), str(self.run.get("id", "")), str(self.run.get("verb", "")))
+        return journal.Journal(self.file("journal.jsonl"), str(self.run.get("id", "")), str(self.run.get("verb", "")), who.text(self.run))
 
     # -- where a service stands ----------------------------------------------------------------------------------------
 
@@ -210,8 +211,12 @@ class RunDirectory:
             verdict=verdict, message=message, remedy=words.one_line(remedy), root=root, open=False, waiting=[],
             since=words.iso(time.time()), failed_phase=phase if verdict in ("failed", "blocked", "interrupted") else None,
         )
+        kept = self.kept(service)
+        sources = evidence.sources(kept, self.collected(service))
         self.journal().append("verdict", service, phase, {
-            "verdict": verdict, "message": state["message"], "remedy": state["remedy"], "root": root, **(data or {}),
+            "verdict": verdict, "message": state["message"], "remedy": state["remedy"], "root": root,
+            "snapshots": {source: facts["snapshot"] for source, facts in sources.items() if facts.get("snapshot")},
+            "controls": controls.of_service(kept, sources, self.plan), **(data or {}),
         })
         self.mark(service, "verdict", "verdict", outcome=verdict)
         return self._save(service, state)

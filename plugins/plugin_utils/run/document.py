@@ -10,7 +10,7 @@ import time
 from typing import Any, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import outcome
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import commands, directory, evidence, journal, timings, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, commands, controls, directory, evidence, journal, timings, who, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 SCHEMA = "lifeboat.run/1"
@@ -58,16 +58,22 @@ def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
     chain = journal.read(run.file("journal.jsonl"))
     decided = outcome.outcome({name: verdict for name, verdict in verdicts.items() if verdict}, verb, picked)
     finished = all(verdicts.values()) and bool(picked)
+    trail = audit.shown(run, chain)
+    lost = [copy for copy in trail["copies"] if copy["required"] and not copy["ok"]]
+    if lost and finished:
+        why = f"the journal did not reach {lost[0]['where']}, which the catalog requires"
+        decided = {**decided, "exit": words.EXIT_FAILED, "message": f"{decided['message']}; {why}"}
     result = "interrupted" if sealed_by else (OUTCOMES[decided["exit"]] if finished else "")
     _clocks(services, plan, human, marks, origin)
     problems = [f"journal: {chain.problem}"] if chain.problem else []
+    problems += trail["problems"] + [f"copy of the journal: {copy['problem']}" for copy in trail["copies"] if not copy["ok"]]
     problems += [f"ledger of {name}: {item['ledger']['problem']}" for name, item in services.items() if item["ledger"]["problem"]]
     return {
         "schema": SCHEMA,
         "run": {
             "id": run.run.get("id"), "verb": verb, "controller": run.run.get("controller"), "user": run.run.get("user"), "pid": run.run.get("pid"),
             "started": run.run.get("started"), "finished": words.iso(end["time"]), "resumes": [str(item) for item in plan.get("resumes") or []],
-            "resumed_by": sealed_by or None, "directory": run.path,
+            "resumed_by": sealed_by or None, "directory": run.path, "who": who.of_run(run.run),
         },
         "ecosystem": str(plan.get("ecosystem") or ""),
         "catalog_digest": plan.get("catalog") if isinstance(plan.get("catalog"), str) and plan.get("catalog") else None,
@@ -86,6 +92,7 @@ def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
         ],
         "next": commands.following(plan, picked),
         "journal": {"entries": len(chain.entries), "head": chain.head, "whole": chain.whole, "problem": chain.problem},
+        "audit": trail,
     }
 
 
@@ -149,6 +156,7 @@ def _service(
         "finished": words.iso(done["time"]) if done else None,
         "seconds": timings.seconds_between(origin, done) if done else None,
         "rto": {"limit": planned.get("rto") if isinstance(planned.get("rto"), (int, float)) else None, "raw": None, "net": None, "met": None},
+        "controls": controls.of_service(kept, sources, run.plan),
         "ledger": evidence.chain_state(entries),
         "warnings": warnings,
     }

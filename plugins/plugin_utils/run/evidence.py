@@ -21,7 +21,7 @@ _CHANGED = ("cutover.done", "restore.live", "rollback.done", "commit.done")
 
 
 def chain_state(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Whether the collected ledger entries are themselves: {entries, head, whole, problem}.
+    """Whether the collected ledger entries are themselves: {entries, seq, head, whole, problem}; ``seq`` is the number of the last.
 
     Only a part of a host's ledger is collected, so a gap between runs is no fault; an altered entry or two entries that
     follow each other by number but not by digest are.
@@ -41,7 +41,8 @@ def chain_state(entries: list[dict[str, Any]]) -> dict[str, Any]:
             problem = f"entry {entry['seq']} does not follow entry {before['seq']}"
             break
     return {
-        "entries": len(ordered), "head": str(ordered[-1].get("hash", "")) if ordered else "", "whole": problem is None, "problem": problem,
+        "entries": len(ordered), "seq": ordered[-1]["seq"] if ordered else None, "head": str(ordered[-1].get("hash", "")) if ordered else "",
+        "whole": problem is None, "problem": problem,
     }
 
 

@@ -4,42 +4,40 @@
 # Internal to the collection: may change in any release.
 """A hash-chained, append-only journal: one JSON object per line, each line naming the digest of the one before.
 
-Entry: {seq, time, run, verb, service, phase, event, data, prev, hash}; ``hash`` is the SHA-256 of the canonical JSON of the
+Entry: {seq, time, run, verb, who, service, phase, event, data, prev, hash}; ``hash`` is the SHA-256 of the canonical JSON of the
 entry without ``hash``, ``prev`` that of the entry before (64 zeros for the first). A process killed in the middle of a write
 leaves a torn last line: the good prefix is kept, the rest is cut off by the next writer, which records what it cut.
+The last line of a finished journal is its seal (module_utils/audit/seal.py); nothing is appended after it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import StorageError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.audit import seal
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConflictError, DamageError, StorageError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.ledger import ZERO
+from ansible_collections.lifeboat.recovery.plugins.module_utils.ledger import entry_hash as digest
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import files, words
 
-ZERO = "0" * 64
-
-
-def digest(entry: dict[str, Any]) -> str:
-    """The digest of an entry: SHA-256 of its canonical JSON without ``hash``."""
-    body = {key: value for key, value in entry.items() if key != "hash"}
-    return hashlib.sha256(files.canonical(body).encode()).hexdigest()
+__all__ = ["ZERO", "Chain", "Journal", "digest", "parse", "read"]
 
 
 @dataclass
 class Chain:
-    """What a journal file holds. ``good_bytes`` is the length of the intact prefix, ``problem`` why the rest is not good."""
+    """What a journal file holds. ``good_bytes`` is the length of the intact prefix, ``problem`` why the rest is not good, ``seal`` its end."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     good_bytes: int = 0
     total_bytes: int = 0
     problem: Optional[str] = None
     torn: bool = False
+    seal: Optional[seal.Seal] = None
 
     @property
     def head(self) -> str:
@@ -74,6 +72,20 @@ def parse(data: bytes) -> Chain:
         if end < 0:
             chain.problem, chain.torn = f"line {len(chain.entries) + 1} is torn ({len(data) - chain.good_bytes} bytes)", True
             break
+        if chain.seal is not None:
+            chain.problem = f"line {len(chain.entries) + 2} stands after the seal"
+            break
+        if seal.is_line(data[chain.good_bytes:end]):
+            try:
+                chain.seal = seal.read(data[chain.good_bytes:end])
+            except DamageError as error:
+                chain.problem = error.what
+                break
+            if chain.seal.hashes != [entry["hash"] for entry in chain.entries]:
+                chain.problem = "the seal is not that of these entries"
+                break
+            chain.good_bytes = end + 1
+            continue
         try:
             entry = json.loads(data[chain.good_bytes:end])
         except (ValueError, RecursionError):
@@ -102,13 +114,14 @@ def read(path: str) -> Chain:
 class Journal:
     """Appends to one run's journal from any number of processes, one at a time."""
 
-    def __init__(self, path: str, run: str, verb: str) -> None:
+    def __init__(self, path: str, run: str, verb: str, who: str = "") -> None:
         self.path = path
         self.run = run
         self.verb = verb
+        self.who = who
 
     def append(self, event: str, service: str = "", phase: str = "", data: Optional[dict[str, Any]] = None) -> dict[str, Any]:
-        """Append one entry durably and return it. StorageError when it cannot be written or the chain was altered."""
+        """Append one entry durably and return it. StorageError when it cannot be written or the chain was altered, ConflictError after the seal."""
         return self.extend([{"event": event, "service": service, "phase": phase, "data": data or {}}])[-1]  # a repair may come first
 
     def extend(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -119,6 +132,25 @@ class Journal:
         except OSError as error:
             raise StorageError(f"cannot write the journal ({error.strerror})", self.path, "free space on the controller") from error
 
+    def close(self, ecosystem: str, sign: Optional[Callable[[str], dict[str, Any]]] = None) -> Optional[seal.Seal]:
+        """Write the seal as the last line, signed where ``sign`` can; the one that is there already stands. None when the chain is not whole."""
+        with files.locked(self.path + ".lock"):
+            chain = read(self.path)
+            if chain.seal is not None or not chain.whole or not chain.entries:
+                return chain.seal if chain.whole else None
+            text = seal.text_of(chain.entries, ecosystem)
+            files.append_line(self.path, seal.line_of(text, sign(text) if sign else None).decode().rstrip("\n"), durable=True)
+            return read(self.path).seal
+
+    def sign(self, signature: dict[str, Any]) -> None:
+        """Put a signature into a seal that has none."""
+        with files.locked(self.path + ".lock"):
+            chain = read(self.path)
+            if chain.seal is None or chain.seal.signature is not None or not chain.whole:
+                return
+            lines = "".join(files.canonical(entry) + "\n" for entry in chain.entries).encode()
+            files.replace(self.path, lines + seal.line_of(chain.seal.text, signature))
+
     def _extend(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         fresh = not os.path.exists(self.path)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -127,6 +159,8 @@ class Journal:
             if tail is None:  # rare: the cheap look at the last line failed, so the whole file decides
                 with open(self.path, "rb") as handle:
                     chain = parse(handle.read())
+                if chain.seal is not None:
+                    raise ConflictError("the run has its end, its journal is sealed", self.path, "begin a new run")
                 if chain.problem is not None and not chain.torn:
                     raise StorageError(
                         f"the journal was altered: {chain.problem}", self.path, "keep the file as evidence and start a new run"
@@ -139,7 +173,7 @@ class Journal:
             written = []
             for event in events:
                 entry: dict[str, Any] = {
-                    "seq": sequence, "time": words.iso(time.time()), "run": self.run, "verb": self.verb,
+                    "seq": sequence, "time": words.iso(time.time()), "run": self.run, "verb": self.verb, "who": self.who,
                     "service": str(event.get("service") or ""), "phase": str(event.get("phase") or ""), "event": str(event["event"]),
                     "data": _plain(event.get("data") or {}), "prev": head,
                 }

@@ -13,8 +13,8 @@ import time
 from typing import Any, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import lease
-from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, ConflictError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import document, files, report, words
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, ConflictError, StorageError
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, document, files, report, who, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 
@@ -49,7 +49,6 @@ def unfinished(root: str, ecosystem: str, verb: str) -> list[RunDirectory]:
 
 def seal_interrupted(former: RunDirectory, by: str) -> None:
     """Give a run that lost its controller its end: verdict ``interrupted`` for whoever had none, then run.json and the report."""
-    former.journal().append("sealed", data={"outcome": "interrupted", "by": by})
     for service in former.picked():
         state = former.state(service) or former.enter(service)
         if not state.get("verdict"):
@@ -57,11 +56,29 @@ def seal_interrupted(former: RunDirectory, by: str) -> None:
                 service, "interrupted", f"the run ended in phase {state.get('phase') or 'plan'} without a verdict",
                 f"resumed by {by}" if by else "run the same command again",
             )
+    _close(former, document.build(former, sealed_by=by), {"by": by})
     write_documents(former, sealed_by=by)
+
+
+def _close(run: RunDirectory, result: dict[str, Any], more: dict[str, Any]) -> None:
+    """The last entry of a journal, which says how each service ended and by which controls, and the seal after it."""
+    audit.close(run, {
+        "outcome": result["outcome"], "exit": result["exit"]["code"], "counts": result["counts"], **more,
+        "services": {
+            name: {
+                "verdict": item["verdict"], "snapshots": item["snapshots"], "digests": item["digests"], "controls": item["controls"],
+                "ledger": {key: item["ledger"][key] for key in ("entries", "seq", "head")},
+            }
+            for name, item in result["services"].items()
+        },
+    })
 
 
 def write_documents(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
     """Write run.json and report.html from the files of the run; may be repeated at any time, also long after."""
+    known = files.read_json(run.file("run.json"))
+    if not sealed_by and isinstance(known, dict) and known.get("outcome") == "interrupted":
+        sealed_by = str(known["run"].get("resumed_by") or "")  # how it ended is never forgotten
     result = document.build(run, sealed_by=sealed_by)
     files.replace_json(run.file("run.json"), result, indent=2)
     files.replace(run.file("report.html"), report.render(result).encode())
@@ -71,12 +88,12 @@ def write_documents(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
 def begin(
     verb: str, ecosystem: str, plan: dict[str, Any], picked: list[str], directory_path: str = "", root: str = "runs",
     check: bool = False, incident_started: str = "", resumes: Optional[list[str]] = None, pid: Optional[int] = None,
-    extra: Optional[dict[str, Any]] = None,
+    extra: Optional[dict[str, Any]] = None, operator: Optional[dict[str, Any]] = None,
 ) -> RunDirectory:
     """Create the run's directory and write plan.json into it; in check mode nothing but that.
 
     ``plan``: whatever the planner made (order, islands, services, target, findings, warnings, …), kept whole. ``picked``: the services
-    this run answers for. ``pid``: the process of ansible-playbook. Former runs without an end whose process is gone are sealed as
+    this run answers for. ``pid``: the process of ansible-playbook. ``operator``: as who.of(). Former runs without an end whose process is gone are sealed as
     interrupted and named in ``resumes``; ConflictError when one of them still lives on this controller.
     """
     if incident_started and words.from_iso(incident_started) is None:
@@ -111,13 +128,18 @@ def begin(
                     f"run {former.run.get('id')} has no end and belongs to controller {former.run.get('controller')}: it was left as it is"
                 )
                 continue
-            seal_interrupted(former, run)
+            try:
+                seal_interrupted(former, run)
+            except StorageError as error:  # somebody's hand was in it: that run stays as it is, and does not stand in the way of this one
+                warnings.append(f"run {former.run.get('id')} has no end and cannot be given one: {error}")
+                continue
             if former.run.get("id") not in former_ids:
                 former_ids.append(str(former.run["id"]))
     target.make(check)
     started = words.iso(time.time())
     owner = {
         **lease.identity(pid or os.getpid()), "id": run, "verb": verb, "started": started, "resumes": former_ids[-1] if former_ids else None,
+        "who": operator or who.of({}),
     }
     content = {
         **plan, **(extra or {}), "schema": "lifeboat.plan/1", "run": owner, "ecosystem": ecosystem, "picked": picked, "check": check,
@@ -129,7 +151,8 @@ def begin(
         return target
     target.journal().append("begun", data={
         "plan": files_digest(target.file("plan.json")), "picked": picked, "resumes": former_ids, "user": owner["user"],
-        "controller": owner["controller"],
+        "controller": owner["controller"], "who": owner["who"], "approval": content.get("approval"),
+        "before": audit.before(target, ecosystem),
     })
     target.mark("", "plan", "begun")
     for service in picked:
@@ -170,6 +193,6 @@ def finish(run: RunDirectory) -> dict[str, Any]:
                     "see the first error above, then run the same command again",
                 )
         result = document.build(run)
-        run.journal().append("sealed", data={"outcome": result["outcome"], "exit": result["exit"]["code"], "counts": result["counts"]})
+        _close(run, result, {})
         run.mark("", "plan", "sealed")
         return write_documents(run)

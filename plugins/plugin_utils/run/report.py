@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import drawing, style, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import controls, drawing, style, who, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.drawing import text
 
 _TOUCHED = {
@@ -57,9 +57,10 @@ def _facts(document: dict[str, Any]) -> str:
     target = goal["asked"] or "-"
     if goal["points"]:
         target += f": {goal['point'] or str(len(set(goal['points'].values()))) + ' points'}, {goal['time'] or 'time unknown'}"
+    by = who.text(run) if run["who"]["os_user"] else f"{run['user']} on {run['controller']}"
     facts = [
         ("Ecosystem", text(document["ecosystem"] or "-")), ("Verb", text(run["verb"])), ("Run", f"<code>{text(run['id'])}</code>"),
-        ("Target", text(target)), ("By", text(f"{run['user']} on {run['controller']}")), ("Started", text(run["started"])),
+        ("Target", text(target)), ("By", text(by)), ("Started", text(run["started"])),
         ("Finished", text(run["finished"])), ("Wall clock", text(words.duration(wall["seconds"]))),
     ]
     if wall["human_wait_seconds"]:
@@ -158,6 +159,38 @@ def _proof(document: dict[str, Any]) -> str:
     return "".join(parts)
 
 
+def _control(one: dict[str, Any]) -> str:
+    """One control of one service: yes, no, or a dash where nobody looked; and what it is known by."""
+    if one["ok"] is None:
+        return '<span class="dim">-</span>'
+    details = [f"{_code(key['key'], 28)} v{text(key['version'])}" for key in one.get("keys") or []]
+    details += [text(str(value)) for value in (one.get("how"), f"until {one['until']}" if one.get("until") else "", ", ".join(one.get("by") or [])) if value]
+    mark = '<span class="yes">yes</span>' if one["ok"] else '<span class="warning">no</span>'
+    return mark + (f'<div class="dim">{"<br>".join(details)}</div>' if details else "")
+
+
+def _controls(document: dict[str, Any]) -> str:
+    rows = [
+        _row([text(name, 60), *(_control(item["controls"][control]) for control in controls.NAMES)]) for name, item in document["services"].items()
+    ]
+    return _table(["Service", *(name.capitalize() for name in controls.NAMES)], rows, "controls")
+
+
+def _trail(document: dict[str, Any]) -> str:
+    """What became of the journal."""
+    trail = document["audit"]
+    if not trail["sealed"]:
+        return "not sealed"
+    by = trail["signed_by"]
+    said = f"sealed, {'signed by ' + _code(by['key'], 40) + ' v' + text(by['version']) if by else 'not signed'}"
+    if trail["published"]:
+        said += f", published as {_code(trail['published']['object'], 90)}"
+    for copy in trail["copies"]:
+        words_of = "copied to" if copy["ok"] else '<span class="no">not copied to</span>'
+        said += f", {words_of} {text(copy['where'], 120)}"
+    return said
+
+
 def _times(document: dict[str, Any]) -> str:
     services: dict[str, dict[str, Any]] = document["services"]
     columns = [phase for phase in words.PHASES if any(p["name"] == phase for item in services.values() for p in item["phases"])]
@@ -223,10 +256,12 @@ Exit code {document['exit']['code']}: {text(document['exit']['reason'])}.</p>
 {drawing.legend(document)}</section>
 <section><h2>Verdicts</h2>{_verdicts(document)}</section>
 <section><h2>Proof</h2>{_proof(document)}</section>
+<section><h2>Controls</h2>
+<p class="dim">Only what was seen in this run counts: a dash is where nobody looked, or where it does not apply.</p>{_controls(document)}</section>
 <section><h2>Seconds per phase</h2>{_times(document)}</section>
 <section><h2>Findings and warnings</h2>{_remarks(document)}</section>
 </main>
-<footer><p>Journal of the controller: {journal['entries']} entries, {state}, last {_code(journal['head'])}.
+<footer><p>Journal of the controller: {journal['entries']} entries, {state}, last {_code(journal['head'])}; {_trail(document)}.
 Catalog {_code(document['catalog_digest'] or '-')}. Made from the files of the run directory; run.json beside this page holds the same facts.</p></footer>
 </body>
 </html>

@@ -58,11 +58,29 @@ def plan_text(plan: dict[str, Any], picked: list[str]) -> str:
             lines.append("  warning: by the forecast these miss their RTO: " + ", ".join(late))
     elif isinstance(forecast, dict):
         lines.append("  forecast none: " + words.one_line(forecast.get("reason") or "nothing was measured yet", 160))
+    lines += _approval(plan)
     for item in plan.get("warnings") or []:
         lines.append(f"  warning: {words.one_line(item.get('what') if isinstance(item, dict) else item)}")
     if plan.get("resumes"):
         lines.append("  resumes  " + ", ".join(words.one_line(item, 80) for item in plan["resumes"]))
     return "\n".join(lines)
+
+
+def _approval(plan: dict[str, Any]) -> list[str]:
+    """Who approved it, or what to do so that somebody does."""
+    found = plan.get("approval")
+    if not isinstance(found, dict) or not (found["required"] or found["given"] or found["missing"]):
+        return []
+    if found["given"]:
+        return [f"  approved by {', '.join(one['approver'] for one in found['given'])}, plan {found['digest']}"]
+    missing = found["missing"] or {}
+    persons = f", {found['persons']} persons with the operator" if found["persons"] > 1 else ""
+    return [
+        f"  approval needed from one of {', '.join(found['approvers'])}{persons}: {words.one_line(missing.get('what') or 'none was given', 300)}",
+        f"           plan {found['digest']}",
+        f"           approve it:  lifeboat audit approve --plan {plan.get('directory') or ''}/plan.json --key YOUR.KEY --out approval.json",
+        "           carry it out: the same command without --check and with -e lifeboat_approval=approval.json",
+    ]
 
 
 def touched_text(found: dict[str, Any]) -> list[str]:

@@ -45,6 +45,7 @@ code{font:13px/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono"
 .remedy{color:var(--ink);border-left:3px solid var(--line);padding-left:8px;margin-top:3px;font-size:13px}
 .proof{table-layout:fixed;min-width:900px}.proof th:nth-child(1){width:10%}.proof th:nth-child(2){width:15%}.proof th:nth-child(3){width:25%}
 .proof th:nth-child(n+4){width:12.5%}.proof th:nth-child(n+6){width:8.3%}
+.controls td{font-size:13px}.controls td:nth-child(n+2){min-width:110px}
 .causes{margin:8px 0 14px;padding-left:20px}.causes li{margin:4px 0}
 .next{display:grid;grid-template-columns:max-content 1fr;gap:5px 14px;margin:0}.next dt{color:var(--dim)}.next dd{margin:0;overflow-wrap:anywhere}
 .checks{margin:8px 0;padding:0;list-style:none;columns:2 420px;font-size:14px}.checks li{break-inside:avoid;padding:1px 0}

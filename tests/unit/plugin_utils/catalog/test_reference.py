@@ -12,12 +12,14 @@ from typing import Any, Iterable, Mapping
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import registry
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import checks, model, places, schema, sources
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import checks, model, places, schema, sources, trust
 
 ROOT = Path(__file__).resolve().parents[4]
 
 SECTIONS: dict[str, Iterable[str]] = {
     "Top level": schema.CATALOG, "repositories.NAME": places.REPOSITORY, "repositories.NAME.object_lock": places.OBJECT_LOCK, "keys": places.KEYS,
+    "approvals": trust.APPROVALS, "approvals.keys.NAME": trust.APPROVER, "audit": trust.AUDIT,
+    "audit.copies": ["file", "protocol", "required", "syslog", "url"],
     "tiers.NAME": schema.TIER, "tiers.NAME.schedule": schema.SCHEDULE, "tiers.NAME.retention": schema.RETENTION,
     "consistency_groups.NAME": schema.GROUP, "services.NAME": schema.SERVICE, "services.NAME.requires": schema.REQUIREMENT,
     "services.NAME.runtime": schema.RUNTIME, "services.NAME.timeouts": schema.TIMEOUTS, "services.NAME.sources.NAME": sources.COMMON,
