@@ -16,7 +16,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.access.site impo
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.keys import policies
 from ansible_collections.lifeboat.recovery.plugins.modules import access as module
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import places
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import model, places
 from ansible_collections.lifeboat.recovery.tests.doubles.s3_policy import allowed
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -161,6 +161,14 @@ def test_a_policy_that_is_too_large_is_refused_before_anything_is_touched(monkey
     assert len(plan.perform(document(9), small, True)["changes"]) == 1
     with pytest.raises(ConfigError, match="more than 20480 bytes.*attach the documents"):
         plan.perform(document(12), large, True)
+
+
+def test_the_example_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket.BucketAccess, "_read", lambda self: {})
+    given = model.load(str(ROOT / "inventories/example/shop.catalog.yml")).document
+    options = {"principal": "arn:aws:iam::123456789012:role/{identity}", "drill": list(given["services"])}
+    for listing in ("service", "bucket"):
+        assert len(plan.perform({**given, "keys": {"provider": "file"}}, {**options, "listing": listing}, True)["changes"]) == 1
 
 
 @pytest.mark.parametrize("given, options, told", [
