@@ -11,6 +11,7 @@ elsewhere opens nothing. Statements are few and short: the policy of a bucket ha
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable
@@ -27,6 +28,7 @@ LEDGERS = ("*/ledgers/*-????????????.json",)
 
 _LIST = ("s3:ListBucket",)
 _LIST_VERSIONS = ("s3:ListBucket", "s3:ListBucketVersions")
+_VERSIONS = ("s3:GetBucketVersioning",)
 _READ = ("s3:GetObject", "s3:GetObjectVersion")
 _WRITE = ("s3:PutObject", "s3:AbortMultipartUpload")
 _DELETE = ("s3:DeleteObject", "s3:DeleteObjectVersion")
@@ -64,16 +66,17 @@ class Role:
 RIGHTS: dict[str, Role] = {
     # reads what it wrote: packs of a killed capture, index, trees. What it reads is sealed
     "backup": Role((Right(("s3:GetObject", *_WRITE), locked=_EXTEND),)),
-    "restore": Role((Right(_READ),), _LIST_VERSIONS),
-    "drill": Role((Right(_READ),), _LIST_VERSIONS),
+    # what was overwritten or hidden by a deletion is still there as a version
+    "restore": Role((Right(_READ),), _LIST_VERSIONS, _VERSIONS),
+    "drill": Role((Right(_READ),), _LIST_VERSIONS, _VERSIONS),
     "prune": Role((Right(("s3:GetObject", *_DELETE), locked=_EXTEND[:1]),), _LIST_VERSIONS, hidden=(*SEALED, *WRAPPED), kept=LEDGERS),
     "operator": Role((Right(("s3:GetObject",)),), hidden=(*SEALED, *WRAPPED)),
-    "rotate": Role((Right(("s3:GetObject",)), Right(_WRITE, ("keys/*", "ledgers/*"), _EXTEND)), hidden=SEALED),
-    "auditor": Role((Right(_READ, locked=_EXTEND[:1]),), _LIST_VERSIONS, ("s3:GetBucketVersioning",)),
+    "rotate": Role((Right(("s3:GetObject",)), Right(_WRITE, ("keys/*",), _EXTEND)), hidden=SEALED),
+    "auditor": Role((Right(_READ, locked=_EXTEND[:1]),), _LIST_VERSIONS, _VERSIONS),
     # tries the store: writes, locks and deletes below probe/ only. To see whether there is a bucket takes the right to list it
     "bootstrap": Role((
         Right((*_READ, *_WRITE, *_DELETE), ("probe/*",), _EXTEND, shared=True), Right(_WRITE, ("lifeboat.json",), _EXTEND, shared=True),
-    ), (), ("s3:GetBucketVersioning", *_LIST_VERSIONS)),
+    ), (), (*_VERSIONS, *_LIST_VERSIONS)),
 }
 
 _NEVER = (
@@ -95,7 +98,21 @@ def statements(site: Site, place: Place, principal: Principal | None) -> list[di
         for identities, services in _together(site, role, place):
             made += _allowed(site, role, identities, [service.name for service in services], place)
     made += _for_all(site, place)
-    return [_finished(site, statement, principal) for statement in made]
+    return [_finished(site, statement, principal) for statement in _merged(made)]
+
+
+def _merged(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Statements that differ only in whom they name become one, called by what it is about and not by a role."""
+    found: dict[str, dict[str, Any]] = {}
+    for statement in made:
+        key = json.dumps({name: value for name, value in statement.items() if name not in ("Sid", "Principal")}, sort_keys=True)
+        if key in found:
+            other = found[key]
+            words = statement["Sid"].split()
+            found[key] = {**other, "Sid": words[min(1, len(words) - 1)], "Principal": tuple(sorted({*other["Principal"], *statement["Principal"]}))}
+        else:
+            found[key] = statement
+    return list(found.values())
 
 
 def documents(site: Site, place: Place) -> dict[str, list[dict[str, Any]]]:
@@ -103,7 +120,7 @@ def documents(site: Site, place: Place) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for role in site.roles:
         for identity, services in site.by_identity(role).items():
-            here = [service.name for service in services if service.place == place]
+            here = [service.name for service in services if place in service.places]
             if here:
                 made = _allowed(site, role, (identity,), here, place)
                 made += [shared for shared in _for_all(site, place) if identity in shared["Principal"]]
@@ -121,7 +138,7 @@ def _together(site: Site, role: str, place: Place) -> Iterable[tuple[tuple[str, 
     """Services whose role is held by the same identities, so that one statement does for all: policies have a greatest size."""
     found: dict[tuple[str, ...], list[Service]] = {}
     for service in site.of_role(role):
-        if service.place == place:
+        if place in service.places:
             found.setdefault(site.identities(service, role), []).append(service)
     return sorted(found.items())
 
@@ -177,7 +194,7 @@ def _all(site: Site, place: Place, roles: Iterable[str]) -> tuple[str, ...]:
     found = set()
     for role in roles:
         if role in site.roles:
-            found |= {identity for identity, services in site.by_identity(role).items() if any(each.place == place for each in services)}
+            found |= {identity for identity, services in site.by_identity(role).items() if any(place in each.places for each in services)}
     return tuple(sorted(found))
 
 
@@ -196,6 +213,6 @@ def _finished(site: Site, statement: dict[str, Any], principal: Principal | None
     identities = statement["Principal"]
     if principal is None:
         return {"Sid": f"Lifeboat{words}", **{key: value for key, value in statement.items() if key not in ("Sid", "Principal")}}
-    # several statements of one role differ in whom they name
-    whom = hashlib.sha256("\n".join([*identities, *statement["Resource"]]).encode()).hexdigest()[:6]
+    # several statements of one kind differ in whom and what they name
+    whom = hashlib.sha256("\n".join([*identities, *statement["Action"], *statement["Resource"]]).encode()).hexdigest()[:6]
     return {**statement, "Sid": f"{sid_prefix(site)}{words}{whom}", "Principal": {"AWS": [principal(identity) for identity in identities]}}

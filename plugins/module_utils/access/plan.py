@@ -58,7 +58,7 @@ def _apply(changes: list[Thing]) -> None:
 
 def _places(site: Site) -> list[Place]:
     """The places that services use, each once."""
-    return list(dict.fromkeys(service.place for service in site.services if service.place is not None))
+    return list(dict.fromkeys(place for service in site.services for place in service.places))
 
 
 def _by_bucket(places: list[Place]) -> list[list[Place]]:
@@ -69,10 +69,12 @@ def _by_bucket(places: list[Place]) -> list[list[Place]]:
 
 
 def _documents(site: Site, places: list[Place]) -> dict[str, Any]:
+    """identity -> policy; a Sid stands in it once."""
     found: dict[str, list[dict[str, Any]]] = {}
     for place in places:
         for identity, statements in documents(site, place).items():
-            found.setdefault(identity, []).extend(statements)
+            held = found.setdefault(identity, [])
+            held += [{**statement, "Sid": f"{statement['Sid']}{len(held) + number}"} for number, statement in enumerate(statements, 1)]
     return {identity: {"Version": "2012-10-17", "Statement": statements} for identity, statements in sorted(found.items())}
 
 

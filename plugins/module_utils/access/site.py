@@ -59,12 +59,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Service:
-    """name: of the catalog; key: the same with keys.prefix, as it stands in the names of keys and policies."""
+    """name: of the catalog; key: the same with keys.prefix, as it stands in the names of keys and policies. places: its repository and the copies."""
 
     name: str
     key: str
     hosts: tuple[str, ...]
-    place: Place | None
+    places: tuple[Place, ...]
 
 
 class Site:
@@ -86,10 +86,8 @@ class Site:
         self.roles = tuple(role for role in ROLES if role in roles)
         self._templates = {role: identities.get(role) or _template(role) for role in ROLES}
         prefix = str(self.keys.get("prefix") or "") if self.keys.get("provider") == "vault" else ""
-        places = {name: Place.of(repository) for name, repository in (document.get("repositories") or {}).items()}
         self.services = [
-            Service(name, prefix + name, _hosts(entry), places.get(entry.get("repository") or document.get("default_repository")))
-            for name, entry in sorted(document["services"].items())
+            Service(name, prefix + name, _hosts(entry), _places(document, entry)) for name, entry in sorted(document["services"].items())
         ]
         mount = str(self.keys.get("mount") or "transit").strip("/")
         for service in self.services:
@@ -160,3 +158,13 @@ def _hosts(entry: Mapping[str, Any]) -> tuple[str, ...]:
     """The hosts that hold data of a service."""
     sources = (entry.get("sources") or {}).values()
     return tuple(sorted({str(host) for host in (entry.get("host"), *(source.get("host") for source in sources)) if host}))
+
+
+def _places(document: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[Place, ...]:
+    """Where a service's objects are: its repository, and the copies that it has of it (all there are, if it does not say which)."""
+    known: Mapping[str, Mapping[str, Any]] = document.get("repositories") or {}
+    original = str(entry.get("repository") or document.get("default_repository"))
+    chosen = entry.get("copies")
+    copies = [name for name, one in known.items() if one.get("copy_of") == original] if chosen is None else list(chosen)
+    found = (Place.of(known[name]) for name in (original, *copies) if name in known)
+    return tuple(place for place in found if place is not None)

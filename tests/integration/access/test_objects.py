@@ -24,7 +24,7 @@ NEEDED: dict[str, set[str]] = {
     "drill": {*_EVERYTHING_READ, "read an older version", "list versions"},
     "prune": {*_PLAIN, "list versions", "delete a pack", "delete a version of a pack", "delete many"},
     "operator": _PLAIN,
-    "rotate": {*_PLAIN, "read a key", "create a key", "create a ledger", "extend a lock of a key"},
+    "rotate": {*_PLAIN, "read a key", "create a key", "extend a lock of a key"},
     "auditor": {*_EVERYTHING_READ, "read an older version", "list versions"},
     "bootstrap": {"list", "list versions"},
 }

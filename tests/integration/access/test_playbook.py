@@ -82,5 +82,7 @@ def test_shown_applied_and_repeated(vault: Vault, store: Store, ground: Field, t
     texts, policy = controller.outside()
     statements = json.loads(policy)["Statement"]
     assert "lifeboat-orders-backup" in texts and statements[0] == theirs and len(statements) > 10
-    again = controller.play("--diff")
+    # the administrator's token as a variable this time: it is masked whatever is shown
+    (tmp_path / "admin.yml").write_text(json.dumps({"lifeboat_access_vault_auth": {"method": "token", "token": vault.site.server.root_token}}))
+    again = controller.play("--diff", "-vvv", "-e", f"@{tmp_path / 'admin.yml'}")
     assert changed(again) == 0 and "+++" not in again

@@ -53,9 +53,9 @@ def test_a_widened_policy_is_noticed(vault: Vault, document: dict[str, Any], rol
     token = vault.token(f"lifeboat-orders-{role}")
     wide = f'path "{vault.site.mount}/*" {{ capabilities = ["create", "read", "update", "delete", "list"] }}'
     vault.site.server.must("POST", f"sys/policies/acl/lifeboat-orders-{role}", {"policy": f"# Lifeboat: role {role}, widened\n{wide}"})
-    # of these two the double knows only that they are refused
-    calls = set(CALLS) - {"export", "plaintext backup"}
-    assert got_through(vault, token, calls) == calls
+    # in their order, since one deletes the key; of the two left out the double knows only that they are refused
+    calls = [name for name in CALLS if name not in ("export", "plaintext backup")]
+    assert got_through(vault, token, calls) == set(calls)
     assert vault.apply(document)["changed"]
     assert got_through(vault, token) == ALLOWED[role]
 

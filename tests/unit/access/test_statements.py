@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.access import bucket, objects, plan
-from ansible_collections.lifeboat.recovery.plugins.module_utils.access.site import ROLES, Place, Site
+from ansible_collections.lifeboat.recovery.plugins.module_utils.access.site import ROLES, Site
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.keys import policies
 from ansible_collections.lifeboat.recovery.plugins.modules import access as module
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import places
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import model, places
 from ansible_collections.lifeboat.recovery.tests.doubles.s3_policy import allowed
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -38,9 +38,7 @@ def arn(identity: str) -> str:
 
 
 def statements(site: Site) -> list[dict[str, Any]]:
-    place = site.services[0].place
-    assert isinstance(place, Place)
-    return objects.statements(site, place, arn)
+    return [statement for place in dict.fromkeys(site.services[0].places) for statement in objects.statements(site, place, arn)]
 
 
 def site_of(given: dict[str, Any], **more: Any) -> Site:
@@ -121,6 +119,21 @@ def test_documents_say_the_same_as_the_policy_of_the_bucket(said: list[dict[str,
                     assert allowed(own, "", action, resource, **context) == allowed(said, arn(identity), action, resource, **context), (identity, resource)
 
 
+def test_a_copy_is_written_by_who_writes_and_read_by_who_reads() -> None:
+    given = document()
+    given["repositories"] |= {"far": {"url": "s3://copies", "copy_of": "main"}, "other": {"url": "s3://others"}}
+    said = statements(site_of(given))
+    copied = "arn:aws:s3:::copies/services/orders/packs/aa/aa.pack"
+    assert allowed(said, BACKUP, "s3:PutObject", copied, if_none_match="*", ObjectCreationOperation="true")
+    assert not allowed(said, BACKUP, "s3:PutObject", copied, ObjectCreationOperation="true")
+    assert allowed(said, arn("lifeboat-shop-db0-restore"), "s3:GetObject", copied)
+    assert not any("others" in str(statement["Resource"]) for statement in said)
+    given["services"]["orders"]["copies"] = []
+    assert not allowed(statements(site_of(given)), BACKUP, "s3:GetObject", copied)
+    sids = [statement["Sid"] for statement in plan.perform(given, {"identities": {"backup": "all-{role}"}}, True)["documents"]["all-backup"]["Statement"]]
+    assert len(sids) == len(set(sids)) > 8
+
+
 @pytest.mark.parametrize("listing, endpoint, whole", [
     ("", None, True), ("", "https://s3.eu-central-1.amazonaws.com", True), ("", "https://s3.example.org", False), ("service", None, False),
     ("bucket", "https://s3.example.org", True),
@@ -148,6 +161,14 @@ def test_a_policy_that_is_too_large_is_refused_before_anything_is_touched(monkey
     assert len(plan.perform(document(9), small, True)["changes"]) == 1
     with pytest.raises(ConfigError, match="more than 20480 bytes.*attach the documents"):
         plan.perform(document(12), large, True)
+
+
+def test_the_example_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket.BucketAccess, "_read", lambda self: {})
+    given = model.load(str(ROOT / "inventories/example/shop.catalog.yml")).document
+    options = {"principal": "arn:aws:iam::123456789012:role/{identity}", "drill": list(given["services"])}
+    for listing in ("service", "bucket"):
+        assert len(plan.perform({**given, "keys": {"provider": "file"}}, {**options, "listing": listing}, True)["changes"]) == 1
 
 
 @pytest.mark.parametrize("given, options, told", [
