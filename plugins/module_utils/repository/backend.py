@@ -98,6 +98,10 @@ class Backend(ABC):
         """What an operator must know of where things were read from, as error dicts."""
         return []
 
+    def hold(self, names: Iterable[str], held: bool) -> None:
+        """Let the place itself refuse to delete objects until they are no longer held, where it can."""
+        return  # where there are no locks the record of the hold is what counts
+
     def create(self, name: str, data: bytes, subject: str) -> None:
         """Write a small object at once."""
         new = self.new(name, subject)

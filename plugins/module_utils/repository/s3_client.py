@@ -130,7 +130,8 @@ class Client:
 
 
 #: What an operator must grant for a verb.
-_RIGHTS = {"read": "s3:GetObject", "write": "s3:PutObject", "list": "s3:ListBucket", "lock": "s3:PutObjectRetention", "delete": "s3:DeleteObjectVersion"}
+_RIGHTS = {"read": "s3:GetObject", "write": "s3:PutObject", "list": "s3:ListBucket", "lock": "s3:PutObjectRetention",
+           "hold": "s3:PutObjectLegalHold", "delete": "s3:DeleteObjectVersion"}
 
 
 def _failed(error: Exception, verb: str, where: str, exceptions: Any) -> LifeboatError:
