@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How fast the S3 backend moves bytes, beside plain boto3 transfers: same store, same objects, same part size, same number of requests at a time.
 
-usage: s3_bench.py [--rounds N] [--size MIB] [--plain-http]
+usage: make bench-s3 S3_ARGS="..." or s3_bench.py [--rounds N] [--size MIB] [--plain-http]
 
 Both upload and both download in pairs, in turn first and second; the ratio is taken within a pair, and its median is told. Ours conditionally creates
 the object, sends and compares a SHA-256 of every part, and reads in chunks of 1 MiB as a restore does; boto3 does what it does by default. What is
