@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
@@ -26,9 +27,10 @@ OWNER = ("ownerownerowner", "owner-secret-canary-1")
 class Seaweed:
     """One server with all its data in a private directory. Use it as a context manager."""
 
-    def __init__(self, *options: str) -> None:
-        """options: further options of the program, as it names them."""
+    def __init__(self, *options: str, roles: dict[str, list[str]] | None = None) -> None:
+        """options: further options of the program, as it names them. roles: name of a role that may be assumed -> the buckets in which it may do everything."""
         self.options = options
+        self.roles = roles or {}
         self.home = processes.private_dir("s3", "/var/tmp")
         self.authority = tls.Authority(self.home)
         self.process: subprocess.Popen[bytes] | None = None
@@ -62,6 +64,11 @@ class Seaweed:
         config = os.path.join(self.home, "s3.json")
         with open(config, "w", encoding="utf-8") as handle:
             json.dump({"identities": self.identities}, handle)
+        more = []
+        if self.roles:
+            more = [f"-s3.iam.config={os.path.join(self.home, 'iam.json')}"]
+            with open(os.path.join(self.home, "iam.json"), "w", encoding="utf-8") as handle:
+                json.dump(_roles(self.roles), handle)
         master, volume, filer, plain, secure = self.ports
         program = shutil.which("weed", path=os.path.dirname(sys.executable)) or "weed"
         with open(os.path.join(self.home, "log"), "ab") as log:
@@ -69,7 +76,7 @@ class Seaweed:
                 [program, f"-logdir={self.home}", "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}",
                  f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={plain}", f"-s3.port.https={secure}",
                  f"-s3.cert.file={certificate}", f"-s3.key.file={key}", f"-s3.config={config}", "-master.volumeSizeLimitMB=256",
-                 "-volume.max=5000", "-volume.preStopSeconds=1", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0", *self.options],
+                 "-volume.max=5000", "-volume.preStopSeconds=1", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0", *more, *self.options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home, env={"PATH": "/usr/bin:/bin", "HOME": self.home}, start_new_session=True,
             )
         processes.wait_for(self._answers, "the S3 server", 60)
@@ -106,6 +113,27 @@ class Seaweed:
             "name": "s3", "url": f"s3://{bucket}/{prefix}", "endpoint": self.endpoint, "ca_file": self.ca_file, "path_style": True,
             "credentials_file": self.credentials_file("owner", *OWNER[:2]), **options,
         }
+
+
+def role_arn(name: str) -> str:
+    """How a role is asked for."""
+    return f"arn:aws:iam::role/{name}"
+
+
+def _roles(roles: dict[str, list[str]]) -> dict[str, Any]:
+    """What the server reads: whoever has a key may assume any of the roles."""
+    trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": ["sts:AssumeRole"]}]}
+    signing = base64.b64encode(b"a key of the lab, 32 bytes long..").decode()
+    policies = []
+    for name, buckets in roles.items():
+        resources = [text for bucket in buckets for text in (f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*")]
+        statement = {"Effect": "Allow", "Action": ["s3:*"], "Resource": resources}
+        policies.append({"name": f"{name}Policy", "document": {"Version": "2012-10-17", "Statement": [statement]}})
+    return {
+        "sts": {"tokenDuration": "1h", "maxSessionLength": "12h", "issuer": "lab", "signingKey": signing},
+        "policy": {"defaultEffect": "Deny", "storeType": "memory"}, "policies": policies,
+        "roles": [{"roleName": name, "roleArn": role_arn(name), "attachedPolicies": [f"{name}Policy"], "trustPolicy": trust} for name in roles],
+    }
 
 
 def identity(name: str, access: str, secret: str, actions: list[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ..errors import LifeboatError
 from ..keys import escrow
 from ..pipeline import operations
 from ..pipeline.host import config_dir
-from . import audit, backup, copy, extract, history, log, restore, text
+from . import audit, backup, copy, extract, history, hold, log, restore, text
 from .shared import answer, chosen
 
 
@@ -94,6 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--to", metavar="NAME", action="append", default=[], help="copy to this one only; may be repeated (default: all others)")
     one.add_argument("--check", action="store_true", help="say what would be copied; change nothing")
     one.add_argument("--repair", action="store_true", help="replace what is damaged or missing in the repository named with --to, from wherever it is sound")
+    one = add("hold", hold.hold, "keep a snapshot from ever being deleted until the hold is cleared; without a target, list the holds")
+    one.add_argument("--target", default="", help="a snapshot or a point")
+    one.add_argument("--reason", default="", help="why it is held; kept with the hold")
+    one.add_argument("--clear", action="store_true", help="end the hold")
     one = add("history", history.history, "what was done to a service, from the repository and this host")
     one.add_argument("--run", default="", metavar="ID", help="show the entries of this run, 'last' for the newest")
     one.add_argument("--repository", metavar="URL", default="", help="read this repository alone; needs nothing else of this host")

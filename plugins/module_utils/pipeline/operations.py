@@ -154,6 +154,20 @@ def preflight_capture(spec: Spec) -> dict[str, Any]:
     return {"changed": bool(spec.source_names), "findings": findings, "ok": not errors, "snapshots": []}
 
 
+def hold(spec: Spec, run: dict[str, Any], target: str, state: str, reason: str, check: bool) -> dict[str, Any]:
+    """Set or clear a legal hold; as hold_service()."""
+    from .hold import hold_service
+
+    return hold_service(spec, run, target, state, reason, check)
+
+
+def holds(spec: Spec) -> dict[str, Any]:
+    """The legal holds of a service; as list_holds()."""
+    from .hold import list_holds
+
+    return list_holds(spec)
+
+
 def verify(spec: Spec, target: str, depth: str, origin: str = "") -> dict[str, Any]:
     """Verify stored snapshots in the repository, or in the copy ``origin``; as verify_service()."""
     from .verify import verify_service

@@ -16,6 +16,7 @@ from ..repository import layout, ledgers
 from ..repository.backend import Backend, soundly
 from ..repository.catalogs import read_catalog
 from ..repository.datakeys import read_key
+from ..repository.holds import read as read_hold
 from ..repository.index import read_index
 from ..repository.manifest import StoredManifest
 from ..repository.pack import read_footer
@@ -208,6 +209,7 @@ class _Verifier:
         look(layout.packs(service), pack)
         look(layout.keys(service), key)
         look(layout.trees(service), tree)
+        look(layout.holds(service), lambda name, _size: read_hold(backend, self.store.provider, self.store.repository.id, name))
         look(layout.catalogs(service), lambda name, _size: read_catalog(backend, self.store.provider, name))
 
     def history(self, spec: Spec) -> None:

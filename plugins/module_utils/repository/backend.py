@@ -102,6 +102,10 @@ class Backend(ABC):
         """Until when the store itself keeps an object from being deleted, ISO 8601; None where it does not, or does not say."""
         return None  # where there are no locks
 
+    def hold(self, names: Iterable[str], held: bool) -> None:
+        """Let the place itself refuse to delete objects until they are no longer held, where it can."""
+        return  # where there are no locks the record of the hold is what counts
+
     def create(self, name: str, data: bytes, subject: str) -> None:
         """Write a small object at once."""
         new = self.new(name, subject)

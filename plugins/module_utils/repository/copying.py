@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Tuple
 from ..errors import ConflictError, DamageError, LifeboatError, StorageError
 from ..libraries import need
 from ..progress import Progress
-from . import checked, layout, ledgers
+from . import checked, holds, layout, ledgers
 from .backend import Backend, soundly
 from .catalogs import CATALOG_LIMIT, read_catalog
 from .datakeys import read_key
@@ -160,6 +160,7 @@ class Copier:
             (layout.keys(service), _judge_key, _KEY_LIMIT, "key"),
             (layout.indexes(service), lambda name, _raw: read_index(self._from, service, store.index_key, name), INDEX_LIMIT, "index"),
             (layout.catalogs(service), lambda name, _raw: read_catalog(self._from, store.provider, name), CATALOG_LIMIT, "manifest"),
+            (layout.holds(service), lambda name, _raw: holds.read(self._from, store.provider, repository, name), holds.LIMIT, "manifest"),
             (layout.ledgers(service), lambda name, _raw: ledgers.read(self._from, store.provider, repository, name), ledgers.LIMIT, "history"),
         ]
 
@@ -341,8 +342,11 @@ class Copier:
                 f"snapshot {manifest.id} was not copied: {len(lost)} of its objects cannot be read, first {lost[0]}", manifest.name,
                 f"it is not in {self._names[1]}; other snapshots are not affected"))
             return
-        self._to.keep([*needed, *(layout.key(self._service, key) for key in manifest.data["keys"] if self._size(self._to, layout.key(self._service, key)))])
+        keys = [name for key in manifest.data["keys"] for name in [layout.key(self._service, key)] if self._size(self._to, name)]
+        self._to.keep([*needed, *keys])
         self._write(manifest.name, self._from.read(manifest.name, MANIFEST_LIMIT), "manifest")
+        if holds.held(self._store, manifest.id) is not None:
+            self._to.hold([*needed, *keys, manifest.name], True)
         with self._guard:
             self._report.manifests.append(manifest.id)
             self._sound.update(needed)

@@ -100,6 +100,14 @@ def manifest(service: str, source: str, sequence: int) -> str:
     return f"{snapshots(service, source)}{sequence:012d}.json"
 
 
+def holds(service: str) -> str:
+    return service_prefix(service) + "holds/"
+
+
+def hold(service: str, snapshot: str, number: int) -> str:
+    return f"{holds(service)}{_safe(snapshot)}.{number:06d}.json"
+
+
 def logs(service: str, source: str = "") -> str:
     prefix = service_prefix(service) + "logs/"
     return f"{prefix}{_safe(source)}/" if source else prefix

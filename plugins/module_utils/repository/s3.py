@@ -158,6 +158,17 @@ class S3Backend(Backend):
         for future in [self._threads.submit(self._extend, name, wanted) for name in names]:
             future.result()
 
+    def hold(self, names: Iterable[str], held: bool) -> None:
+        """The store's own legal hold; where the catalog asks for no lock, the bucket may have none to give."""
+        if not self.lock:
+            return
+        for future in [self._threads.submit(self._hold, name, "ON" if held else "OFF") for name in names]:
+            future.result()
+
+    def _hold(self, name: str, status: str) -> None:
+        with self.client.translated("hold", name):
+            self.client.api.put_object_legal_hold(Bucket=self.client.bucket, Key=self.client.key(name), LegalHold={"Status": status})
+
     def _extend(self, name: str, wanted: dict[str, Any]) -> None:
         with self.client.translated("read", name):
             held = self.client.api.head_object(Bucket=self.client.bucket, Key=self.client.key(name)).get("ObjectLockRetainUntilDate")

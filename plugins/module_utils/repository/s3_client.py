@@ -130,7 +130,8 @@ class Client:
 
 
 #: What an operator must grant for a verb.
-_RIGHTS = {"read": "s3:GetObject", "write": "s3:PutObject", "list": "s3:ListBucket", "lock": "s3:PutObjectRetention", "delete": "s3:DeleteObjectVersion"}
+_RIGHTS = {"read": "s3:GetObject", "write": "s3:PutObject", "list": "s3:ListBucket", "lock": "s3:PutObjectRetention",
+           "hold": "s3:PutObjectLegalHold", "delete": "s3:DeleteObjectVersion"}
 
 
 def _failed(error: Exception, verb: str, where: str, exceptions: Any) -> LifeboatError:
@@ -151,6 +152,11 @@ def _assumed(session: Any, config: dict[str, Any], common: dict[str, Any]) -> An
     if config.get("external_id"):
         request["ExternalId"] = str(config["external_id"])
     refresh = credentials.create_assume_role_refresher(session.client("sts", **common), request)
+    try:
+        metadata = refresh()
+    except need("botocore.exceptions").ClientError as error:
+        raise StorageError(f"role {config['role_arn']} cannot be assumed ({error.response.get('Error', {}).get('Code')})", str(config.get("url")),
+                           "correct role_arn and external_id in the catalog, or let the role trust these credentials") from error
     assumed = need("botocore.session").Session()
-    assumed._credentials = credentials.RefreshableCredentials.create_from_metadata(metadata=refresh(), refresh_using=refresh, method="sts-assume-role")
+    assumed._credentials = credentials.RefreshableCredentials.create_from_metadata(metadata=metadata, refresh_using=refresh, method="sts-assume-role")
     return need("boto3").session.Session(botocore_session=assumed)

@@ -12,15 +12,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import botocore.exceptions
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import lease, state
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import StorageError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations, restore
-from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import s3_client
+from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import holds, s3_client
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.s3 import S3Backend
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 from ansible_collections.lifeboat.recovery.tests.doubles.s3_faults import FaultyS3
@@ -210,3 +212,34 @@ def test_a_repository_whose_descriptor_was_deleted_is_read_and_names_it(versione
     with pytest.raises(StorageError, match="descriptor is missing"):
         versioned.spec.store()
     assert [point["complete"] for point in operations.snapshots(versioned.spec)["points"]] == [True]
+
+
+def test_a_hold_outlives_the_lock_and_frees_only_what_no_other_hold_needs(store: Seaweed, buckets: dict[bool, str], prefix: str, tmp_path: Path) -> None:
+    service = Copied(tmp_path, store.config(buckets[True], prefix, object_lock={"mode": "governance", "for": 1.0}))
+    operations.prepare_repository(service.spec, False)
+    service.fill(6, 1 << 20)
+    first = service.backup()
+    (service.tree / "new").write_bytes(b"new")
+    second = service.backup()
+    run = lease.new_run("hold")
+    for point in (first, second):
+        operations.hold(service.spec, run, point, "set", "case 4711", False)
+    opened = service.spec.store()
+    older, newer = opened.chains()[0].manifests
+    backend = opened.backend
+    assert isinstance(backend, S3Backend)
+    api, bucket = backend.client.api, backend.client.bucket
+
+    def status(name: str) -> str:
+        return str(api.get_object_legal_hold(Bucket=bucket, Key=backend.client.key(name))["LegalHold"]["Status"])
+
+    needed = {manifest.id: set(holds.closure(opened, manifest)) for manifest in (older, newer)}
+    assert {status(name) for names in needed.values() for name in names} == {"ON"}
+    time.sleep(1.2)  # the lock is over
+    name = next(iter(sorted(needed[older.id])))
+    version = api.head_object(Bucket=bucket, Key=backend.client.key(name))["VersionId"]
+    with pytest.raises(botocore.exceptions.ClientError):
+        api.delete_object(Bucket=bucket, Key=backend.client.key(name), VersionId=version, BypassGovernanceRetention=True)
+    operations.hold(service.spec, run, first, "clear", "", False)
+    assert {status(name) for name in needed[newer.id]} == {"ON"}
+    assert {status(name) for name in needed[older.id] - needed[newer.id]} == {"OFF"} and needed[older.id] - needed[newer.id]

@@ -17,9 +17,9 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.ledger import Le
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 
 NAMES = ["repository", "snapshot", "snapshot_info", "snapshot_verify", "snapshot_restore", "service_check", "service_key", "service_state",
-         "snapshot_extract", "snapshot_copy", "journal"]
+         "snapshot_extract", "snapshot_copy", "snapshot_hold", "journal"]
 #: What they cannot do without.
-NEEDED = {"snapshot_extract": {"database": "shop"}, "journal": {"journal": "none"}}
+NEEDED = {"snapshot_extract": {"database": "shop"}, "snapshot_hold": {"target": "latest", "reason": "case 4711"}, "journal": {"journal": "none"}}
 
 
 class Exit(Exception):

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import faults, lease
-from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError, StorageError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError, StorageError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations, restore
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.copy import copy_service
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.inspect import list_snapshots
 from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
+from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import holds
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.repository import Repository
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 from ansible_collections.lifeboat.recovery.tests.lab.service import FilesService
@@ -317,3 +318,46 @@ def test_what_is_sound_nowhere_is_not_replaced(docs: Twice) -> None:
     before = objects(docs.repository)
     told = docs.copy(to=["local"], repair=True)
     assert not told["ok"] and pack.name in told["problems"][0]["where"] and objects(docs.repository) == before
+
+
+# -- holds
+
+
+def test_a_hold_is_set_copied_listed_and_cleared(docs: Twice) -> None:
+    run = lease.new_run("hold")
+    with pytest.raises(ConfigError, match="a hold needs a reason"):
+        operations.hold(docs.spec, run, "p1", "set", " ", False)
+    before = objects(docs.repository)
+    assert operations.hold(docs.spec, run, "p1", "set", "case 4711", True)["changed"] and objects(docs.repository) == before
+    told = operations.hold(docs.spec, run, "p1", "set", "case 4711", False)
+    (snapshot,) = told["snapshots"]
+    assert told["changed"] and told["repositories"] == ["local"]
+    assert not operations.hold(docs.spec, run, snapshot, "set", "again", False)["changed"]
+    docs.copy()
+    (hold,) = operations.holds(docs.spec)["holds"]
+    assert (hold["snapshot"], hold["reason"], hold["repositories"]) == (snapshot, "case 4711", ["local", "global"]) and hold["by"].startswith(f"{run['user']}@")
+    store = docs.spec.store()
+    assert set(holds.closure(store, store.chains()[0].manifests[0])) == {
+        name for name in before if name.split("/")[2:3] != ["indexes"] and name.startswith("services/")}
+    assert operations.hold(docs.spec, run, "p1", "clear", "", False)["repositories"] == ["local", "global"]
+    assert operations.holds(docs.spec)["holds"] == [] and holds.held(store, snapshot) is None
+    assert operations.hold(docs.spec, run, "p1", "set", "once more", False)["changed"] and operations.holds(docs.spec)["holds"][0]["reason"] == "once more"
+    assert operations.verify(docs.spec, "all", "hash")["findings"] == []
+
+
+@pytest.mark.parametrize("how", ["flip", "replay"])
+def test_a_hold_whose_clearing_cannot_be_trusted_still_holds(docs: Twice, how: str) -> None:
+    docs.change("two")
+    docs.capture("p2")
+    run = lease.new_run("hold")
+    (first,), (second,) = (operations.hold(docs.spec, run, point, "set", "case", False)["snapshots"] for point in ("p1", "p2"))
+    operations.hold(docs.spec, run, "p1", "clear", "", False)
+    cleared = docs.repository / "services/docs/holds" / f"{first}.000002.json"
+    if how == "flip":
+        flip(cleared)
+    else:
+        shutil.copy(cleared, docs.repository / "services/docs/holds" / f"{second}.000002.json")
+    found = {one["snapshot"]: one for one in operations.holds(docs.spec)["holds"]}
+    wanted = first if how == "flip" else second
+    assert "record of a hold" in found[wanted]["damaged"]
+    assert any("record of a hold" in finding["what"] for finding in operations.verify(docs.spec, "all", "exists")["findings"])
