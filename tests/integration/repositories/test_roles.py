@@ -19,7 +19,7 @@ from ansible_collections.lifeboat.recovery.tests.lab.seaweed import OWNER, Seawe
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Seaweed]:
-    with Seaweed({"Backup": ["of-the-role"]}) as store:
+    with Seaweed(roles={"Backup": ["of-the-role"]}) as store:
         for bucket in ("of-the-role", "of-others"):
             S3Backend(store.config(bucket)).prepare()
         yield store
