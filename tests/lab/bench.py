@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import faults
 from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import registry
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.contract import Comparison, Context
 from ansible_collections.lifeboat.recovery.tests.doubles.memory_store import IndexOnly, MemoryReader, MemoryStore, MemoryWriter
+from ansible_collections.lifeboat.recovery.tests.lab import processes
+from ansible_collections.lifeboat.recovery.tests.lab import step as step_program
 
 STAGE_ID = "20261122_171500_abcdef12"
-_STEP = Path(__file__).with_name("step.py")
 
 
 class Bench:
@@ -69,22 +73,49 @@ class Bench:
         self.source.settle(self.context, record)
         return record
 
-    def spawn(self, verb: str, reader: MemoryReader, record: dict[str, Any], **variables: str) -> subprocess.Popen[bytes]:
-        """Start one method in a process of its own."""
+    def _bundle(self, reader: MemoryReader, record: dict[str, Any]) -> str:
+        """What another process needs to call a method of the source, in a file."""
         bundle = self.work / "bundle"
         state = {"chunks": self.store.chunks, "ids": reader._ids, "lines": reader._lines, "manifest": reader.manifest}
         with open(bundle, "wb") as handle:
             pickle.dump({"config": self.config, "work": self.context.work_dir, "key": self.key, "record": record, **state}, handle)
+        return str(bundle)
+
+    def spawn(self, verb: str, reader: MemoryReader, record: dict[str, Any]) -> subprocess.Popen[bytes]:
+        """Start one method in a process of its own."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("LIFEBOAT_FAULT")}
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        return subprocess.Popen([sys.executable, str(_STEP), str(bundle), verb], env={**environment, **variables}, stderr=subprocess.PIPE)
+        return subprocess.Popen([sys.executable, step_program.__file__, self._bundle(reader, record), verb], env=environment, stderr=subprocess.PIPE)
 
     def step(self, verb: str, reader: MemoryReader, record: dict[str, Any], fault: str = "", trace: Path | None = None) -> int:
-        """Run one method in a process of its own, perhaps with a fault; its exit code (-9: killed)."""
-        variables = {"LIFEBOAT_FAULT": fault} if fault else {}
-        if trace:
-            variables["LIFEBOAT_FAULT_TRACE"] = str(trace)
-        process = self.spawn(verb, reader, record, **variables)
-        _output, errors = process.communicate(timeout=120)
-        assert process.returncode in (0, -9), errors.decode()
-        return process.returncode
+        """Run one method in a process of its own, perhaps with a fault; its exit code (-9: killed).
+
+        A fork: it is done at hundreds of points, and a new interpreter would import longer than most methods take.
+        """
+        bundle, said = self._bundle(reader, record), self.work / "said"
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                faults.configure(fault, str(trace or ""))
+                step_program.main(bundle, verb)
+                code = 0
+            except BaseException:  # the parent reports it; nothing of the parent's clean-up may run here
+                said.write_text(traceback.format_exc(), encoding="utf-8")
+            finally:
+                os._exit(code)
+        ended: list[int] = []
+
+        def over() -> bool:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            ended.extend([os.waitstatus_to_exitcode(status)] if pid else [])
+            return bool(pid)
+
+        try:
+            processes.wait_for(over, f"the end of {verb}", 120)
+        except TimeoutError:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
+        assert ended[0] in (0, -signal.SIGKILL), said.read_text(encoding="utf-8") if said.exists() else ended
+        return ended[0]

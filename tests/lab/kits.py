@@ -345,9 +345,9 @@ class RedisKit(Kit):
         found: dict[Any, Any] = {}
         for database in (0, 5):
             with self.server.client(database) as client:
-                for key in client.scan_iter(count=1000):
-                    kind = client.type(key).decode()
-                    found[(database, key)] = (kind, _value(client, kind, key), client.execute_command("PEXPIRETIME", key))
+                keys = sorted(set(client.scan_iter(count=1000)))
+                for key, (kind, value, end) in zip(keys, _values(client, keys)):
+                    found[(database, key)] = (kind, _group_state(client, key, value) if kind == "stream" else value, end)
         with self.server.client() as client:
             functions = str(client.function_list(withcode=True))
         return found, functions
@@ -359,22 +359,36 @@ class RedisKit(Kit):
         self.server.destroy()
 
 
-def _value(client: Any, kind: str, key: bytes) -> Any:
-    """All of a key's value, in an order of its own where Redis has none."""
-    if kind == "string":
-        return client.get(key)
-    if kind == "list":
-        return client.lrange(key, 0, -1)
-    if kind == "hash":
-        return sorted(client.hgetall(key).items())
-    if kind == "set":
-        return sorted(client.smembers(key))
-    if kind == "zset":
-        return client.zrange(key, 0, -1, withscores=True)
+#: How all of a key's value is read, and put into an order where Redis has none.
+_READ: dict[str, tuple[Callable[[Any, bytes], Any], Callable[[Any], Any]]] = {
+    "string": (lambda pipe, key: pipe.get(key), lambda value: value),
+    "list": (lambda pipe, key: pipe.lrange(key, 0, -1), lambda value: value),
+    "hash": (lambda pipe, key: pipe.hgetall(key), lambda value: sorted(value.items())),
+    "set": (lambda pipe, key: pipe.smembers(key), sorted),
+    "zset": (lambda pipe, key: pipe.zrange(key, 0, -1, withscores=True), lambda value: value),
+    "stream": (lambda pipe, key: pipe.xrange(key), lambda value: value),
+}
+
+
+def _values(client: Any, keys: list[bytes]) -> list[tuple[str, Any, Any]]:
+    """(type, value, time of expiry) of each key, asked for in two round trips: fingerprints are taken hundreds of times."""
+    pipe = client.pipeline(transaction=False)
+    for key in keys:
+        pipe.type(key)
+    kinds = [kind.decode() for kind in pipe.execute()]
+    for key, kind in zip(keys, kinds):
+        _READ[kind][0](pipe, key)
+        pipe.execute_command("PEXPIRETIME", key)
+    answers = pipe.execute()
+    return [(kind, _READ[kind][1](value), end) for kind, value, end in zip(kinds, answers[::2], answers[1::2])]
+
+
+def _group_state(client: Any, key: bytes, items: Any) -> Any:
+    """The items of a stream with what its consumer groups know."""
     groups = client.xinfo_groups(key)
     pending = [client.xpending_range(key, group["name"], "-", "+", 100) for group in groups]
     return (
-        client.xrange(key), client.xinfo_stream(key)["last-generated-id"], sorted(map(str, groups)),
+        items, client.xinfo_stream(key)["last-generated-id"], sorted(map(str, groups)),
         [[(item["message_id"], item["consumer"], item["times_delivered"]) for item in items] for items in pending],
     )
 

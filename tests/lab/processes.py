@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -42,10 +43,18 @@ def user_name() -> str:
 
 
 def free_port() -> int:
-    """A loopback port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port nobody listens on now. Several tests run at once, and a server may begin to listen minutes later: it is none that
+    the kernel gives to clients, and drawn from thousands, so that nobody else has it by then."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as handle:
+        top = int(handle.read().split()[0])
+    for port in random.SystemRandom().sample(range(min(15000, top - 5000), top), 200):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port on loopback")
 
 
 def private_dir(prefix: str, parent: str | None = None) -> str:

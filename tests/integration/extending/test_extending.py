@@ -101,7 +101,12 @@ def collections(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Pa
 
 def environment(collections: pathlib.Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "LIFEBOAT_", "PYTEST_"))}
-    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(collections)}
+    return {**kept, **beside(collections), "PYTHONPATH": str(collections)}
+
+
+def beside(collections: pathlib.Path) -> dict[str, str]:
+    """What Python compiles of the copy is kept, and not in the copy."""
+    return {"PYTHONPYCACHEPREFIX": str(collections / "compiled")}
 
 
 def test_the_toys_save_and_restore_a_service(collections: pathlib.Path) -> None:
@@ -115,7 +120,7 @@ def test_the_toys_save_and_restore_a_service(collections: pathlib.Path) -> None:
                 "items": {"type": "files", "path": str(data / "items")},
             }
             harbour.write_catalog()
-            env = {"PYTHONDONTWRITEBYTECODE": "1"}
+            env = beside(collections)
             harbour.succeed("bootstrap", env=env)
             refused = harbour.play("inventory_count", env=env)
             assert refused.code != 0 and refused.verdicts() == {"note": "failed", "lamp": "failed"}, "there is nothing to count yet"

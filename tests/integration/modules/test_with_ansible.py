@@ -29,6 +29,7 @@ def play(top: Path, tasks: list[dict[str, Any]], *options: str) -> tuple[int, st
         "check_mode": False, "no_log": True, "diff": False,
     }
     (top / "play.yml").write_text(yaml.safe_dump([{"hosts": "localhost", "gather_facts": False, "tasks": [*registered, keep]}]))
+    (top / "ansible.cfg").write_text("[defaults]\ninternal_poll_interval = 0.05\n")
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}, "HOME": str(top / "home"),
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".dev"),

@@ -25,13 +25,22 @@ def test_check_writes_nothing_but_the_plan(harbour: Harbour) -> None:
     assert harbour.everything() == before
     assert outcome.directory is not None and [path.name for path in outcome.directory.rglob("*") if path.is_file()] == ["plan.json"]
     assert outcome.plan["order"] == ["lamp", "rock", "mill", "inn"] and outcome.plan["islands"] == [["lamp"], ["rock", "mill", "inn"]]
+    assert set(outcome.plan["picked"]) == set(harbour.ports)
     assert all(entry["resolution"]["point"] for entry in outcome.plan["services"].values())
     assert set(outcome.changed().values()) == {1}, "what a restore would change"
 
 
-def test_a_second_restore_changes_nothing(harbour: Harbour) -> None:
-    before = pids(harbour)
+def test_until_staged_touches_nothing_then_it_goes_live_and_a_second_restore_changes_nothing(harbour: Harbour) -> None:
+    live, before = harbour.contents(), pids(harbour)
+    stopped = harbour.play("restore", "-e", "lifeboat_until=staged")
+    assert stopped.code not in (0, 2) and set(stopped.verdicts().values()) == {"skipped"}
+    assert (harbour.contents(), pids(harbour)) == (live, before)
+    staged = {name: (harbour.folder(name) / child).stat().st_ino for name in harbour.ports
+              for child in harbour.folder(name).iterdir() if "lifeboat" in child.name and "stage" in child.name}
+    assert set(staged) == set(harbour.ports)
+
     outcome = harbour.succeed("restore")
+    assert all(harbour.data(name).stat().st_ino == inode for name, inode in staged.items()), "what was staged went live"
     assert set(outcome.verdicts().values()) == {"verified"} and len(outcome.verdicts()) == 4
     assert not differences(captured(harbour), harbour.contents())
     assert all(harbour.pid(name) not in (0, before[name]) for name in before), "each was stopped before the swap and started after it"
@@ -52,10 +61,10 @@ def test_a_second_restore_changes_nothing(harbour: Harbour) -> None:
 
 def test_a_limit_leaves_the_others_untouched(harbour: Harbour) -> None:
     others = ["rock", "mill", "inn"]
-    before = harbour.fingerprint(others)
+    before, process = harbour.fingerprint(others), harbour.pid("lamp")
     outcome = harbour.succeed("restore", "--limit", "lamp")
     assert outcome.verdicts() == {"lamp": "verified"}
-    assert harbour.fingerprint(others) == before
+    assert harbour.fingerprint(others) == before and harbour.pid("lamp") not in (0, process)
     assert harbour.contents(["lamp"])["lamp"] == captured(harbour)["lamp"]
 
 
@@ -104,19 +113,6 @@ def test_few_forks_change_the_time_and_not_the_order(harbour: Harbour) -> None:
     assert all(last_stage <= time for (_service, phase), time in begun.items() if phase == "stop")
 
 
-def test_until_staged_touches_nothing_and_the_next_run_goes_on(harbour: Harbour) -> None:
-    before = harbour.contents(), pids(harbour)
-    outcome = harbour.play("restore", "-e", "lifeboat_until=staged")
-    assert outcome.code not in (0, 2) and set(outcome.verdicts().values()) == {"skipped"}
-    assert (harbour.contents(), pids(harbour)) == before
-    staged = {name: (harbour.folder(name) / child).stat().st_ino for name in harbour.ports
-              for child in harbour.folder(name).iterdir() if "lifeboat" in child.name and "stage" in child.name}
-
-    harbour.succeed("restore")
-    assert not differences(captured(harbour), harbour.contents())
-    assert all(harbour.data(name).stat().st_ino == inode for name, inode in staged.items()), "what was staged went live"
-
-
 def test_production_wants_its_name(harbour: Harbour) -> None:
     path = harbour.home / "production.catalog.yml"
     harbour.write_catalog(path, {**harbour.catalog, "production": True})
@@ -125,7 +121,7 @@ def test_production_wants_its_name(harbour: Harbour) -> None:
         outcome = harbour.play("restore", *arguments, catalog=path)
         assert outcome.code not in (0, 2) and "add -e lifeboat_confirm=harbour when you mean it" in outcome.text
     assert harbour.everything() == before
-    harbour.succeed("restore", "--check", catalog=path)
+    harbour.succeed("restore", "--check", "-e", "lifeboat_services=lamp", catalog=path)
 
 
 def test_damage_of_one_service_stops_all_unless_partial(harbour: Harbour) -> None:

@@ -33,6 +33,7 @@ PLAYBOOK = """
 def play(folder: pathlib.Path, step: str, runtime: dict[str, list[str]], *arguments: str) -> str:
     """What the role came to, in one line."""
     (folder / "play.yml").write_text(PLAYBOOK, encoding="utf-8")
+    (folder / "ansible.cfg").write_text("[defaults]\ninternal_poll_interval = 0.05\n", encoding="utf-8")
     variables = {
         "step": step, "lifeboat_service": "orders", "lifeboat_entry": {"runtime": runtime, "timeouts": {"start": 2}},
         "ansible_python_interpreter": sys.executable,
