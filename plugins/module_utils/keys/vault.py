@@ -53,7 +53,7 @@ class VaultProvider(VaultRotation):
         policies.check_names(service, self._mount)
         policies.check_names(self._full, self._mount)
         self._session = vault_session.Session(flat, where)
-        plain = {name: value for name, value in config.items() if name not in vault_auth.OPTIONS and name != "auth_method"}
+        plain = {name: value for name, value in config.items() if name not in _LOGIN}
         self._opener, self._rotator = (
             self._session if auth is None else vault_session.Session(_flat(plain, auth, where), where) for auth in (restore_auth, rotate_auth)
         )
@@ -80,7 +80,7 @@ class VaultProvider(VaultRotation):
         made = False
         for kind in ("index", "sign", "data"):
             if found[kind] is None:
-                self._write(f"keys/{self._name(kind)}", dict(_KINDS[kind]), "update", "run bootstrap with a token that has the bootstrap policy")
+                self._write(f"keys/{self._name(kind)}", dict(_KINDS[kind]), "update", f"bootstrap needs {self._policy('bootstrap')}")
                 found[kind] = self._read(kind)
                 made = True
             self._check_kind(kind, found[kind])
@@ -90,7 +90,8 @@ class VaultProvider(VaultRotation):
 
     def _read(self, kind: str) -> dict[str, Any] | None:
         path = f"{self._mount}/keys/{self._name(kind)}"
-        return self._any().request("GET", path, capability="read")
+        who = f"{self._policy('auditor')} and every other of the service has it" if kind == "sign" else f"bootstrap needs {self._policy('bootstrap')}"
+        return self._any().request("GET", path, capability="read", remedy=f"grant 'read' on {path!r}: {who}")
 
     def _check_kind(self, kind: str, found: dict[str, Any] | None) -> None:
         wanted = _KINDS[kind]
@@ -110,7 +111,7 @@ class VaultProvider(VaultRotation):
         """POST datakey/plaintext: the key in clear, once, and its wrapped form."""
         name = self._name("data")
         data = self._write(
-            f"datakey/plaintext/{name}", {"context": _context(context), "bits": 256}, "update", "capturing needs the backup policy",
+            f"datakey/plaintext/{name}", {"context": _context(context), "bits": 256}, "update", f"capturing needs {self._policy('backup')}",
         )
         wrapped = data.get("ciphertext")
         match = CIPHERTEXT.fullmatch(wrapped) if isinstance(wrapped, str) else None
@@ -136,7 +137,7 @@ class VaultProvider(VaultRotation):
     def _open(self, items: list[tuple[bytes, WrappedKey]]) -> None:
         body = {"batch_input": [self._body(context, item) for context, item in items]}
         data = self._write(
-            f"decrypt/{self._name('data')}", body, "update", "opening needs the restore policy; the backup role must not have it",
+            f"decrypt/{self._name('data')}", body, "update", f"opening needs {self._policy('restore')}; the backup role must not have it",
             self._opener, partial=True,
         )
         results = data.get("batch_results")
@@ -182,10 +183,13 @@ class VaultProvider(VaultRotation):
     def index_key(self) -> bytes:
         """POST hmac with version 1, whatever version is current: chunk ids must not change when the key is rotated."""
         if self._index is None:
-            data = self._write(
-                f"hmac/{self._name('index')}/sha2-256", {"input": envelope.to_text(_INDEX_INPUT), "key_version": 1}, "update",
-                "capturing and restoring need it", self._any(),
-            )
+            try:
+                data = self._write(
+                    f"hmac/{self._name('index')}/sha2-256", {"input": envelope.to_text(_INDEX_INPUT), "key_version": 1}, "update",
+                    f"capturing and restoring need it: {self._policy('backup')}, {self._policy('restore')}", self._any(),
+                )
+            except vault_session.Refused as refused:
+                raise self._no_index(refused) from refused
             text = str(data.get("hmac") or "")
             key = _bytes(text[len("vault:v1:"):]) if text.startswith("vault:v1:") else None
             if key is None or len(key) != 32:
@@ -195,11 +199,21 @@ class VaultProvider(VaultRotation):
             self._index = key
         return self._index
 
+    def _no_index(self, refused: vault_session.Refused) -> KeyAccessError:
+        """Version 1 is below min_decryption_version (the server keeps it elsewhere then) or min_encryption_version, or was trimmed."""
+        if "no such key version" not in refused.said and "too old" not in refused.said:
+            return refused
+        name = self._name("index")
+        return KeyAccessError(
+            f"key version is retired: {name} version 1, which is the index key", self._where("index"),
+            f"set min_decryption_version to 1 and min_encryption_version to 0 on {name}; if the version was trimmed, restore Vault's own backup",
+        )
+
     def sign(self, data: bytes) -> dict[str, Any]:
         """POST sign with the current version of the signing key."""
         name = self._name("sign")
         session = self._session if self._session.ready() or not self._rotator.ready() else self._rotator
-        answer = self._write(f"sign/{name}", {"input": envelope.to_text(data)}, "update", "capturing needs the backup policy", session)
+        answer = self._write(f"sign/{name}", {"input": envelope.to_text(data)}, "update", f"capturing needs {self._policy('backup')}", session)
         text = answer.get("signature")
         match = CIPHERTEXT.fullmatch(text) if isinstance(text, str) else None
         value = _bytes(match.group(2)) if match else None
@@ -296,6 +310,9 @@ class VaultProvider(VaultRotation):
     def _name(self, kind: str) -> str:
         return f"{self._full}-{kind}"
 
+    def _policy(self, role: str) -> str:
+        return f"the {role} policy ({policies.policy_name(self._full, role)})"
+
     def _where(self, kind: str) -> str:
         return f"{self._session.options.url}/v1/{self._mount}/keys/{self._name(kind)}"
 
@@ -311,6 +328,10 @@ _KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+#: What belongs to a login alone. A client certificate may be asked of every connection; a login may bring one of its own.
+_LOGIN = (vault_auth.OPTIONS | {"auth_method"}) - set(vault_auth.CLIENT_CERTIFICATE)
+
+
 def _flat(config: dict[str, Any], auth: Any, where: str) -> dict[str, Any]:
     """Options of an ``auth: {method: …}`` block beside the others."""
     if auth is None:
@@ -321,7 +342,7 @@ def _flat(config: dict[str, Any], auth: Any, where: str) -> dict[str, Any]:
     foreign = sorted(set(inner) - vault_auth.OPTIONS - {"auth_method"})
     if foreign:
         raise ConfigError(f"unknown option {foreign[0]!r} in keys.auth", where, f"it takes: method, {', '.join(sorted(vault_auth.OPTIONS))}")
-    doubled = sorted(set(inner) & set(config))
+    doubled = sorted(set(inner) & set(config) & _LOGIN)
     if doubled:
         raise ConfigError(f"option {doubled[0]!r} is given twice", where, "write it in keys.auth or in keys, not in both")
     return {**config, **inner}

@@ -21,8 +21,9 @@ from .vault_session import Session
 
 PROVIDER = "vault"
 CIPHERTEXT = re.compile(r"vault:v([1-9][0-9]{0,8}):([A-Za-z0-9+/]+={0,2})")
-#: Data keys in one request.
-BATCH = 250
+#: Data keys in one request: a chain of hundreds is one. A server's own limit is 32 MiB by default, this is about 200 KiB
+#: (https://developer.hashicorp.com/vault/docs/configuration/listener/tcp, max_request_size).
+BATCH = 1000
 _ROTATE = "rotating needs the rotate policy (rotate_auth)"
 _RETIRE = "retiring a version needs the retire policy (rotate_auth)"
 _SHRED = "destroying a service's keys needs the shred policy (rotate_auth)"

@@ -203,7 +203,7 @@ def _stage_source(job: Job, restore: Restore, source: SourceState, point: Point)
     kind, context = job.source(source.name)
     position = point.positions.get(source.name)
     context.target = position.as_dict() if position else None
-    reader = job.reader(point, source.name)
+    reader = job.store.reader(point.snapshots[source.name])
     if source.stage == "verified" and source.verified_by == job.run["id"]:
         return False  # the same call again
     if source.stage == "verified":
@@ -221,6 +221,7 @@ def _stage_source(job: Job, restore: Restore, source: SourceState, point: Point)
         _refuse(kind.preflight_restore(context, reader.manifest))
         source.record = kind.plan_stage(context, reader.manifest, stage_id(restore.id, source))
         job.log("stage.intent", restore.id, source.name, snapshot=source.snapshot, record=source.record, **_about(reader.manifest))
+    reader.open_keys()  # before anything is built: from here on the keys' provider may go away
     faults.point("restore.stage.begin")
     acted = kind.prepare(context, source.record)
     job.log("stage.provisioned", restore.id, source.name, acted=acted)

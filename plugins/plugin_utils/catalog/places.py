@@ -71,7 +71,7 @@ def auth_fields(method: str) -> dict[str, Field]:
     for option in sorted(methods[method].options) if method in methods else ():
         if option not in SECRET:
             # token_file may be a name below token_path
-            is_path = option != "token_file" and option.endswith(("_file", "_path"))
+            is_path = option != "token_file" and option.endswith(("_file", "_path", "_key"))
             fields[option] = Field(kinds.home_path if is_path else kinds.text)
     return fields
 
@@ -101,6 +101,12 @@ def escrow(node: Node, at: At) -> Any:
     return value
 
 
+def proxies(node: Node, at: At) -> Any:
+    """One address, or one for each of http and https."""
+    one = kinds.url("http", "https")
+    return kinds.closed({"http": Field(one), "https": Field(one)})(node, at) if node.kind == "map" else one(node, at)
+
+
 KEYS = {
     "provider": Field(kinds.choice("file", "vault"), required=True),
     "path": Field(kinds.home_path),
@@ -110,6 +116,9 @@ KEYS = {
     "prefix": Field(kinds.text),
     "namespace": Field(kinds.text),
     "ca_file": Field(kinds.home_path),
+    "cert_auth_public_key": Field(kinds.home_path),
+    "cert_auth_private_key": Field(kinds.home_path),
+    "proxies": Field(proxies),
     "validate_certs": Field(kinds.boolean),
     "timeout": Field(kinds.positive_duration),
     "retries": Field(kinds.integer(0, 20)),
@@ -121,7 +130,10 @@ KEYS = {
 #: Which keys go with which provider; the rest go with both.
 _KEYS_OF = {
     "file": ("private_path",),
-    "vault": ("url", "mount", "prefix", "namespace", "ca_file", "validate_certs", "timeout", "retries", "auth", "restore_auth", "rotate_auth"),
+    "vault": (
+        "url", "mount", "prefix", "namespace", "ca_file", "cert_auth_public_key", "cert_auth_private_key", "proxies", "validate_certs", "timeout",
+        "retries", "auth", "restore_auth", "rotate_auth",
+    ),
 }
 
 

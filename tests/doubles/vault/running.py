@@ -24,11 +24,29 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 WAIT = 30.0
+
+
+@dataclass
+class Tls:
+    """TLS of a double; a real server in dev mode makes a certificate of its own instead and asks for none of the client's.
+
+    certificate, key, ca: files. client_ca: authorities whose client certificates reach the auth methods. ask: refuse whoever has none.
+    """
+
+    certificate: str
+    key: str
+    ca: str
+    client_ca: str = ""
+    ask: bool = False
+
+    def arguments(self) -> list[str]:
+        asked = ["--client-ca", self.client_ca, *(["--ask-certificate"] if self.ask else [])] if self.client_ca else []
+        return ["--cert", self.certificate, "--key", self.key, *asked]
 
 
 @dataclass
@@ -40,6 +58,8 @@ class Server:
     unseal_key: str | None = None
     double: bool = False
     ca_cert: str | None = None
+    namespace: str = ""
+    client: tuple[str, str] | None = None
     _undo: list[tuple[str, str]] = field(default_factory=list)
 
     def ask(self, method: str, path: str, body: Any = None, token: str | None = None) -> tuple[int, dict[str, Any]]:
@@ -48,11 +68,13 @@ class Server:
 
     def _send(self, method: str, path: str, body: Any, token: str) -> tuple[int, dict[str, Any]]:
         data = None if body is None else json.dumps(body).encode()
-        headers = {"X-Vault-Token": token, "X-Vault-Request": "true", "Content-Type": "application/json"}
+        headers = {"X-Vault-Token": token, "X-Vault-Namespace": self.namespace, "X-Vault-Request": "true", "Content-Type": "application/json"}
         request = urllib.request.Request(self.url + path, data=data, method=method, headers={k: v for k, v in headers.items() if v})
         context = ssl.create_default_context(cafile=self.ca_cert) if self.ca_cert else None
         if context is not None:
             context.check_hostname = False  # the tests' own channel: some servers are made with a certificate that does not fit
+            if self.client:
+                context.load_cert_chain(*self.client)
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), *([urllib.request.HTTPSHandler(context=context)] if context else []),
         )
@@ -70,7 +92,7 @@ class Server:
         return answer
 
     def mount(self, kind: str) -> str:
-        """A fresh mount: "transit" or "approle"; returns its path."""
+        """A fresh mount of "transit" or of an auth method; returns its path."""
         name = f"lifeboat-test-{secrets.token_hex(4)}"
         path = f"sys/mounts/{name}" if kind == "transit" else f"sys/auth/{name}"
         self.must("POST", path, {"type": kind})
@@ -99,6 +121,15 @@ class Server:
         while self.ask("GET", "sys/health")[0] != 200:
             assert time.monotonic() < deadline, "not active in time after unseal"
             time.sleep(0.05)
+
+    def inside(self, namespace: str) -> Server | None:
+        """This server in a fresh namespace; None where the server has none (Vault's community edition)."""
+        status, answer = self.ask("POST", f"sys/namespaces/{namespace}", {})
+        if status in (400, 404, 405):
+            return None
+        assert status == 200, (status, answer)
+        self._undo.append(("DELETE", f"sys/namespaces/{namespace}"))
+        return replace(self, namespace=f"{self.namespace}/{namespace}".strip("/"), _undo=[])
 
     def clean(self) -> None:
         for method, path in reversed(self._undo):
@@ -131,11 +162,14 @@ def own_kinds() -> list[str]:
 
 
 @contextlib.contextmanager
-def start(kind: str, tls: tuple[str, str, str] | None = None) -> Iterator[Server]:
-    """Run a server of ``kind`` for the time of the context. tls: (certificate, key, CA) for a double with https."""
+def start(kind: str, tls: Tls | None = None) -> Iterator[Server]:
+    """Run a server of ``kind`` for the time of the context, with https if ``tls``."""
     if kind == "VAULT_ADDR":
         assert os.environ.get("VAULT_TOKEN"), "VAULT_ADDR is set: VAULT_TOKEN must hold a token that may mount engines and write policies"
-        server = Server(os.environ["VAULT_ADDR"].rstrip("/"), os.environ["VAULT_TOKEN"], ca_cert=os.environ.get("VAULT_CACERT"))
+        server = Server(
+            os.environ["VAULT_ADDR"].rstrip("/"), os.environ["VAULT_TOKEN"], ca_cert=os.environ.get("VAULT_CACERT"),
+            namespace=os.environ.get("VAULT_NAMESPACE", ""),
+        )
         try:
             yield server
         finally:
@@ -143,25 +177,26 @@ def start(kind: str, tls: tuple[str, str, str] | None = None) -> Iterator[Server
         return
     with contextlib.ExitStack() as stack:
         if kind == "double":
-            command = [sys.executable, str(Path(__file__).with_name("server.py")), *(["--cert", tls[0], "--key", tls[1]] if tls else [])]
+            command = [sys.executable, str(Path(__file__).with_name("server.py")), *(tls.arguments() if tls else [])]
             process = stack.enter_context(_running(command, dict(os.environ)))
             assert process.stdout
             found = json.loads(process.stdout.readline())
-            server = Server(found["url"], found["root_token"], found["unseal_key"], double=True, ca_cert=tls[2] if tls else None)
+            server = Server(found["url"], found["root_token"], found["unseal_key"], double=True, ca_cert=tls.ca if tls else None)
         else:
             home = stack.enter_context(tempfile.TemporaryDirectory(prefix="lifeboat-vault-"))
-            server = _start_dev(stack, kind, home)
+            server = _start_dev(stack, kind, home, tls is not None)
         yield server
         if server.double:
             assert server.unsupported() == [], "a test used what the double does not support"
 
 
-def _start_dev(stack: contextlib.ExitStack, program: str, home: str) -> Server:
+def _start_dev(stack: contextlib.ExitStack, program: str, home: str, tls: bool) -> Server:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     root = "root-" + secrets.token_hex(12)
     command = [program, "server", "-dev", f"-dev-root-token-id={root}", f"-dev-listen-address=127.0.0.1:{port}", "-dev-no-store-token"]
+    command += ["-dev-tls", f"-dev-tls-cert-dir={home}"] if tls else []
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("VAULT_", "BAO_"))}
     process = stack.enter_context(_running(command, {**environment, "HOME": home, "SKIP_SETCAP": "1"}))
     unseal: list[str] = []
@@ -178,7 +213,8 @@ def _start_dev(stack: contextlib.ExitStack, program: str, home: str) -> Server:
 
     threading.Thread(target=read, daemon=True).start()
     assert ready.wait(WAIT) and unseal, f"{program} did not print its unseal key"
-    server = Server(f"http://127.0.0.1:{port}", root, unseal[0])
+    authority = next((str(path) for path in Path(home).glob("*-ca.pem")), None) if tls else None
+    server = Server(f"{'https' if tls else 'http'}://127.0.0.1:{port}", root, unseal[0], ca_cert=authority)
     deadline = time.monotonic() + WAIT
     while True:
         with contextlib.suppress(OSError):

@@ -3,14 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A strict protocol double of Vault's HTTP API. TEST CODE: it protects nothing and keeps everything in memory.
 
-    python server.py [--cert FILE --key FILE]
+    python server.py [--cert FILE --key FILE [--client-ca FILE [--ask-certificate]]]
 
 prints one line of JSON ({"url", "root_token", "unseal_key"}) and serves on a free loopback port until its standard
 input closes. What it does not support it refuses with 501 and remembers (GET /double/unsupported), so that no test
 passes by a call that does nothing. POST /double/faults takes a list of faults for the next requests below /v1/:
-{"status": 503, "errors": […]} answers so, {"drop": true} closes the connection, {"stall": seconds} answers late,
-{"truncate": true} cuts the body short; {"path": text} restricts a fault to paths that contain it.
-GET /double/requests lists what was asked: [[method, path, status], …]. POST /double/state sets active or standby.
+{"status": 503, "errors": […], "headers": {…}} answers so, {"drop": true} closes the connection, {"stall": seconds} answers
+late, {"truncate": true} cuts the body short; {"path": text} restricts a fault to paths that contain it.
+GET /double/requests lists what was asked: [[method, path, status], …]. POST /double/state sets one of the states that
+sys/health knows.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from core import Core
-from transit import Refused, Unsupported
+from shared import Refused, Unsupported
 
 BODY_LIMIT = 32 << 20
 
@@ -84,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
             int(fault["status"]), {"errors": fault.get("errors", [])},
         )
         self._note(path, status)
-        self._answer(status, answer, cut=bool(fault.get("truncate")))
+        self._answer(status, answer, cut=bool(fault.get("truncate")), headers=fault.get("headers"))
 
     do_GET = do_POST = do_PUT = do_DELETE = do_LIST = do_HEAD = do_PATCH = _serve
 
@@ -94,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if query:
                 raise Unsupported(f"query {query!r}")
-            for header in ("X-Vault-Namespace", "X-Vault-Wrap-TTL", "X-Vault-MFA", "X-Vault-Policy-Override"):
+            for header in ("X-Vault-Wrap-TTL", "X-Vault-MFA", "X-Vault-Policy-Override"):
                 if self.headers.get(header):
                     raise Unsupported(f"header {header}")
             try:
@@ -103,12 +104,11 @@ class Handler(BaseHTTPRequestHandler):
                 return 400, {"errors": ["error parsing JSON"]}
             if not isinstance(body, dict):
                 return 400, {"errors": ["error parsing JSON"]}
-            return self.server.core.handle(method, path, body, self.headers.get("X-Vault-Token") or "")
+            return self.server.core.handle(
+                method, path, body, self.headers.get("X-Vault-Token") or "", self.headers.get("X-Vault-Namespace") or "", self._certificate(),
+            )
         except Refused as refused:
-            answer: dict[str, Any] = {"errors": refused.errors}
-            if refused.data is not None:
-                answer["data"] = refused.data
-            return refused.status, answer
+            return refused.status, {"errors": refused.errors} if refused.data is None else refused.data
         except Unsupported as unsupported:
             text = f"not supported by the test double: {method} /v1/{path}: {unsupported}"
             with self.server.controls:
@@ -141,11 +141,17 @@ class Handler(BaseHTTPRequestHandler):
                 result = {"requests": list(server.requests), "unsupported": list(server.unsupported), "faults": list(server.faults)}[path]
         self._answer(200, {"result": result})
 
-    def _answer(self, status: int, answer: dict[str, Any] | None, cut: bool = False) -> None:
+    def _certificate(self) -> bytes | None:
+        """The client's certificate, DER."""
+        return self.connection.getpeercert(binary_form=True) if isinstance(self.connection, ssl.SSLSocket) else None
+
+    def _answer(self, status: int, answer: dict[str, Any] | None, cut: bool = False, headers: dict[str, str] | None = None) -> None:
         body = b"" if answer is None else json.dumps(answer).encode() + b"\n"
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Cache-Control", "no-store")
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         if status != 204:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -159,12 +165,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="strict test double of Vault's HTTP API; not for anything but tests")
     parser.add_argument("--cert")
     parser.add_argument("--key")
+    parser.add_argument("--client-ca", help="authorities whose client certificates reach the auth methods")
+    parser.add_argument("--ask-certificate", action="store_true", help="refuse connections without one")
     arguments = parser.parse_args()
     server = Double()
     if arguments.cert:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(arguments.cert, arguments.key)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
+        if arguments.client_ca:
+            context.load_verify_locations(arguments.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED if arguments.ask_certificate else ssl.CERT_OPTIONAL
+        # the handshake belongs to the connection's own thread: a client that does not come to it must not hold up the others
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     scheme = "https" if arguments.cert else "http"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(json.dumps({

@@ -27,22 +27,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from shared import Refused, Unsupported, answer, only
 
 NAME = r"\w(?:[\w.-]*\w)?"
-
-
-class Refused(Exception):
-    """An error answer: status, texts, and data where the real engine sends both."""
-
-    def __init__(self, status: int, *errors: str, data: dict[str, Any] | None = None) -> None:
-        super().__init__(*errors)
-        self.status = status
-        self.errors = list(errors)
-        self.data = data
-
-
-class Unsupported(Exception):
-    """The real engine knows this, the double does not: a test must not pass by it."""
 
 
 @dataclass
@@ -77,6 +64,7 @@ class Engine:
     def __init__(self) -> None:
         self._keys: dict[str, Key] = {}
         self._lock = threading.RLock()
+        self._warnings: list[str] = []
         self._routes: list[tuple[str, re.Pattern[str], Callable[..., dict[str, Any] | None]]] = [
             (method, re.compile(pattern), action)
             for method, pattern, action in (
@@ -96,13 +84,14 @@ class Engine:
             )
         ]
 
-    def handle(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
-        """The ``data`` of the answer; None means 404 for a read and 204 for a write."""
+    def handle(self, method: str, path: str, body: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str] | None]:
+        """(``data``, ``warnings``) of the answer; no data means 404 for a read and 204 for a write."""
         for wanted, pattern, action in self._routes:
             match = pattern.fullmatch(path)
             if match and wanted == method:
                 with self._lock:
-                    return action(body, *match.groups())
+                    self._warnings = []
+                    return action(body, *match.groups()), self._warnings or None
         raise Unsupported(f"{method} transit {path}")
 
     def upserts(self, path: str) -> bool:
@@ -113,11 +102,11 @@ class Engine:
     # ---- keys -------------------------------------------------------------------------------------------------
 
     def _list(self, body: dict[str, Any]) -> dict[str, Any] | None:
-        _only(body)
+        only(body)
         return {"keys": sorted(self._keys)} if self._keys else None
 
     def _create(self, body: dict[str, Any], name: str) -> dict[str, Any]:
-        _only(body, "type", "derived", "exportable")
+        only(body, "type", "derived", "exportable")
         kind = body.get("type", "aes256-gcm96")
         if kind not in ("aes256-gcm96", "ed25519"):
             raise Unsupported(f"key type {kind}")
@@ -127,10 +116,12 @@ class Engine:
             key = Key(name, kind, bool(body.get("derived", False)), exportable=bool(body.get("exportable", False)))
             key.rotate()
             self._keys[name] = key
+        else:
+            self._warnings.append(f"key {name} already existed")
         return self._format(self._keys[name])
 
     def _read(self, body: dict[str, Any], name: str) -> dict[str, Any] | None:
-        _only(body)
+        only(body)
         return self._format(self._keys[name]) if name in self._keys else None
 
     def _format(self, key: Key) -> dict[str, Any]:
@@ -157,7 +148,7 @@ class Engine:
         return data
 
     def _delete(self, body: dict[str, Any], name: str) -> None:
-        _only(body)
+        only(body)
         if name not in self._keys:
             raise Refused(400, f"error deleting policy {name}: could not delete key; not found")
         if not self._keys[name].deletion_allowed:
@@ -165,14 +156,17 @@ class Engine:
         del self._keys[name]
 
     def _config(self, body: dict[str, Any], name: str) -> dict[str, Any]:
-        _only(body, "min_decryption_version", "min_encryption_version", "deletion_allowed")
+        only(body, "min_decryption_version", "min_encryption_version", "deletion_allowed")
         key = self._existing(name, f"no existing key named {name} could be found")
-        decryption = int(body.get("min_decryption_version", key.min_decryption_version)) or 1
+        decryption = int(body.get("min_decryption_version", key.min_decryption_version))
+        if decryption == 0:
+            decryption = 1
+            self._warnings.append("since Vault 0.3, transit key numbering starts at 1; forcing minimum to 1")
         encryption = int(body.get("min_encryption_version", key.min_encryption_version))
         for word, number in (("decryption", decryption), ("encryption", encryption)):
             if number < 0:
                 raise Refused(400, f"min {word} version cannot be negative")
-            if number > key.latest:
+            if number > key.latest and number != {"decryption": key.min_decryption_version, "encryption": key.min_encryption_version}[word]:
                 raise Refused(400, f"cannot set min {word} version of {number}, latest key version is {key.latest}")
         if 0 < encryption < decryption:
             raise Refused(
@@ -184,7 +178,7 @@ class Engine:
         return self._format(key)
 
     def _rotate(self, body: dict[str, Any], name: str) -> dict[str, Any]:
-        _only(body)
+        only(body)
         key = self._existing(name, "key not found")
         key.rotate()
         return self._format(key)
@@ -197,7 +191,7 @@ class Engine:
     # ---- data -------------------------------------------------------------------------------------------------
 
     def _datakey(self, body: dict[str, Any], form: str, name: str) -> dict[str, Any]:
-        _only(body, "context", "bits")
+        only(body, "context", "bits")
         key = self._existing(name)
         bits = body.get("bits", 256)
         if bits not in (128, 256, 512):
@@ -209,7 +203,7 @@ class Engine:
         return data
 
     def _encrypt(self, body: dict[str, Any], name: str) -> dict[str, Any]:
-        _only(body, "plaintext", "context", "key_version", "batch_input")
+        only(body, "plaintext", "context", "key_version", "batch_input", "partial_failure_response_code")
         if name not in self._keys:
             self._create({}, name)
         key = self._keys[name]
@@ -225,12 +219,12 @@ class Engine:
         return _each(body, one, {"plaintext", "context", "key_version"}, partial=True)
 
     def _decrypt(self, body: dict[str, Any], name: str) -> dict[str, Any]:
-        _only(body, "ciphertext", "context", "batch_input")
+        only(body, "ciphertext", "context", "batch_input", "partial_failure_response_code")
         key = self._existing(name)
         return _each(body, lambda item: {"plaintext": _text(_open(key, _context(item), item))}, {"ciphertext", "context"}, partial=True)
 
     def _rewrap(self, body: dict[str, Any], name: str) -> dict[str, Any]:
-        _only(body, "ciphertext", "context", "batch_input")
+        only(body, "ciphertext", "context", "batch_input")
         key = self._existing(name)
 
         def one(item: dict[str, Any]) -> dict[str, Any]:
@@ -240,7 +234,7 @@ class Engine:
         return _each(body, one, {"ciphertext", "context"}, partial=False)
 
     def _hmac(self, body: dict[str, Any], name: str) -> dict[str, Any]:
-        _only(body, "input", "key_version")
+        only(body, "input", "key_version")
         key = self._existing(name)
         if "input" not in body:
             raise Refused(400, "missing input for HMAC")
@@ -254,13 +248,13 @@ class Engine:
         return {"hmac": f"vault:v{number}:{_text(digest)}"}
 
     def _sign(self, body: dict[str, Any], name: str) -> dict[str, Any]:
-        _only(body, "input")
+        only(body, "input")
         key = self._signing(name, "signing key not found")
         signature = _ed25519(key.versions[key.latest]).sign(_decoded(body.get("input", ""), "unable to decode input as base64"))
         return {"signature": f"vault:v{key.latest}:{_text(signature)}", "key_version": key.latest}
 
     def _verify(self, body: dict[str, Any], name: str) -> dict[str, Any]:
-        _only(body, "input", "signature")
+        only(body, "input", "signature")
         key = self._signing(name, "signature verification key not found")
         number, raw = _parsed(key, str(body.get("signature", "")), "signature")
         try:
@@ -276,12 +270,6 @@ class Engine:
         return key
 
 
-def _only(body: dict[str, Any], *known: str) -> None:
-    unknown = sorted(set(body) - set(known))
-    if unknown:
-        raise Unsupported(f"parameter {unknown[0]!r}")
-
-
 def _each(body: dict[str, Any], one: Callable[[dict[str, Any]], dict[str, Any]], fields: set[str], partial: bool) -> dict[str, Any]:
     """Single or batch. A batch with failed items answers 400 *and* the results, as encrypt and decrypt do; rewrap answers 200."""
     if "batch_input" not in body:
@@ -293,14 +281,16 @@ def _each(body: dict[str, Any], one: Callable[[dict[str, Any]], dict[str, Any]],
         raise Refused(400, "context should be set either in all the request blocks or in none")
     results, failed = [], False
     for item in items:
-        _only(item, *fields, "reference")
+        only(item, *fields, "reference")
         try:
             result = one(item)
         except Refused as refused:
             result, failed = {"error": refused.errors[0]}, True
         results.append({**result, "reference": item.get("reference", "")})
     if failed and partial:
-        raise Refused(400, data={"batch_results": results})
+        # the whole answer with an error status and no "errors"; another status only when some items worked
+        some = any("error" not in each for each in results)
+        raise Refused(int(body.get("partial_failure_response_code", 400)) if some else 400, data=answer(data={"batch_results": results}))
     return {"batch_results": results}
 
 
@@ -369,7 +359,7 @@ def _open(key: Key, context: bytes, item: dict[str, Any]) -> bytes:
     if not item.get("ciphertext"):
         raise Refused(400, "missing ciphertext to decrypt")
     number, raw = _parsed(key, str(item["ciphertext"]), "ciphertext")
-    if len(raw) < 28:
+    if len(raw) < 12:
         raise Refused(400, "invalid ciphertext length")
     try:
         return _cipher(key, number, context).decrypt(raw[:12], raw[12:], None)

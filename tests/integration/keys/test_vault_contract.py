@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from pathlib import Path
 from typing import Any, Callable
 
@@ -15,7 +14,6 @@ import pytest
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import DamageError, KeyAccessError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.keys import policies, registry
 from ansible_collections.lifeboat.recovery.plugins.module_utils.keys.provider import WrappedKey
-from ansible_collections.lifeboat.recovery.tests.doubles.vault import running
 from ansible_collections.lifeboat.recovery.tests.integration.keys.conftest import Site
 
 B64 = base64.b64encode(b"anything").decode()
@@ -72,6 +70,8 @@ CALLS: dict[str, tuple[str, str, Any]] = {
     "create data": ("POST", "keys/orders-data", {"type": "aes256-gcm96", "derived": True}),
     "list": ("LIST", "keys", None),
     "rotate": ("POST", "keys/orders-data/rotate", {}),
+    "rotate index": ("POST", "keys/orders-index/rotate", {}),
+    "rotate sign": ("POST", "keys/orders-sign/rotate", {}),
     "configure": ("POST", "keys/orders-data/config", {"deletion_allowed": True}),
     "delete": ("DELETE", "keys/orders-data", None),
     "export": ("GET", "export/encryption-key/orders-data", None),
@@ -89,8 +89,8 @@ ALLOWED = {
     "restore": {"open", "index key", "read sign"},
     "auditor": {"read sign"},
     "bootstrap": {"read data", "read index", "read sign", "create data"},
-    "rotate": {"read data", "rotate", "rewrap", "read sign", "sign"},
-    "retire": {"read data", "configure", "read sign", "sign"},
+    "rotate": {"rewrap", "rotate", "rotate sign", "read data", "read sign"},
+    "retire": {"read data", "configure", "read sign"},
     "shred": {"read data", "read index", "read sign", "sign", "configure", "delete"},
 }
 
@@ -209,6 +209,24 @@ def test_rotation_keeps_old_keys_and_chunk_ids(site: Site) -> None:
         early.verify(b"m", {**new_signature, "version": 9})
 
 
+def test_index_key_whose_version_was_retired_is_named_and_comes_back(site: Site) -> None:
+    """Vault keeps versions below min_decryption_version apart, and hmac asks min_encryption_version too."""
+    site.bootstrapped()
+    index = site.provider("backup").index_key()
+    config = f"{site.mount}/keys/orders-index/config"
+    site.server.must("POST", f"{site.mount}/keys/orders-index/rotate", {})
+    site.server.must("POST", config, {"min_encryption_version": 2})
+    retired = "key version is retired: orders-index version 1, which is the index key.*min_decryption_version to 1 and min_encryption_version to 0"
+    with pytest.raises(KeyAccessError, match=retired):
+        site.provider("backup").index_key()
+    site.server.must("POST", config, {"min_decryption_version": 2, "min_encryption_version": 0})
+    for role in ("backup", "restore"):
+        with pytest.raises(KeyAccessError, match=retired):
+            site.provider(role).index_key()
+    site.server.must("POST", config, {"min_decryption_version": 1})
+    assert site.provider("restore").index_key() == index
+
+
 def test_rewrapped_key_opens_and_a_retired_version_is_named(site: Site) -> None:
     site.bootstrapped()
     key, wrapped = site.provider("backup").new_data_key(b"s")
@@ -269,155 +287,6 @@ def test_kept_public_keys_verify_without_vault_and_unmask_a_replaced_key(site: S
     site.server.must("POST", f"{site.mount}/keys/orders-sign", {"type": "ed25519"})
     with pytest.raises(KeyAccessError, match="version 1 is not the one that is kept here"):
         site.provider("backup", path=str(tmp_path)).ensure()
-
-
-# ---- tokens -------------------------------------------------------------------------------------------------------
-
-
-def approle(site: Site, role: str, service: str = "orders", **settings: Any) -> dict[str, Any]:
-    """keys options of a fresh AppRole with the generated policy of ``role``."""
-    mount = site.server.mount("approle")
-    name = site.server.policy(policies.policy(service, role, site.mount))
-    site.server.must("POST", f"auth/{mount}/role/app", {"token_policies": [name], "token_no_default_policy": True, **settings})
-    options = {"auth_method": "approle", "mount_point": mount, "role_id": site.server.must("GET", f"auth/{mount}/role/app/role-id")["data"]["role_id"]}
-    if settings.get("bind_secret_id", True):
-        options["secret_id"] = site.server.must("POST", f"auth/{mount}/role/app/secret-id", {})["data"]["secret_id"]
-    config = site.config("", **options)
-    del config["token"]
-    return config
-
-
-def test_approle_logs_in(site: Site) -> None:
-    site.bootstrapped()
-    config = approle(site, "backup", token_ttl="1h")
-    assert len(registry.provider_for(config, "orders").new_data_key(b"s")[0]) == 32
-    nested = {name: value for name, value in config.items() if name not in ("auth_method", "role_id", "secret_id", "mount_point")}
-    nested["auth"] = {"method": "approle", **{name: config[name] for name in ("role_id", "secret_id", "mount_point")}}
-    assert len(registry.provider_for(nested, "orders").index_key()) == 32
-
-
-def credential(path: Path, text: str) -> str:
-    path.write_text(text + "\n")
-    path.chmod(0o600)
-    return str(path)
-
-
-def test_credentials_in_files_and_a_second_role_that_opens(site: Site, tmp_path: Path) -> None:
-    """As a catalog has it: auth for what hosts do, restore_auth whose secret is only where a restore runs; names with a prefix."""
-    prefix = "shop-"
-    assert registry.provider_for({**site.config(site.server.root_token), "prefix": prefix}, "orders").ensure()
-    blocks = {}
-    for role in ("backup", "restore"):
-        options = approle(site, role, service=prefix + "orders")
-        blocks[role] = {
-            "method": "approle", "mount_point": options["mount_point"], "role_id": options["role_id"],
-            "secret_id_file": credential(tmp_path / role, options["secret_id"]),
-        }
-    config = {
-        "provider": "vault", "url": site.server.url, "mount": site.mount, "prefix": prefix, "retries": 1, "namespace": None, "ca_file": site.server.ca_cert,
-    }
-    keys = registry.provider_for({**config, "auth": blocks["backup"], "restore_auth": blocks["restore"]}, "orders")
-    key, wrapped = keys.new_data_key(b"s")
-    assert wrapped.key == "shop-orders-data"
-    assert keys.open_data_keys([(b"s", wrapped)]) == [key]
-    signature, index = keys.sign(b"m"), keys.index_key()
-    (tmp_path / "restore").rename(tmp_path / "elsewhere")
-    host = registry.provider_for({**config, "auth": blocks["backup"], "restore_auth": blocks["restore"]}, "orders")
-    host.new_data_key(b"t")
-    with pytest.raises(KeyAccessError, match=f"cannot read the Vault credential.*{tmp_path}/restore"):
-        host.open_data_keys([(b"s", wrapped)])
-    (tmp_path / "elsewhere").rename(tmp_path / "restore")
-    (tmp_path / "backup").unlink()
-    rescue = registry.provider_for({**config, "auth": blocks["backup"], "restore_auth": blocks["restore"]}, "orders")
-    assert rescue.open_data_keys([(b"s", wrapped)]) == [key]
-    assert rescue.index_key() == index
-    rescue.verify(b"m", signature)
-
-
-def test_refused_login_names_the_role_and_not_the_secret(site: Site) -> None:
-    config = approle(site, "backup")
-    for changed in ({"secret_id": "canary-secret-id"}, {"role_id": "canary-role"}, {"secret_id": ""}):
-        with pytest.raises(KeyAccessError) as caught:
-            registry.provider_for({**config, **changed}, "orders").index_key()
-        text = str(caught.value)
-        assert "refused the login with status 4" in text and f"auth/{config['mount_point']}/login" in text
-        assert "canary" not in text and config["secret_id"] not in text
-
-
-def test_used_up_secret_id_does_not_stop_who_is_logged_in(site: Site) -> None:
-    site.bootstrapped()
-    config = approle(site, "backup", secret_id_num_uses=1, token_ttl="1h")
-    keys = registry.provider_for(config, "orders")
-    keys.index_key()
-    keys.new_data_key(b"s")
-    with pytest.raises(KeyAccessError, match="refused the login"):
-        registry.provider_for(config, "orders").index_key()
-
-
-def _ended(server: running.Server, token: str) -> None:
-    deadline = time.monotonic() + 30
-    while server.ask("GET", "auth/token/lookup-self", None, token)[0] == 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def test_expired_token_is_called_expired(site: Site) -> None:
-    site.bootstrapped()
-    token = site.token("backup", ttl="1s", renewable=False, explicit_max_ttl="1s")
-    keys = registry.provider_for(site.config(token), "orders")
-    _ended(site.server, token)
-    with pytest.raises(KeyAccessError, match="expired, revoked or unknown.*datakey/plaintext/orders-data.*fresh token") as caught:
-        keys.new_data_key(b"s")
-    assert token not in str(caught.value)
-
-
-def test_approle_outlives_its_tokens(site: Site) -> None:
-    """Token life of one second: work that takes longer goes on."""
-    site.bootstrapped()
-    keys = registry.provider_for(approle(site, "backup", token_ttl="1s", token_max_ttl="1s"), "orders")
-    end = time.monotonic() + 2.5
-    count = 0
-    while time.monotonic() < end:
-        keys.new_data_key(f"s{count}".encode())
-        count += 1
-    assert count > 3
-
-
-def test_revoked_token_of_an_approle_is_replaced(site: Site) -> None:
-    site.bootstrapped()
-    keys: Any = registry.provider_for(approle(site, "backup", token_ttl="1h"), "orders")
-    keys.new_data_key(b"s")
-    token = keys._session._login.token
-    assert site.server.ask("POST", "auth/token/revoke", {"token": token})[0] == 204
-    keys.new_data_key(b"t")
-    assert keys._session._login.token != token
-
-
-def test_token_file_is_read_again_when_its_token_ended(site: Site, tmp_path: Path) -> None:
-    site.bootstrapped()
-    sink = tmp_path / ".vault-token"
-    first, second = site.token("backup"), site.token("backup")
-    sink.write_text(first + "\n")
-    sink.chmod(0o600)
-    config = site.config("", token_path=str(tmp_path))
-    del config["token"]
-    keys = registry.provider_for(config, "orders")
-    keys.new_data_key(b"s")
-    site.server.must("POST", "auth/token/revoke", {"token": first})
-    sink.write_text(second + "\n")
-    keys.new_data_key(b"t")
-
-
-def test_renewable_token_is_renewed_before_it_ends(site: Site) -> None:
-    site.bootstrapped()
-    keys = registry.provider_for(site.config(site.token("backup", ttl="2s")), "orders")
-    end = time.monotonic() + 4
-    count = 0
-    while time.monotonic() < end:
-        keys.new_data_key(b"s")
-        count += 1
-        time.sleep(0.1)
-    assert count > 5
 
 
 # ---- the seal -----------------------------------------------------------------------------------------------------

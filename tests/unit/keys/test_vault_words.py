@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, KeyAccessError
-from ansible_collections.lifeboat.recovery.plugins.module_utils.keys import policies, registry
+from ansible_collections.lifeboat.recovery.plugins.module_utils.keys import policies, registry, vault_wire
 from ansible_collections.lifeboat.recovery.tests.doubles.vault import acl
 
 GOOD = {"provider": "vault", "url": "https://vault.example.org:8200", "token": "t"}
@@ -25,10 +25,20 @@ GOOD = {"provider": "vault", "url": "https://vault.example.org:8200", "token": "
         ({"url": "vault:8200"}, "no http"),
         ({"url": "https://user:canary@vault"}, "no http"),
         ({"url": "http://vault.example.org:8200"}, "plain http.*use https"),
-        ({"auth_method": "ldop"}, "unknown auth_method 'ldop'.*approle, token"),
+        ({"auth_method": "ldop"}, "unknown auth_method 'ldop'.*approle, cert, jwt, kubernetes, token"),
         ({"auth_method": "approle", "role_id": "r"}, "option 'token' does not belong to auth_method approle"),
         ({"auth_method": "approle", "token": None}, "role_id is missing"),
         ({"auth_method": "approle", "token": None, "role_id": "r", "secret_id": "canary", "secret_id_file": "/s"}, "both given"),
+        ({"auth_method": "jwt", "token": None}, "role_id is missing"),
+        ({"auth_method": "jwt", "token": None, "role_id": "r"}, "jwt_file is missing"),
+        ({"auth_method": "jwt", "token": None, "role_id": "r", "jwt": "canary", "jwt_file": "/j"}, "both given"),
+        ({"auth_method": "kubernetes", "token": None}, "role_id is missing"),
+        ({"auth_method": "kubernetes", "token": None, "role_id": "r", "secret_id": "canary"}, "'secret_id' does not belong to auth_method kubernetes"),
+        ({"auth_method": "cert", "token": None, "cert_auth_public_key": "/c"}, "cert_auth_p.*_key belong together"),
+        ({"auth_method": "cert", "token": None}, "cert_auth_public_key is missing"),
+        ({"cert_auth_private_key": "/k"}, "belong together"),
+        ({"proxies": "http://user:canary@proxy:3128"}, "keys.proxies.*without a password"),
+        ({"proxies": {"ftp": "http://proxy:3128"}}, "keys.proxies"),
         ({"tokn": "x"}, "unknown option 'tokn'"),
         ({"auth": {"method": "token", "tok": "x"}}, "unknown option 'tok' in keys.auth"),
         ({"auth": {"method": "token", "token": "x"}}, "given twice"),
@@ -64,6 +74,39 @@ def test_url_may_come_from_the_environment_and_loopback_may_be_plain(monkeypatch
     registry.provider_for({"provider": "vault", "token": "t"}, "orders")
     registry.provider_for({**GOOD, "url": "http://[::1]:8200"}, "orders")
     registry.provider_for({**GOOD, "url": "http://vault.lab:8200", "validate_certs": False}, "orders")
+
+
+def test_environment_speaks_as_a_whole_and_only_without_a_url(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.write_text("")
+    for name, value in (("ADDR", "https://vault:8200"), ("NAMESPACE", "team"), ("CACERT", str(authority))):
+        monkeypatch.setenv(f"VAULT_{name}", value)
+    found = vault_wire.Options.of({}, "here")
+    assert (found.url, found.namespace, found.verify) == ("https://vault:8200", "team", str(authority))
+    found = vault_wire.Options.of({"url": "https://other:8200"}, "here")
+    assert (found.url, found.namespace, found.verify) == ("https://other:8200", None, True)
+
+
+def test_proxies_are_one_address_or_one_for_each() -> None:
+    both = {"http": "http://proxy:3128", "https": "http://proxy:3128"}
+    assert vault_wire.Options.of({**GOOD, "proxies": "http://proxy:3128"}, "here").proxies == both
+    assert vault_wire.Options.of({**GOOD, "proxies": {"https": "http://proxy:3128"}}, "here").proxies == {"https": "http://proxy:3128"}
+
+
+def test_kubernetes_finds_its_token_where_the_kubelet_puts_it() -> None:
+    config = {"provider": "vault", "url": "http://127.0.0.1:9", "retries": 0, "auth": {"method": "kubernetes", "role_id": "host"}}
+    with pytest.raises(KeyAccessError, match="cannot read the Vault credential.*/var/run/secrets/kubernetes.io/serviceaccount/token"):
+        registry.provider_for(config, "orders").index_key()
+
+
+@pytest.mark.parametrize(("text", "said"), [("", "no single line"), ("one\ntwo", "no single line"), ("x" * 70_000, "no single line"), ("ü", "not plain text")])
+def test_what_is_no_credential_is_not_sent(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "jwt"
+    path.write_text(text)
+    path.chmod(0o600)
+    config = {"provider": "vault", "url": "http://127.0.0.1:9", "retries": 0, "auth": {"method": "jwt", "role_id": "host", "jwt_file": str(path)}}
+    with pytest.raises(KeyAccessError, match=f"{said}.*{path}"):
+        registry.provider_for(config, "orders").index_key()
 
 
 def test_no_token_at_all_says_where_one_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +159,11 @@ def test_unknown_role_is_named() -> None:
         ('path "a/*" { capabilities = ["update"] } path "a/b*" { capabilities = ["read"] }', "a/bc", {"read"}),
         ('path "a/+/c" { capabilities = ["update"] } path "a/b/*" { capabilities = ["read"] }', "a/b/c", {"read"}),
         ('path "a/b" { capabilities = ["read"] } path "a/b" { capabilities = ["deny", "update"] }', "a/b", {"deny"}),
+        ('path "a/*" { capabilities = ["deny"] } path "a/b" { capabilities = ["read"] }', "a/b", {"read"}),
+        ('path "a/b*" { capabilities = ["deny"] } path "a/*" { capabilities = ["read"] }', "a/bc", {"deny"}),
+        ('path "+/b" { capabilities = ["read"] } path "a/*" { capabilities = ["update"] }', "a/b", {"update"}),
+        ('path "a/+/+" { capabilities = ["read"] } path "a/+/c" { capabilities = ["update"] }', "a/b/c", {"update"}),
+        ('path "a/+/c*" { capabilities = ["read"] } path "a/+/cd" { capabilities = ["update"] }', "a/b/cd", {"update"}),
         ('# a comment\npath "a/b" {\n  capabilities = [ "read", "list", ]\n}\n', "a/b", {"read", "list"}),
     ],
 )
@@ -145,3 +193,8 @@ def test_the_catalogs_words_are_understood(tmp_path: Path) -> None:
         "restore_auth": {"method": "token", "token_file": "/b"},
     }
     registry.provider_for(block, "orders")
+    for auth in (
+        {"method": "jwt", "role_id": "r", "jwt_file": "/j", "mount_point": "jwt-hosts"}, {"method": "kubernetes", "role_id": "r"},
+        {"method": "cert", "cert_auth_public_key": "/c", "cert_auth_private_key": "/k"},
+    ):
+        registry.provider_for({**block, "auth": auth, "proxies": {"https": "http://proxy:3128"}}, "orders")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ansible_collections.lifeboat.recovery.plugins.doc_fragments.service import ModuleDocFragment
-from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments, lease
+from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments, lease, redact
 from ansible_collections.lifeboat.recovery.plugins.module_utils.ledger import Ledger
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 
@@ -313,6 +313,15 @@ def test_documentation_and_arguments_are_twins(name):
 def test_hidden_values_are_told_by_name():
     nested = {"auth": {"role_id": "r"}, "url": "u", "sources": [{"db": {"password": "p", "port": 1}}], "secret_id": "s", "password_file": "/path"}
     assert arguments.hidden_values(nested) == {"r", "p", "s"}
+    keys = {
+        "auth": {"method": "token", "token_file": "/where", "token": "t"},
+        "restore_auth": {"method": "jwt", "role_id": "public", "jwt": "j", "cert_auth_private_key": "/where"},
+    }
+    assert arguments.hidden_values({"keys": keys}) == {"t", "j"}
+    assert redact.without_secrets({"keys": keys}) == {"keys": {
+        "auth": {"method": "token", "token_file": "/where", "token": redact.LEFT_OUT},
+        "restore_auth": {"method": "jwt", "role_id": "public", "jwt": redact.LEFT_OUT, "cert_auth_private_key": "/where"},
+    }}
 
 
 def test_a_run_given_by_name_only_never_poses_as_this_process(call):
