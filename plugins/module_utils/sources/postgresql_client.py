@@ -83,13 +83,13 @@ class Client:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise ConfigError(f"the password file cannot be read ({reason})", str(self._password_file), "create it or correct password_file") from error
 
-    def connect(self, database: str, settings: dict[str, str] | None = None) -> Any:
-        """An autocommit psycopg2 connection with the settings of SESSION. Raises ServerDown or SourceError."""
+    def connect(self, database: str, settings: dict[str, str] | None = None, password: str | None = None) -> Any:
+        """An autocommit psycopg2 connection with the settings of SESSION; ``password`` instead of the file's. Raises ServerDown or SourceError."""
         psycopg2 = need("psycopg2")
         options = _options({**SESSION, **(settings or {})})
         try:
             connection = psycopg2.connect(
-                host=self.address, port=self.port, user=self.user, password=self.password(), dbname=database,
+                host=self.address, port=self.port, user=self.user, password=self.password() if password is None else password, dbname=database,
                 connect_timeout=10, application_name="lifeboat", options=options, client_encoding="UTF8",
             )
         except psycopg2.OperationalError as error:

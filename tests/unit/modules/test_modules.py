@@ -16,10 +16,10 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments
 from ansible_collections.lifeboat.recovery.plugins.module_utils.ledger import Ledger
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 
-NAMES = ["repository", "snapshot", "snapshot_info", "snapshot_verify", "snapshot_restore", "service_check", "service_key", "service_state",
-         "snapshot_extract"]
+NAMES = ["repository", "snapshot", "snapshot_info", "snapshot_verify", "snapshot_restore", "service_check", "service_credential",
+         "service_key", "service_state", "snapshot_extract"]
 #: What they cannot do without.
-NEEDED = {"snapshot_extract": {"database": "shop"}}
+NEEDED = {"snapshot_extract": {"database": "shop"}, "service_credential": {"kind": "password", "which": "db"}}
 
 
 class Exit(Exception):
