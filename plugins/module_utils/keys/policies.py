@@ -46,16 +46,15 @@ RIGHTS: dict[str, list[tuple[str, tuple[str, ...], str]]] = {
         ("keys/{service}-sign", ("read",), "the public signing key"),
     ],
     "rotate": [
+        ("keys/{service}-data/rotate", ("update",), "a new version of the wrapping key"),
+        ("keys/{service}-sign/rotate", ("update",), "a new version of the signing key"),
+        ("rewrap/{service}-data", ("update",), "wrap data keys with the new version inside Vault; shows no key"),
         ("keys/{service}-data", ("read",), "which versions there are"),
-        ("keys/{service}-data/rotate", ("update",), "make a new version"),
-        ("rewrap/{service}-data", ("update",), "wrap stored data keys anew; it opens none of them"),
-        ("sign/{service}-sign", ("update",), "sign the copy of the ledger"),
         ("keys/{service}-sign", ("read",), "the public signing key"),
     ],
     "retire": [
         ("keys/{service}-data", ("read",), "which versions there are"),
         ("keys/{service}-data/config", ("update",), "let old versions open nothing any more"),
-        ("sign/{service}-sign", ("update",), "sign the copy of the ledger"),
         ("keys/{service}-sign", ("read",), "the public signing key"),
     ],
     "shred": [

@@ -43,7 +43,7 @@ class VaultProvider(VaultRotation):
         where = f"keys of service {service}"
         config = {name: value for name, value in config.items() if value is not None}
         restore_auth, rotate_auth = config.pop("restore_auth", None), config.pop("rotate_auth", None)
-        flat = _flat(config, config.pop("auth", None), where)
+        flat = flattened(config, config.pop("auth", None), where)
         known = {"provider", "mount", "prefix", "path"} | vault_session.OPTIONS | vault_auth.OPTIONS
         unknown = sorted(set(flat) - known)
         if unknown:
@@ -54,9 +54,9 @@ class VaultProvider(VaultRotation):
         policies.check_names(service, self._mount)
         policies.check_names(self._full, self._mount)
         self._session = vault_session.Session(flat, where)
-        plain = {name: value for name, value in config.items() if name not in _LOGIN}
+        plain = {name: value for name, value in config.items() if name not in LOGIN}
         self._opener, self._rotator = (
-            self._session if auth is None else vault_session.Session(_flat(plain, auth, where), where) for auth in (restore_auth, rotate_auth)
+            self._session if auth is None else vault_session.Session(flattened(plain, auth, where), where) for auth in (restore_auth, rotate_auth)
         )
         path = config.get("path")
         self._public_file = os.path.join(os.path.abspath(os.path.expanduser(str(path))), service, "vault-sign.json") if path else None
@@ -330,10 +330,10 @@ _KINDS: dict[str, dict[str, Any]] = {
 
 
 #: What belongs to a login alone. A client certificate may be asked of every connection; a login may bring one of its own.
-_LOGIN = (vault_auth.OPTIONS | {"auth_method"}) - set(vault_auth.CLIENT_CERTIFICATE)
+LOGIN = (vault_auth.OPTIONS | {"auth_method"}) - set(vault_auth.CLIENT_CERTIFICATE)
 
 
-def _flat(config: dict[str, Any], auth: Any, where: str) -> dict[str, Any]:
+def flattened(config: dict[str, Any], auth: Any, where: str) -> dict[str, Any]:
     """Options of an ``auth: {method: …}`` block beside the others."""
     if auth is None:
         return config
@@ -343,7 +343,7 @@ def _flat(config: dict[str, Any], auth: Any, where: str) -> dict[str, Any]:
     foreign = sorted(set(inner) - vault_auth.OPTIONS - {"auth_method"})
     if foreign:
         raise ConfigError(f"unknown option {foreign[0]!r} in keys.auth", where, f"it takes: method, {', '.join(sorted(vault_auth.OPTIONS))}")
-    doubled = sorted(set(inner) & set(config) & _LOGIN)
+    doubled = sorted(set(inner) & set(config) & LOGIN)
     if doubled:
         raise ConfigError(f"option {doubled[0]!r} is given twice", where, "write it in keys.auth or in keys, not in both")
     return {**config, **inner}

@@ -69,7 +69,7 @@ class VaultRotation(KeyProvider):
         """POST keys/…/rotate, unless a version newer than ``after`` is there."""
         newest = self.versions().newest
         if newest <= after:
-            self._ask("POST", f"keys/{self._name('data')}/rotate", {}, "update", _ROTATE)
+            self._ask("POST", f"keys/{self._name('data')}/rotate", {}, "update", _ROTATE, once=True)
             newest = self.versions().newest
             if newest <= after:
                 raise KeyAccessError("Vault rotated the key and shows no new version", self._url(f"keys/{self._name('data')}"), "ask the leader, not a standby")
@@ -122,9 +122,12 @@ class VaultRotation(KeyProvider):
         self._opened.clear()
         return destroyed
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None, capability: str, remedy: str, partial: bool = False) -> dict[str, Any] | None:
+    def _ask(
+        self, method: str, path: str, body: dict[str, Any] | None, capability: str, remedy: str, partial: bool = False, once: bool = False,
+    ) -> dict[str, Any] | None:
         full = f"{self._mount}/{path}"
-        return self._rotator.request(method, full, body, capability=capability, remedy=f"grant {capability!r} on {full!r}: {remedy}", partial=partial)
+        hint = f"grant {capability!r} on {full!r}: {remedy}"
+        return self._rotator.request(method, full, body, capability=capability, remedy=hint, partial=partial, once=once)
 
     def _url(self, path: str) -> str:
         return f"{self._rotator.options.url}/v1/{self._mount}/{path}"

@@ -21,6 +21,7 @@ from ..errors import ConfigError, ConflictError, LifeboatError, TargetError
 from ..progress import Progress
 from ..sources.contract import Extraction, Wanted
 from .capture import default_workers
+from .escrowed import escrow_used
 from .inspect import Point, log_ranges
 from .restore_job import Job
 from .restore_state import short_digest
@@ -267,6 +268,7 @@ class _Work:
         """Do it; on failure remove what was built and tell the first error."""
         record = self.record
         self.job.spec.prepare_work_dir(self.name)
+        self.warnings += escrow_used(self.job.spec, self.job.store, self.job.ledger, self.job.run)
         self._log("intent", record, **{"record": record, **self.about_target()})
         faults.point("extract.begin")
         try:

@@ -145,6 +145,39 @@ def shred(spec: Spec, run: dict[str, Any], confirm: str, reason: str, check: boo
     return _whole_run(spec, run, "rotate", "verified", lambda _progress: shred_service(spec, run, confirm, reason, False))
 
 
+def exchange_credential(spec: Spec, run: dict[str, Any], kind: str, which: str, role_name: str, check: bool) -> dict[str, Any]:
+    """A new secret in the place of one that the service's entry names by its file: {"changed", "file", "warnings"}.
+
+    kind: secret_id (``which``: auth, restore_auth or rotate_auth) or password (``which``: a source).
+    """
+    from ..credentials.exchange import Exchange
+
+    if kind == "secret_id":
+        from ..credentials import secret_id
+
+        exchange: Exchange = secret_id.exchange(spec.keys, spec.service, which, role_name)
+    else:
+        from ..credentials import postgresql_password
+
+        source, config = spec.source(which)
+        if not source.type.startswith("postgresql"):
+            raise ConfigError(f"the password of a source of type {source.type} cannot be exchanged here", f"{spec.service}.{which}", "change it by hand")
+        exchange = postgresql_password.exchange(config, f"{spec.service}.{which}")
+    if check:
+        exchange.check()
+        return {"changed": True, "file": exchange.path}
+
+    def work(_progress: Progress) -> dict[str, Any]:
+        ledger = Ledger.for_spec(spec)
+        about = {"kind": kind, "of": which, "file": exchange.path}
+        ledger.append(run, "rotate", "credential.intent", about)
+        exchange.run()
+        ledger.append(run, "rotate", "credential.done", about)
+        return {"changed": True, "file": exchange.path, "warnings": []}
+
+    return _whole_run(spec, run, "rotate", "verified", work)
+
+
 def preflight_capture(spec: Spec) -> dict[str, Any]:
     """What would keep a capture from working: {"changed": a capture would write, "findings", "ok"}."""
     from . import capture as module

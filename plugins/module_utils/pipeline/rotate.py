@@ -21,7 +21,9 @@ from ..keys.provider import KeyVersionError
 from ..ledger import Entry, Ledger
 from ..progress import Progress
 from ..repository import datakeys, tombstone
+from ..repository.backend import Backend
 from ..repository.keyring import KeyRing, key_ring
+from ..repository.repository import Repository
 from .inspect import missing_tail, read_marks
 
 if TYPE_CHECKING:
@@ -260,4 +262,24 @@ def _refuse_needed(spec: Spec, store: ServiceStore, through: int) -> int:
             f"version {through} of the data key is still needed by {len(old)} of {len(stored)} data keys", f"service {spec.service}: {shown}",
             "nothing was retired; rewrap them first (rotate_keys)",
         )
+    _refuse_behind(spec, store, stored, through)
     return len(stored)
+
+
+def _refuse_behind(spec: Spec, store: ServiceStore, stored: dict[str, datakeys.StoredKey], through: int) -> None:
+    """KeyVersionError when a copy of the repository holds only older generations of a key: nothing could be restored from it any more."""
+    for config in spec.repository.get("copies") or []:
+        backend = Repository.open(config).backend
+
+        def is_behind(key_id: str, backend: Backend = backend) -> bool:
+            if datakeys.newest_generation(backend, store.service, key_id) is None:
+                return False  # was not copied yet, as what needs it
+            return store.provider.number_of(datakeys.read_key(backend, store.service, key_id, "of a copy")) <= through
+
+        with ThreadPoolExecutor(WORKERS, thread_name_prefix="copies") as threads:
+            behind = sum(threads.map(is_behind, sorted(stored)))
+        if behind:
+            raise KeyVersionError(
+                f"version {through} of the data key is still needed by {behind} data keys in a copy of the repository", str(config.get("url")),
+                "nothing was retired; copy the rewrapped keys there first",
+            )

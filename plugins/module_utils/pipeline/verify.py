@@ -6,16 +6,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from ..errors import ConfigError, DamageError, LifeboatError
 from ..progress import Progress
-from ..repository import layout, ledgers
+from ..repository import escrow_record, layout, ledgers, tombstone
 from ..repository.backend import Backend, soundly
 from ..repository.catalogs import read_catalog
-from ..repository.datakeys import read_key
+from ..repository.datakeys import read_generation, read_key
 from ..repository.holds import read as read_hold
 from ..repository.index import read_index
 from ..repository.manifest import StoredManifest
@@ -196,8 +197,13 @@ class _Verifier:
                 read_footer(backend, service, name, size, self.store.index_key)
 
         def key(name: str, _size: int) -> None:
-            if _stem(name) not in self.keys:
-                read_key(backend, service, _stem(name), "(none)")
+            # the newest generation of a key that something needs was looked at where it is needed
+            key_id, generation = _generation(name, "data key")
+            if key_id not in self.keys or generation < newest[key_id]:
+                read_generation(backend, service, key_id, generation, "(none)")
+
+        def record(name: str, _size: int) -> None:
+            escrow_record.check(backend, self.store.provider, self.store.repository.id, service, *_generation(name, "escrow record"))
 
         def tree(name: str, size: int) -> None:
             if _stem(name) not in self.trees:
@@ -205,6 +211,16 @@ class _Verifier:
                 for _entry in StoredTree(backend, service, self.store.index_key, "(none)", found).entries():
                     pass
 
+        newest: dict[str, int] = {}
+        for name, _size in backend.list(layout.keys(service)):
+            with contextlib.suppress(ValueError):
+                key_id, generation = layout.generation_of(name)
+                newest[key_id] = max(generation, newest.get(key_id, 0))
+        look(layout.escrows(service), record)
+        try:
+            tombstone.read(backend, self.store.provider, self.store.repository.id, service)
+        except DamageError as error:
+            self.find(error, [], False)
         look(layout.indexes(service), lambda name, _size: read_index(backend, service, self.store.index_key, name))
         look(layout.packs(service), pack)
         look(layout.keys(service), key)
@@ -230,6 +246,13 @@ class _Verifier:
 
 def _stem(name: str) -> str:
     return name.rsplit("/", 1)[1].split(".")[0]
+
+
+def _generation(name: str, what: str) -> tuple[str, int]:
+    try:
+        return layout.generation_of(name)
+    except ValueError as error:
+        raise DamageError(f"{what} has a name that none has", name, "look at who put it there; it is not used") from error
 
 
 def _name_older(backend: Backend, spec: Spec, findings: list[dict[str, Any]]) -> None:

@@ -50,6 +50,12 @@ def ensure(backend: Backend, provider: KeyProvider, repository: str, service: st
         pass  # another host was faster with the same
 
 
+def check(backend: Backend, provider: KeyProvider, repository: str, service: str, recipient: str, number: int) -> None:
+    """DamageError unless a record is genuine. Whether its sealed key opens only the escrow key can tell."""
+    data, _signature = _load(backend, provider, repository, service, recipient, number)
+    _publics(data["publics"], layout.escrow(service, recipient, number))
+
+
 def _lists(
     backend: Backend, provider: KeyProvider, repository: str, service: str, recipient: str, number: int, publics: list[list[Any]]
 ) -> bool:

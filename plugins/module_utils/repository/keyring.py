@@ -49,12 +49,10 @@ def key_ring(store: ServiceStore, sources: Iterable[str]) -> tuple[KeyRing, list
         log = log_index.load(store.backend, store.provider, store.repository.id, service, source)
         ring.problems += log.problems
         ring.needed.update({epoch.key_id: f"log epoch {number} of {source}" for number, epoch in log.epochs.items()})
-    prefix = layout.keys(service)
-    for name, _size in store.backend.list(prefix):
-        key_id, _dot, rest = name[len(prefix):].partition(".")
-        if rest.endswith(".json"):
-            ring.needed.setdefault(key_id, "no snapshot yet")
-        else:
+    for name, _size in store.backend.list(layout.keys(service)):
+        try:
+            ring.needed.setdefault(layout.generation_of(name)[0], "no snapshot yet")
+        except ValueError:
             ring.problems.append(DamageError("an object among the keys has a name that no key has", name, "look at who put it there; it is not used"))
     return ring, chains
 

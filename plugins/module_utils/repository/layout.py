@@ -11,6 +11,7 @@ import re
 FORMAT = 1
 DESCRIPTOR = "lifeboat.json"
 
+_GENERATION = re.compile(r"/([A-Za-z0-9][A-Za-z0-9_-]{0,126})\.(\d{6})\.json\Z")
 _SAFE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,126}$")
 
 
@@ -41,12 +42,24 @@ def key(service: str, key_id: str, generation: int = 0) -> str:
     return f"{keys(service)}{_safe(key_id)}.{generation:06d}.json"
 
 
+def generation_of(name: str) -> tuple[str, int]:
+    """(id, generation) of a data key's or an escrow record's object; ValueError for a name that neither has."""
+    match = _GENERATION.search(name)
+    if match is None:
+        raise ValueError(f"not a generation: {name!r}")
+    return match[1], int(match[2])
+
+
 def tombstone(service: str) -> str:
     return service_prefix(service) + "shredded.json"
 
 
+def escrows(service: str) -> str:
+    return service_prefix(service) + "escrow/"
+
+
 def escrow(service: str, recipient: str, generation: int = 0) -> str:
-    return f"{service_prefix(service)}escrow/{_safe(recipient)}.{generation:06d}.json"
+    return f"{escrows(service)}{_safe(recipient)}.{generation:06d}.json"
 
 
 def trees(service: str) -> str:

@@ -107,12 +107,13 @@ class Client:
         # Kerberos' own encryption would take the place of TLS, and verify another thing
         return {**way, **self._tls, "sslmode": mode, **({} if mode == "prefer" else {"gssencmode": "disable"})}
 
-    def connect(self, database: str, settings: dict[str, str] | None = None) -> Any:
-        """An autocommit psycopg2 connection with the settings of SESSION. Raises ServerDown or SourceError."""
+    def connect(self, database: str, settings: dict[str, str] | None = None, password: str | None = None) -> Any:
+        """An autocommit psycopg2 connection with the settings of SESSION; ``password`` instead of the file's. Raises ServerDown or SourceError."""
         psycopg2 = need("psycopg2")
         options = _options({**SESSION, **(settings or {})})
         try:
-            connection = psycopg2.connect(**self.way(database), password=self.password(), options=options, client_encoding="UTF8")
+            secret = self.password() if password is None else password
+            connection = psycopg2.connect(**self.way(database), password=secret, options=options, client_encoding="UTF8")
         except psycopg2.OperationalError as error:
             raise self._connect_error(str(error), database) from None
         except UnicodeDecodeError:

@@ -92,8 +92,8 @@ ALLOWED = {
     "operator": {"read sign"},
     "auditor": {"read sign"},
     "bootstrap": {"read data", "read index", "read sign", "create data", "index key"},
-    "rotate": {"read data", "rotate", "rewrap", "read sign", "sign"},
-    "retire": {"read data", "configure", "read sign", "sign"},
+    "rotate": {"rewrap", "rotate", "rotate sign", "read data", "read sign"},
+    "retire": {"read data", "configure", "read sign"},
     "shred": {"read data", "read index", "read sign", "sign", "configure", "delete"},
 }
 

@@ -111,6 +111,7 @@ def test_known_signing_keys_rule_over_those_of_the_record(world: Make, tmp_path:
         docs.restore(first, docs.spec("restore", escrow_key=str(safe), **more))
     told = json.loads(genuine)
     record.write_text(json.dumps({**told, "escrow": told["escrow"].replace('"format":1', '"format":1,"more":1')}, separators=(",", ":")))
+    assert any(record.name in str(finding) for finding in operations.verify(docs.spec("restore", **more), "all", "exists")["findings"])
     with pytest.raises(DamageError, match="signature .* does not fit"):
         docs.restore(first, docs.spec("restore", escrow_key=str(safe), **more))
 

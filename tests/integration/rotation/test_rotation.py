@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import Any, Callable
 
 import pytest
@@ -100,6 +101,20 @@ def test_needed_versions_are_not_retired(world: Make, monkeypatch: pytest.Monkey
     assert "one" in docs.restore(first) and "two" in docs.restore(second)
 
 
+def test_a_copy_that_is_behind_keeps_a_version(world: Make, tmp_path: Any) -> None:
+    docs = world()
+    docs.capture("one")
+    copy = tmp_path / "copy"
+    shutil.copytree(docs.files.repository, copy)
+    operations.rotate(docs.spec("rotate"), docs.run("rotate_keys"), True, False)
+    spec = docs.spec("retire")
+    spec.repository["copies"] = [{"name": "far", "url": f"file://{copy}"}]
+    with pytest.raises(KeyVersionError, match=f"still needed by 1 data keys in a copy of the repository: file://{copy}"):
+        operations.retire(spec, docs.run("retire"), "1", False)
+    shutil.copytree(docs.files.repository, copy, dirs_exist_ok=True)
+    assert operations.retire(spec, docs.run("retire"), "1", False)["changed"]
+
+
 def test_a_damaged_generation_is_named_and_the_older_one_opens(world: Make) -> None:
     docs = world()
     first = docs.capture("one")
@@ -110,6 +125,11 @@ def test_a_damaged_generation_is_named_and_the_older_one_opens(world: Make) -> N
     assert "one" in docs.restore(first)
     with pytest.raises(LifeboatError, match="not certain which data keys are needed.*damaged"):
         operations.retire(docs.spec("retire"), docs.run("retire"), "1", False)
+    older = path.with_name(path.name.replace(".000001.", ".000000."))
+    kept = older.read_bytes()
+    older.write_bytes(kept[:-9])
+    assert any(older.name in str(finding) for finding in operations.verify(docs.spec("restore"), "all", "exists")["findings"])
+    older.write_bytes(kept)
     # the next rewrap puts a sound generation behind the damaged one
     assert operations.rotate(docs.spec("rotate"), docs.run("rotate_keys"), True, False)["rewrapped"] == 1
     assert operations.retire(docs.spec("retire"), docs.run("retire"), "2", False)["changed"]

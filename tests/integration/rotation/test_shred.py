@@ -63,6 +63,8 @@ def test_a_forged_tombstone_is_no_reason(world: Make) -> None:
     placed = docs.files.repository / "services" / "docs" / "shredded.json"
     placed.write_bytes(genuine.read_bytes())
     assert "one" in docs.restore(first), "what opens is restored, whatever somebody wrote beside it"
+    findings = operations.verify(docs.spec("restore"), "all", "exists")["findings"]
+    assert any("tombstone" in str(finding) and "services/docs/shredded.json" in str(finding) for finding in findings)
     with pytest.raises(DamageError, match="tombstone .*services/docs/shredded.json; somebody else wrote"):
         docs.capture("two")
     told = json.loads(genuine.read_text())

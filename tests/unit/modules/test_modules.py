@@ -16,10 +16,13 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments
 from ansible_collections.lifeboat.recovery.plugins.module_utils.ledger import Ledger
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 
-NAMES = ["repository", "snapshot", "snapshot_info", "snapshot_verify", "snapshot_restore", "service_check", "service_key", "service_state",
-         "snapshot_extract", "snapshot_copy", "snapshot_hold", "journal"]
+NAMES = ["repository", "snapshot", "snapshot_info", "snapshot_verify", "snapshot_restore", "service_check", "service_credential", "service_key",
+         "service_state", "snapshot_extract", "snapshot_copy", "snapshot_hold", "journal"]
 #: What they cannot do without.
-NEEDED = {"snapshot_extract": {"database": "shop"}, "snapshot_hold": {"target": "latest", "reason": "case 4711"}, "journal": {"journal": "none"}}
+NEEDED = {
+    "snapshot_extract": {"database": "shop"}, "snapshot_hold": {"target": "latest", "reason": "case 4711"}, "journal": {"journal": "none"},
+    "service_credential": {"kind": "password", "which": "db"},
+}
 
 
 class Exit(Exception):
