@@ -45,6 +45,8 @@ def close(run: RunDirectory, last: dict[str, Any]) -> None:
 
     What goes wrong is kept for run.json, never raised: the end of a run is told whatever became of its journal.
     """
+    if journal.read(run.file("journal.jsonl")).seal is not None:
+        return  # killed between the seal and run.json: what was sealed stands
     key = _options(run).get("key")
     problems = []
 

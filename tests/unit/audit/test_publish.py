@@ -135,6 +135,18 @@ def test_an_interrupted_run_is_sealed_by_the_next_with_its_verdicts(tmp_path: pa
     assert lifecycle.write_documents(former)["outcome"] == "interrupted"  # rebuilt at any time
 
 
+def test_a_run_that_was_killed_after_its_seal_had_come_to_its_end(tmp_path: pathlib.Path) -> None:
+    former = begin(tmp_path, "backup", pid=2**22 + 1)
+    former.verdict("docs", "captured")
+    lifecycle.finish(former)
+    before = text(former)
+    os.unlink(former.file("run.json"))
+    begin(tmp_path, "backup")
+    assert text(former) == before and json.loads(pathlib.Path(former.file("run.json")).read_text())["outcome"] == "success"
+    os.unlink(former.file("run.json"))
+    assert lifecycle.finish(former)["audit"]["problems"] == [] and text(former) == before
+
+
 def test_an_altered_journal_is_evidence_and_neither_hides_the_end_of_a_run_nor_keeps_the_next_from_beginning(tmp_path: pathlib.Path) -> None:
     def tampered(verb: str, pid: int, verdict: bool) -> RunDirectory:
         run = begin(tmp_path / verb, verb, pid)
