@@ -101,7 +101,7 @@ class ActionModule(RunActionBase):
             for former in audit.pending(run, service):
                 if audit.state(former)["published"] and not own["done"]:
                     continue  # a place that did not take this one would not take that one either
-                if audit.publish(former, service, ask(former)):
+                if audit.publish(former, service, ask(former), later=True):
                     lifecycle.write_documents(former)
         return news
 

@@ -45,6 +45,8 @@ def close(run: RunDirectory, last: dict[str, Any]) -> None:
 
     What goes wrong is kept for run.json, never raised: the end of a run is told whatever became of its journal.
     """
+    if journal.read(run.file("journal.jsonl")).seal is not None:
+        return  # killed between the seal and run.json: what was sealed stands
     key = _options(run).get("key")
     problems = []
 
@@ -72,16 +74,17 @@ def _keep(run: RunDirectory, known: dict[str, Any]) -> None:
     files.replace_json(run.file("audit.json"), known)
 
 
-def publish(run: RunDirectory, service: str, ask: Callable[[str], Answer]) -> bool:
+def publish(run: RunDirectory, service: str, ask: Callable[[str], Answer], later: bool = False) -> bool:
     """Let the host of a service sign and publish the journal, unless another one did; then send the copies. Whether anything new was learnt.
 
     ask: calls the module with the text of the journal and gives its answer. Every picked service's host comes here; the first does it,
-    and when it cannot, the next ones up to TRIES.
+    and when it cannot, the next ones up to TRIES. later: it was left by a former run, so what was tried in vain is tried once more.
     """
     with files.locked(run.file("audit.lock"), timeout=600):
         known = state(run)
         chain = journal.read(run.file("journal.jsonl"))
-        if known["done"] or chain.seal is None:
+        tried = known["published"] or known["tries"] >= TRIES
+        if known["done"] or chain.seal is None or (tried and not later):
             return False
         if known["published"]:
             _send(run, known)
@@ -135,10 +138,10 @@ def pending(run: RunDirectory, service: str) -> list[RunDirectory]:
     found = []
     for name in sorted((name for name in os.listdir(root) if words.RUN_ID.match(name)), reverse=True)[:PENDING]:
         former = RunDirectory(os.path.join(root, name))
-        if former.path == run.path or not former.exists() or not former.sealed():
+        if former.path == run.path or state(former)["done"] or not former.exists() or not former.sealed():
             continue
         same = former.plan.get("ecosystem") == run.plan.get("ecosystem") and service in former.picked()
-        if same and not state(former)["done"] and journal.read(former.file("journal.jsonl")).seal is not None:
+        if same and journal.read(former.file("journal.jsonl")).seal is not None:
             found.append(former)
     return found
 

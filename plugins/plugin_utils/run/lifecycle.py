@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import lease
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, ConflictError, StorageError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, document, files, report, who, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, document, files, journal, report, who, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 
@@ -49,6 +49,9 @@ def unfinished(root: str, ecosystem: str, verb: str) -> list[RunDirectory]:
 
 def seal_interrupted(former: RunDirectory, by: str) -> None:
     """Give a run that lost its controller its end: verdict ``interrupted`` for whoever had none, then run.json and the report."""
+    if journal.read(former.file("journal.jsonl")).seal is not None:
+        write_documents(former)  # it had come to its end, and only run.json was not written any more
+        return
     for service in former.picked():
         state = former.state(service) or former.enter(service)
         if not state.get("verdict"):

@@ -135,6 +135,18 @@ def test_an_interrupted_run_is_sealed_by_the_next_with_its_verdicts(tmp_path: pa
     assert lifecycle.write_documents(former)["outcome"] == "interrupted"  # rebuilt at any time
 
 
+def test_a_run_that_was_killed_after_its_seal_had_come_to_its_end(tmp_path: pathlib.Path) -> None:
+    former = begin(tmp_path, "backup", pid=2**22 + 1)
+    former.verdict("docs", "captured")
+    lifecycle.finish(former)
+    before = text(former)
+    os.unlink(former.file("run.json"))
+    begin(tmp_path, "backup")
+    assert text(former) == before and json.loads(pathlib.Path(former.file("run.json")).read_text())["outcome"] == "success"
+    os.unlink(former.file("run.json"))
+    assert lifecycle.finish(former)["audit"]["problems"] == [] and text(former) == before
+
+
 def test_an_altered_journal_is_evidence_and_neither_hides_the_end_of_a_run_nor_keeps_the_next_from_beginning(tmp_path: pathlib.Path) -> None:
     def tampered(verb: str, pid: int, verdict: bool) -> RunDirectory:
         run = begin(tmp_path / verb, verb, pid)
@@ -182,8 +194,32 @@ def test_a_journal_that_no_host_saw_is_copied_when_somebody_signed_it(tmp_path: 
     # the next run's host publishes both, and sends what was not sent
     assert [former.path for former in audit.pending(begin(tmp_path / "two"), "docs")] == [signed.path]
     for run in (unsigned, signed):
-        assert audit.publish(run, "docs", answer(service, run)) and audit.state(run)["done"]
+        assert audit.publish(run, "docs", answer(service, run), later=True) and audit.state(run)["done"]
     assert place.read_text() == text(signed) + text(unsigned) and '"signature":null' not in place.read_text()
+
+
+def test_no_more_is_tried_than_makes_sense(tmp_path: pathlib.Path, service: FilesService, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"s{number}" for number in range(9)]
+    run = lifecycle.begin("backup", "shop", {"order": names, "services": {name: {} for name in names}, "audit": {"copies": [{"syslog": "127.0.0.1:1"}]}}, names,
+                          root=str(tmp_path), pid=os.getppid())
+    lifecycle.finish(run)
+    sent, asked = [], []
+    real = copies.send
+    monkeypatch.setattr(copies, "send", lambda *given: (sent.append(1), real(*given))[1])
+
+    def refuse(_text: str) -> dict[str, Any]:
+        asked.append(1)
+        return {"failed": True, "msg": "no right"}
+
+    def agree(_text: str) -> dict[str, Any]:
+        asked.append(1)
+        return {"signature": publics.sign(bytes(32), "s1-sign", "x"), "object": "o"}
+
+    for name in names:
+        audit.publish(run, name, refuse)
+    assert (len(asked), len(sent)) == (audit.TRIES, 1)  # three hosts are asked, and a place that is silent costs its time once
+    assert audit.publish(run, "s1", agree, later=True) and (len(asked), len(sent)) == (4, 2)
+    assert not audit.publish(run, "s2", agree) and audit.publish(run, "s2", agree, later=True) and (len(asked), len(sent)) == (4, 3)
 
 
 def test_a_whole_journal_that_is_missing_is_named_by_the_later_ones(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

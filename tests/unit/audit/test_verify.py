@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
@@ -240,3 +242,14 @@ def test_every_single_act_is_named(texts: list[str], data: st.DataObject) -> Non
 def test_nothing_that_can_stand_in_a_file_ends_in_an_exception(lines: list[bytes]) -> None:
     for report in verify.verify(b"\n".join(lines), [PUBLIC]):
         assert report.problems or report.vouched or report.open
+
+
+def test_what_the_guide_says_it_says() -> None:
+    root = Path(__file__).parents[3]
+    source = "".join((root / "plugins" / "module_utils" / "audit" / f"{name}.py").read_text() for name in ("chain", "seal", "verify"))
+    table = (root / "docs" / "audit.md").read_text().split("| it says | what happened |")[1].split("\n\n")[0]
+    phrases = [phrase for row in table.splitlines()[2:] for phrase in re.findall(r"`([^`]+)`", row.split(" | ")[0]) if " " in phrase]
+    assert len(phrases) > 12
+    for phrase in phrases:
+        for part in re.split(r"\b[NM]\b|\d+|…|entries|entry", phrase):
+            assert part.strip(" ,:") in source, phrase
