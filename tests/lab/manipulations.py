@@ -1,60 +1,28 @@
 # Copyright (c) Lifeboat contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One object of each class, its older and its foreign counterparts, and what a hand that may write to the repository does to them."""
+"""What a hand that may write to a repository does to its objects."""
 
 from __future__ import annotations
 
-import os
-import pathlib
 import random
-from typing import Callable, NamedTuple
-
-from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import layout
-from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_index import load
-from ansible_collections.lifeboat.recovery.tests.doubles.logged_box import SEGMENT
-from ansible_collections.lifeboat.recovery.tests.lab.two_services import TwoServices
+from typing import Callable, Protocol
 
 
-class Target(NamedTuple):
-    """Names of objects: one that the newest point of ``orders`` needs, an older valid one of its class, and one of the service ``bills``."""
+class Object(Protocol):
+    """An object where it is stored: a file, or something like it."""
 
-    name: str
-    older: str
-    foreign: str
+    @property
+    def name(self) -> str: ...
 
+    def read_bytes(self) -> bytes: ...
 
-def _newest_and_older(world: TwoServices, service: str) -> dict[str, tuple[str, str]]:
-    """Class (as layout.py calls it) -> the newest object of a service and an older one."""
-    store = world.spec(service).store()
-    first, second, last = next(chain.manifests for chain in store.chains() if chain.source == "tree")
-    known = {pack for pack, _size, _digest in second.data["packs"]}
-    pack = next(pack for pack, _size, _digest in last.data["packs"] if pack not in known)
-    key = next(key for key in last.data["keys"] if key not in second.data["keys"])
-    epochs = load(store.backend, store.provider, store.repository.id, service, "db").epochs
-    listed = {kind: world.names(service, kind) for kind in ("indexes", "catalogs", "ledgers")}
-    return {
-        "pack": (layout.pack(service, bytes.fromhex(pack)), layout.pack(service, bytes.fromhex(first.data["packs"][0][0]))),
-        "key": (layout.key(service, key), layout.key(service, first.data["keys"][0])),
-        "key of a log": (layout.key(service, epochs[2].key_id), layout.key(service, epochs[1].key_id)),
-        "tree": (layout.tree(service, last.data["tree"]["id"]), layout.tree(service, first.data["tree"]["id"])),
-        "manifest": (layout.manifest(service, "tree", 3), layout.manifest(service, "tree", 2)),
-        "index": (listed["indexes"][2], listed["indexes"][0]),
-        "catalog": (listed["catalogs"][2], listed["catalogs"][0]),
-        "ledger": (listed["ledgers"][2], listed["ledgers"][1]),
-        "log_record": (layout.log_record(service, "db", 2), layout.log_record(service, "db", 1)),
-        "log_piece": (layout.log_piece(service, "db", 2, 2, 2 * SEGMENT, 3 * SEGMENT), layout.log_piece(service, "db", 1, 1, SEGMENT, 2 * SEGMENT)),
-        "log_history": (layout.log_history(service, "db", 3, 2), layout.log_history(service, "db", 2, 2)),
-    }
+    def write_bytes(self, data: bytes) -> object: ...
+
+    def unlink(self) -> None: ...
 
 
-def targets(world: TwoServices) -> dict[str, Target]:
-    """Class -> what is tampered with."""
-    ours, theirs = _newest_and_older(world, "orders"), _newest_and_older(world, "bills")
-    return {kind: Target(name, older, theirs[kind][0]) for kind, (name, older) in ours.items()}
-
-
-def flip(path: pathlib.Path, _older: pathlib.Path, _foreign: pathlib.Path) -> None:
+def flip(path: Object, _older: Object, _foreign: Object) -> None:
     """One bit, anywhere."""
     data = bytearray(path.read_bytes())
     at = random.Random(path.name).randrange(8 * len(data))
@@ -62,30 +30,31 @@ def flip(path: pathlib.Path, _older: pathlib.Path, _foreign: pathlib.Path) -> No
     path.write_bytes(bytes(data))
 
 
-def truncate(path: pathlib.Path, _older: pathlib.Path, _foreign: pathlib.Path) -> None:
-    os.truncate(path, random.Random(path.name).randrange(path.stat().st_size))
+def truncate(path: Object, _older: Object, _foreign: Object) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:random.Random(path.name).randrange(len(data))])
 
 
-def delete(path: pathlib.Path, _older: pathlib.Path, _foreign: pathlib.Path) -> None:
+def delete(path: Object, _older: Object, _foreign: Object) -> None:
     path.unlink()
 
 
-def older(path: pathlib.Path, former: pathlib.Path, _foreign: pathlib.Path) -> None:
+def older(path: Object, former: Object, _foreign: Object) -> None:
     """An older valid object of the class under this name."""
     path.write_bytes(former.read_bytes())
 
 
-def swap(path: pathlib.Path, former: pathlib.Path, _foreign: pathlib.Path) -> None:
+def swap(path: Object, former: Object, _foreign: Object) -> None:
     """Two valid objects exchange their names."""
     content = path.read_bytes()
     path.write_bytes(former.read_bytes())
     former.write_bytes(content)
 
 
-def replay(path: pathlib.Path, _older: pathlib.Path, foreign: pathlib.Path) -> None:
+def replay(path: Object, _older: Object, foreign: Object) -> None:
     """The object of another service, valid there, under this name."""
     path.write_bytes(foreign.read_bytes())
 
 
-Manipulation = Callable[[pathlib.Path, pathlib.Path, pathlib.Path], None]
+Manipulation = Callable[[Object, Object, Object], None]
 MANIPULATIONS: tuple[Manipulation, ...] = (flip, truncate, delete, older, swap, replay)

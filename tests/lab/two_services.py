@@ -16,8 +16,11 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.log import prove
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_writer import LogWriter, OpenEpoch
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.repository import Repository
+from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.s3 import S3Backend
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 from ansible_collections.lifeboat.recovery.tests.doubles.logged_box import SEGMENT, SYSTEM
+
+from . import manipulations
 
 SERVICES = ("orders", "bills")
 #: Where timeline 2 leaves timeline 1.
@@ -27,18 +30,28 @@ END = 3 * SEGMENT + 300
 
 
 class TwoServices:
-    """Both have the sources ``db`` (a box with a log) and ``tree`` (files)."""
+    """Both have the sources ``db`` (a box with a log) and ``tree`` (files). The repository is a directory below ``top``."""
 
     def __init__(self, top: pathlib.Path) -> None:
         self.top = top
-        self.repository = top / "repository"
+        #: (service, number of the point) -> names of the objects that came with it.
+        self.came: dict[tuple[str, int], list[str]] = {}
+
+    @property
+    def repository(self) -> dict[str, Any]:
+        """As the catalog has it."""
+        return {"url": f"file://{self.top / 'repository'}"}
+
+    def at(self, name: str) -> manipulations.Object:
+        """An object where somebody who may write to the repository finds it."""
+        return self.top / "repository" / name
 
     def spec(self, service: str = "orders", host: str = "host", owner: str = "team", **changes: Any) -> Spec:
         """As the service's host has it; another ``host`` has the keys and no memory of this repository."""
         home = self.top / service
         sources = {"db": {"type": "logged_box", "path": str(home / "server" / "box")}, "tree": {"type": "files", "path": str(home / "tree")}}
         return Spec.from_dict({
-            "service": service, "entry": {"owner": owner, "sources": sources}, "repository": {"url": f"file://{self.repository}"},
+            "service": service, "entry": {"owner": owner, "sources": sources}, "repository": self.repository,
             "keys": {"provider": "file", "path": str(self.top / "keys"), "private_path": str(self.top / "private")},
             "state_dir": str(self.top / f"state-{host}"), **changes,
         })
@@ -54,6 +67,8 @@ class TwoServices:
                 operations.capture(self.spec(service, owner=f"team {number}"), lease.new_run("backup"), "auto")
                 if number == 1:
                     self._log(spec)
+                known = {name for names in self.came.values() for name in names}
+                self.came[service, number] = [name for name, _size in spec.store().backend.list(f"services/{service}/") if name not in known]
             self._mark(spec)
         return self
 
@@ -101,10 +116,12 @@ class TwoServices:
         mark = proven.Proven(spec.store().repository.id, SYSTEM, SEGMENT, 2, 2 * SEGMENT, END, 1, 3)
         proven.write(os.path.join(directory, "proven.json"), str(spec.repository["url"]), mark)
 
-    def names(self, service: str, kind: str) -> list[str]:
-        """The objects of a service below a directory of its part of the repository, oldest first."""
-        found = [path for path in (self.repository / "services" / service / kind).rglob("*") if path.is_file()]
-        return [str(path.relative_to(self.repository)) for path in sorted(found, key=lambda path: path.stat().st_mtime_ns)]
+    def newest_and_oldest(self, service: str, kind: str) -> tuple[str, str]:
+        """Of the objects below a directory of a service's part: one that came with the third point, and one that came with the first."""
+        def one(number: int) -> str:
+            return next(name for name in self.came[service, number] if name.startswith(f"services/{service}/{kind}/"))
+
+        return one(3), one(1)
 
     def live(self, service: str = "orders") -> list[tuple[Any, ...]]:
         """The live data: names, content, times and inodes."""
@@ -123,3 +140,51 @@ class TwoServices:
         """Back to the beginning: a copy of what was made."""
         shutil.rmtree(self.top)
         shutil.copytree(pristine, self.top, symlinks=True)
+
+
+class InBucket:
+    """An object of a bucket, for whoever owns it."""
+
+    def __init__(self, backend: S3Backend, name: str) -> None:
+        self._api, self._where = backend.client.api, {"Bucket": backend.client.bucket, "Key": backend.client.key(name)}
+        self.name = name.rpartition("/")[2]
+
+    def read_bytes(self) -> bytes:
+        return bytes(self._api.get_object(**self._where)["Body"].read())
+
+    def write_bytes(self, data: bytes) -> None:
+        self._api.put_object(**self._where, Body=data)
+
+    def unlink(self) -> None:
+        self._api.delete_object(**self._where)
+
+
+class TwoServicesInBucket(TwoServices):
+    """The same in a bucket without versions."""
+
+    def __init__(self, top: pathlib.Path, config: dict[str, Any]) -> None:
+        super().__init__(top)
+        self._config = config
+        self._backend = S3Backend(config)
+        self._made: dict[str, bytes] = {}
+
+    @property
+    def repository(self) -> dict[str, Any]:
+        return self._config
+
+    def at(self, name: str) -> manipulations.Object:
+        return InBucket(self._backend, name)
+
+    def make(self) -> TwoServices:
+        super().make()
+        self._made = {name: self.at(name).read_bytes() for name, _size in self._backend.list("")}
+        return self
+
+    def renew(self, pristine: pathlib.Path) -> None:
+        super().renew(pristine)
+        there = dict(self._backend.list(""))
+        for name in set(there) - set(self._made):
+            self.at(name).unlink()
+        for name, data in self._made.items():
+            if name not in there or self.at(name).read_bytes() != data:
+                self.at(name).write_bytes(data)

@@ -16,7 +16,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import Li
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import restore
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.verify import verify_service
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import layout
-from ansible_collections.lifeboat.recovery.tests.lab import manipulations
+from ansible_collections.lifeboat.recovery.tests.lab import manipulations, targets
 from ansible_collections.lifeboat.recovery.tests.lab.two_services import TwoServices
 from ansible_collections.lifeboat.recovery.tests.tools.places import ROOT
 
@@ -83,12 +83,18 @@ def attempt(world: TwoServices) -> tuple[str, str]:
     return "right", ""
 
 
-@pytest.mark.parametrize("manipulation", manipulations.MANIPULATIONS, ids=lambda one: one.__name__)
-@pytest.mark.parametrize("kind", MATRIX)
-def test_tampered(world: TwoServices, kind: str, manipulation: manipulations.Manipulation) -> None:
-    expected = MATRIX[kind][manipulations.MANIPULATIONS.index(manipulation)]
-    target = manipulations.targets(world)[kind]
-    manipulation(*(world.repository / name for name in target))
+#: All of them in a directory; in a bucket, where each takes seconds, those that leave a name free and those that overwrite it.
+CELLS = [(kind, how, "in_directory") for kind in MATRIX for how in manipulations.MANIPULATIONS]
+CELLS += [(kind, how, "in_bucket") for kind in MATRIX for how in (manipulations.delete, manipulations.replay)]
+
+
+@pytest.mark.parametrize(("kind", "manipulation", "any_world"), [
+    pytest.param(kind, how, place, id=f"{kind}-{how.__name__}-{place}", marks=[pytest.mark.soak] if place == "in_bucket" else []) for kind, how, place in CELLS
+], indirect=["any_world"])
+def test_tampered(any_world: TwoServices, kind: str, manipulation: manipulations.Manipulation) -> None:
+    world, expected = any_world, MATRIX[kind][manipulations.MANIPULATIONS.index(manipulation)]
+    target = targets.targets(world)[kind]
+    manipulation(*(world.at(name) for name in target))
     assert named(world, target.name, expected.depth or "decode") == ({expected.level} if expected.level else set())
     if expected.depth == "decode":
         assert not named(world, target.name, "hash"), "documented: seen by who holds the keys only"

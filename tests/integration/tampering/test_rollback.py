@@ -18,7 +18,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.verify import verify_service
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import checked, layout
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.repository import Repository
-from ansible_collections.lifeboat.recovery.tests.lab import manipulations
+from ansible_collections.lifeboat.recovery.tests.lab import manipulations, targets
 from ansible_collections.lifeboat.recovery.tests.lab.two_services import END, SEGMENT, TwoServices
 
 #: What remembers which snapshots and which end of the log there were; a host that is new has the keys alone.
@@ -54,7 +54,7 @@ def test_the_newest_point_removed(world: TwoServices) -> None:
     """A host that captured it refuses to take an older one for the latest. One without memory cannot know, and verify says that it has none."""
     names = [layout.manifest("orders", source, 3) for source in ("db", "tree")]
     for name in names:
-        (world.repository / name).unlink()
+        world.at(name).unlink()
     assert [any(name in one for one in findings(world)) for name in names] == [True, True]
     assert all(name in refusal(world) for name in names[:1])
     assert findings(world, NEW) == [] and refusal(world, NEW) == "" and "-000002-" in point(world)
@@ -62,12 +62,8 @@ def test_the_newest_point_removed(world: TwoServices) -> None:
 
 def test_the_whole_service_put_back_to_an_older_state(world: TwoServices) -> None:
     """Every object is valid and signed, the chain is whole; only memory outside of the repository tells."""
-    spec = world.spec()
-    second = next(chain.manifests[1] for chain in spec.store().chains() if chain.source == "tree")
-    moment = (world.repository / second.name).stat().st_mtime_ns
-    for path in (world.repository / "services" / "orders").rglob("*"):
-        if path.is_file() and path.stat().st_mtime_ns > moment:
-            path.unlink()
+    for name in world.came["orders", 3]:
+        world.at(name).unlink()
     assert any("newest manifest of source tree is missing" in one for one in findings(world))
     assert "000000000003.json" in refusal(world)
     assert findings(world, NEW) == [] and "-000002-" in point(world)
@@ -76,7 +72,7 @@ def test_the_whole_service_put_back_to_an_older_state(world: TwoServices) -> Non
 def test_the_end_of_the_log_removed(world: TwoServices) -> None:
     """``latest`` would silently end earlier. It can be asked for by name, and on a host without memory it is what there is."""
     name = layout.log_piece("orders", "db", 3, 2, 3 * SEGMENT + 99, END)
-    (world.repository / name).unlink()
+    world.at(name).unlink()
     assert [name in one for one in findings(world)] == [True]
     said = refusal(world)
     assert name in said and "@latest" in said
@@ -98,11 +94,11 @@ def _forged(path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("tamper", [
-    lambda path: manipulations.flip(path, path, path), lambda path: manipulations.truncate(path, path, path), pathlib.Path.unlink, _other_repository, _forged,
+    *(lambda path, how=how: how(path, path, path) for how in (manipulations.flip, manipulations.truncate, manipulations.delete)), _other_repository, _forged,
 ], ids=["flip", "truncate", "delete", "replay", "forge"])
 def test_the_descriptor(world: TwoServices, tamper: Callable[[pathlib.Path], None]) -> None:
     """There is one; without it nothing opens, and with another's id nothing fits, which every manifest says."""
-    tamper(world.repository / layout.DESCRIPTOR)
+    tamper(world.top / "repository" / layout.DESCRIPTOR)
     for host in (HOST, NEW):
         said = refusal(world, host)
         assert layout.DESCRIPTOR in said or "complete" in said, said
@@ -116,11 +112,11 @@ def test_the_descriptor(world: TwoServices, tamper: Callable[[pathlib.Path], Non
 
 def test_a_data_key_with_a_hash_that_was_made_to_fit(world: TwoServices) -> None:
     """Its hash is no secret: whoever may write can put another's wrapped key under the right id. What it is bound to tells when it is opened."""
-    target = manipulations.targets(world)["key"]
+    target = targets.targets(world)["key"]
     for other in (target.older, target.foreign):
-        path = world.repository / target.name
+        path = world.at(target.name)
         document = checked.load(path.read_bytes())
-        stranger = checked.load((world.repository / other).read_bytes())
+        stranger = checked.load(world.at(other).read_bytes())
         path.write_bytes(checked.dump({**document, "wrapped": stranger["wrapped"]}))
         assert findings(world, depth="hash") == [], "documented: only who may open the keys sees it"
         assert findings(world) and all(path.name.split(".")[0] in one for one in findings(world))
@@ -131,7 +127,7 @@ def test_a_data_key_with_a_hash_that_was_made_to_fit(world: TwoServices) -> None
 @pytest.mark.parametrize("kept", ["", "keys"])
 def test_another_service_in_its_place(world: TwoServices, kept: str) -> None:
     """All of another service's objects under this service's names, with or without its own keys."""
-    ours, theirs = (world.repository / "services" / service for service in ("orders", "bills"))
+    ours, theirs = (world.top / "repository" / "services" / service for service in ("orders", "bills"))
     for path in ours.iterdir():
         if path.name != kept:
             shutil.rmtree(path)
@@ -142,14 +138,14 @@ def test_another_service_in_its_place(world: TwoServices, kept: str) -> None:
 
 def test_another_source_of_the_same_service_in_its_place(world: TwoServices) -> None:
     """The same signing key: the place that is signed tells."""
-    shutil.copy(world.repository / layout.manifest("orders", "db", 3), world.repository / layout.manifest("orders", "tree", 3))
+    world.at(layout.manifest("orders", "tree", 3)).write_bytes(world.at(layout.manifest("orders", "db", 3)).read_bytes())
     assert any("belongs to another place" in one for one in findings(world))
     assert layout.manifest("orders", "tree", 3) in refusal(world) and layout.manifest("orders", "tree", 3) in refusal(world, NEW)
 
 
 def test_facts_in_clear_are_signed(world: TwoServices) -> None:
     """Everything in a manifest can be read without a key, and none of it changed."""
-    path = world.repository / layout.manifest("orders", "tree", 3)
+    path = world.at(layout.manifest("orders", "tree", 3))
     envelope = json.loads(path.read_bytes())
     for changed in (envelope["manifest"].replace('"mode":"incremental"', '"mode":"full"'), envelope["manifest"].replace('"sequence":3', '"sequence":4')):
         assert changed != envelope["manifest"]
