@@ -5,7 +5,8 @@
 """Which right over which objects each role has, and the statements that say so, as bucket policies and as policies of identities.
 
 One table, RIGHTS; what is not in it is denied. What must never be is denied once more by name, so that a policy that somebody widens
-elsewhere opens nothing. Statements are few and short: the policy of a bucket has a greatest size. Actions and condition keys: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
+elsewhere opens nothing. Statements are few and short: the policy of a bucket has a greatest size.
+Actions and condition keys: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
 """
 
 from __future__ import annotations

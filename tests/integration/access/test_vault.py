@@ -21,7 +21,7 @@ def document(vault: Vault) -> dict[str, Any]:
     return catalog({"url": "file:///srv/repository"}, vault.keys)
 
 
-def got_through(vault: Vault, token: str, calls: Iterable[str] = CALLS) -> set[str]:
+def got_through(vault: Vault, token: str, calls: Iterable[str] = tuple(CALLS)) -> set[str]:
     """The calls of the contract suite, on the own service and on another one, that were not refused."""
     for service in HOSTS:
         vault.site.provider("bootstrap", service).ensure()

@@ -171,6 +171,11 @@ def test_the_example_fits(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(plan.perform({**given, "keys": {"provider": "file"}}, {**options, "listing": listing}, True)["changes"]) == 1
 
 
+def test_a_principal_that_names_nobody_is_refused() -> None:
+    with pytest.raises(ConfigError, match="names no identity"):
+        plan.perform(document(), {"principal": "*"}, True)
+
+
 @pytest.mark.parametrize("given, options, told", [
     (document(), {"identities": {"backup": "one", "restore": "one"}}, "one would be backup and restore at once"),
     (document(), {"identities": {"backup": "lifeboat-{place}"}}, "unknown placeholder 'place'"),
