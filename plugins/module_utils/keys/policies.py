@@ -49,6 +49,19 @@ RIGHTS: dict[str, list[tuple[str, tuple[str, ...], str]]] = {
         ("keys/{service}-data", ("read",), "which versions there are"),
         ("keys/{service}-sign", ("read",), "the public signing key"),
     ],
+    "retire": [
+        ("keys/{service}-data", ("read",), "which versions there are"),
+        ("keys/{service}-data/config", ("update",), "let old versions open nothing any more"),
+        ("keys/{service}-sign", ("read",), "the public signing key"),
+    ],
+    "shred": [
+        ("keys/{service}-data", ("read", "delete"), "destroy the key"),
+        ("keys/{service}-data/config", ("update",), "allow its deletion"),
+        ("keys/{service}-index", ("read", "delete"), "destroy the key"),
+        ("keys/{service}-index/config", ("update",), "allow its deletion"),
+        ("sign/{service}-sign", ("update",), "sign the tombstone"),
+        ("keys/{service}-sign", ("read",), "the public signing key"),
+    ],
     "auditor": [
         ("keys/{service}-sign", ("read",), "the public signing key"),
     ],

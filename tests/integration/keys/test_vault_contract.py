@@ -93,6 +93,8 @@ ALLOWED = {
     "prune": {"read sign"},
     "operator": {"read sign"},
     "rotate": {"rewrap", "rotate", "rotate sign", "read data", "read sign"},
+    "retire": {"read data", "configure", "read sign"},
+    "shred": {"read data", "read index", "read sign", "sign", "configure", "delete"},
     "auditor": {"read sign"},
     "bootstrap": {"read data", "read index", "read sign", "create data", "index key"},
 }
