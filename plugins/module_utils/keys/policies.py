@@ -42,6 +42,9 @@ RIGHTS: dict[str, list[tuple[str, tuple[str, ...], str]]] = {
     "operator": [
         ("keys/{service}-sign", ("read",), "the public signing key: what is shown is checked"),
     ],
+    "auditor": [
+        ("keys/{service}-sign", ("read",), "the public signing key"),
+    ],
     "rotate": [
         ("keys/{service}-data/rotate", ("update",), "a new version of the wrapping key"),
         ("keys/{service}-sign/rotate", ("update",), "a new version of the signing key"),
@@ -60,9 +63,6 @@ RIGHTS: dict[str, list[tuple[str, tuple[str, ...], str]]] = {
         ("keys/{service}-index", ("read", "delete"), "destroy the key"),
         ("keys/{service}-index/config", ("update",), "allow its deletion"),
         ("sign/{service}-sign", ("update",), "sign the tombstone"),
-        ("keys/{service}-sign", ("read",), "the public signing key"),
-    ],
-    "auditor": [
         ("keys/{service}-sign", ("read",), "the public signing key"),
     ],
     "bootstrap": [

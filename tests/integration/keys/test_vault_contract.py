@@ -92,11 +92,11 @@ ALLOWED = {
     "drill": {"open", "index key", "read sign"},
     "prune": {"read sign"},
     "operator": {"read sign"},
+    "auditor": {"read sign"},
+    "bootstrap": {"read data", "read index", "read sign", "create data", "index key"},
     "rotate": {"rewrap", "rotate", "rotate sign", "read data", "read sign"},
     "retire": {"read data", "configure", "read sign"},
     "shred": {"read data", "read index", "read sign", "sign", "configure", "delete"},
-    "auditor": {"read sign"},
-    "bootstrap": {"read data", "read index", "read sign", "create data", "index key"},
 }
 
 
