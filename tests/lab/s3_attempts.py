@@ -23,7 +23,7 @@ OBJECTS = {
     "pack": "packs/aa/aa00.pack", "key": "keys/k1.000000.json", "escrow": "escrow/f1.000000.json", "tree": "trees/t1.tree",
     "index": "indexes/i1.index", "manifest": "snapshots/db/000000000001.json", "catalog": "catalogs/c1.json",
     "ledger": "ledgers/db1-12345678/000000000001-000000000002.json",
-    "epoch": "logs/db/000000000001/epoch.json", "piece": "logs/db/000000000001/00000001-0000000000000000-0000000000000001.log",
+    "tombstone": "shredded.json", "epoch": "logs/db/000000000001/epoch.json", "piece": "logs/db/000000000001/00000001-0000000000000000-0000000000000001.log",
 }
 _REFUSED = 403
 #: The policy let it through, the state of things stopped it: a bucket with objects cannot be deleted, a name that is taken not be created.

@@ -81,6 +81,7 @@ RIGHTS: dict[str, Role] = {
     # tries the store: writes, locks and deletes below probe/ only. To see whether there is a bucket takes the right to list it
     "bootstrap": Role((
         Right((*_READ, *_WRITE, *_DELETE), ("probe/*",), _EXTEND, shared=True), Right(_WRITE, ("lifeboat.json",), _EXTEND, shared=True),
+        Right(("s3:GetObject",), (f"services/{TOMBSTONE}",), shared=True),
     ), (), (*_VERSIONS, *_LIST_VERSIONS)),
 }
 

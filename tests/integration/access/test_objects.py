@@ -17,7 +17,7 @@ from ansible_collections.lifeboat.recovery.tests.integration.access.conftest imp
 from ansible_collections.lifeboat.recovery.tests.lab.s3_attempts import OBJECTS, ON_A_SERVICE, ON_THE_BUCKET, Field
 
 _EVERYTHING_READ = {*(f"read a {name}" for name in OBJECTS), "list"}
-_PLAIN = {"read a manifest", "read a catalog", "read a ledger", "read a epoch", "list"}
+_PLAIN = {"read a tombstone", "read a manifest", "read a catalog", "read a ledger", "read a epoch", "list"}
 #: What each role needs of its own service, written down by hand. Whatever else can be tried must be refused.
 NEEDED: dict[str, set[str]] = {
     "backup": {*_EVERYTHING_READ, "create a pack", "create a key", "create a ledger", "create a large pack", "create an escrow record",
@@ -30,7 +30,7 @@ NEEDED: dict[str, set[str]] = {
     "retire": {*_PLAIN, "read a key", "read a escrow"},
     "shred": {*_PLAIN, "read a key", "read a escrow", "create a tombstone"},
     "auditor": {*_EVERYTHING_READ, "read an older version", "list versions"},
-    "bootstrap": {"list", "list versions"},
+    "bootstrap": {"list", "list versions", "read a tombstone"},
 }
 #: And of the bucket.
 NEEDED_OF_THE_BUCKET = {"bootstrap": {"list the repository", "list the bucket", "list all versions"}}
