@@ -46,10 +46,10 @@ options:
     default: false
   roles:
     description:
-      - The roles that are given rights. Empty means all.
+      - The roles that are given rights. Empty means all but C(retire) and C(shred).
     type: list
     elements: str
-    choices: [backup, restore, drill, prune, operator, rotate, auditor, bootstrap]
+    choices: [backup, restore, drill, prune, operator, rotate, auditor, bootstrap, retire, shred]
     default: []
   identities:
     description:
@@ -151,7 +151,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError
 
-ROLES = ["backup", "restore", "drill", "prune", "operator", "rotate", "auditor", "bootstrap"]
+ROLES = ["backup", "restore", "drill", "prune", "operator", "rotate", "auditor", "bootstrap", "retire", "shred"]
 #: What an administrator may give by value instead of in a file.
 SECRET = ("token", "secret_id", "password", "jwt")
 

@@ -20,13 +20,14 @@ import botocore.exceptions
 MODE = "GOVERNANCE"
 #: One object of every class, as docs/repository-format.md names them.
 OBJECTS = {
-    "pack": "packs/aa/aa00.pack", "key": "keys/k1.000000.json", "tree": "trees/t1.tree", "manifest": "snapshots/db/000000000001.json",
-    "index": "indexes/i1.index", "catalog": "catalogs/c1.json", "ledger": "ledgers/db1-12345678/000000000001-000000000002.json",
-    "epoch": "logs/db/000000000001/epoch.json", "piece": "logs/db/000000000001/00000001-0000000000000000-0000000000000001.log",
+    "pack": "packs/aa/aa00.pack", "key": "keys/k1.000000.json", "escrow": "escrow/f1.000000.json", "tree": "trees/t1.tree",
+    "index": "indexes/i1.index", "manifest": "snapshots/db/000000000001.json", "catalog": "catalogs/c1.json",
+    "ledger": "ledgers/db1-12345678/000000000001-000000000002.json",
+    "tombstone": "shredded.json", "epoch": "logs/db/000000000001/epoch.json", "piece": "logs/db/000000000001/00000001-0000000000000000-0000000000000001.log",
 }
 _REFUSED = 403
-#: The policy let it through, the state of things stopped it: a bucket with objects cannot be deleted.
-_STOPPED = 409
+#: The policy let it through, the state of things stopped it: a bucket with objects cannot be deleted, a name that is taken not be created.
+_STOPPED = (409, 412)
 
 
 @dataclass
@@ -58,7 +59,8 @@ class Field:
     def name(self, service: str, folder: str = "packs/aa") -> str:
         """A new name of the form that objects in this folder have."""
         number = secrets.randbelow(10 ** 12)
-        form = {"packs": f"{secrets.token_hex(32)}.pack", "keys": f"{secrets.token_hex(8)}.000000.json", "ledgers": f"{number:012d}-{number:012d}.json"}
+        wrapped = f"{secrets.token_hex(8)}.000000.json"
+        form = {"packs": f"{secrets.token_hex(32)}.pack", "keys": wrapped, "escrow": wrapped, "ledgers": f"{number:012d}-{number:012d}.json"}
         return self.key(service, f"{folder}/{form[folder.partition('/')[0]]}")
 
     def fresh(self, service: str, folder: str = "packs/aa", locked: bool = False) -> str:
@@ -76,9 +78,9 @@ def through(call: Callable[..., Any], **arguments: Any) -> bool:
         told = call(**arguments)
     except botocore.exceptions.ClientError as error:
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        if status not in (_REFUSED, _STOPPED):
+        if status not in (_REFUSED, *_STOPPED):
             raise AssertionError(f"neither done nor refused: {error}") from error
-        return bool(status == _STOPPED)
+        return status in _STOPPED
     return not (isinstance(told, dict) and told.get("Errors"))
 
 
@@ -93,6 +95,10 @@ def _create(folder: str) -> Attempt:
     return lambda client, ground, service: through(
         client.put_object, Bucket=ground.bucket, Key=ground.name(service, folder), Body=b"new", IfNoneMatch="*",
     )
+
+
+def _create_tombstone(client: Any, ground: Field, service: str) -> bool:
+    return through(client.put_object, Bucket=ground.bucket, Key=ground.key(service, "shredded.json"), Body=b"new", IfNoneMatch="*")
 
 
 def _create_large(client: Any, ground: Field, service: str) -> bool:
@@ -191,6 +197,8 @@ ON_A_SERVICE: dict[str, Attempt] = {
     "create a key": _create("keys"),
     "create a ledger": _create("ledgers/db1-12345678"),
     "create a large pack": _create_large,
+    "create an escrow record": _create("escrow"),
+    "create a tombstone": _create_tombstone,
     "overwrite": _overwrite,
     "delete a pack": _delete("packs/aa", False),
     "delete a version of a pack": _delete("packs/aa", True),

@@ -27,15 +27,14 @@ OWNER = ("ownerownerowner", "owner-secret-canary-1")
 class Seaweed:
     """One server with all its data in a private directory. Use it as a context manager."""
 
-    def __init__(self, *options: str, roles: dict[str, list[str]] | None = None) -> None:
-        """options: further options of the program, as it names them. roles: name of a role that may be assumed -> the buckets in which it may do everything."""
-        self.options = options
+    def __init__(self, roles: dict[str, list[str]] | None = None) -> None:
+        """roles: name of a role that may be assumed -> the buckets in which it may do everything."""
         self.roles = roles or {}
         self.home = processes.private_dir("s3", "/var/tmp")
         self.authority = tls.Authority(self.home)
         self.process: subprocess.Popen[bytes] | None = None
         self.ports = _ports(5)
-        self.identities: list[dict[str, Any]] = [identity("owner", *OWNER, ["Admin", "Read", "Write", "List", "Tagging"])]
+        self.identities: list[dict[str, Any]] = [_identity("owner", *OWNER, ["Admin", "Read", "Write", "List", "Tagging"])]
 
     @property
     def endpoint(self) -> str:
@@ -76,7 +75,7 @@ class Seaweed:
                 [program, f"-logdir={self.home}", "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}",
                  f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={plain}", f"-s3.port.https={secure}",
                  f"-s3.cert.file={certificate}", f"-s3.key.file={key}", f"-s3.config={config}", "-master.volumeSizeLimitMB=256",
-                 "-volume.max=5000", "-volume.preStopSeconds=1", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0", *more, *self.options],
+                 "-volume.max=5000", "-volume.preStopSeconds=1", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0", *more],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home, env={"PATH": "/usr/bin:/bin", "HOME": self.home}, start_new_session=True,
             )
         processes.wait_for(self._answers, "the S3 server", 60)
@@ -136,7 +135,7 @@ def _roles(roles: dict[str, list[str]]) -> dict[str, Any]:
     }
 
 
-def identity(name: str, access: str, secret: str, actions: list[str]) -> dict[str, Any]:
+def _identity(name: str, access: str, secret: str, actions: list[str]) -> dict[str, Any]:
     return {"name": name, "credentials": [{"accessKey": access, "secretKey": secret}], "actions": actions}
 
 

@@ -30,9 +30,7 @@ class BucketAccess:
 
     def __init__(self, site: Site, places: list[Place], login: Mapping[str, Any], principal: str) -> None:
         if "{identity}" not in principal:
-            raise ConfigError(
-                "the name of principals has no {identity}", repr(principal), "for example arn:aws:iam::123456789012:role/{identity}",
-            )
+            raise ConfigError("lifeboat_access_principal names no identity", repr(principal), "end it with the word identity in braces, see docs/access.md")
         self._site = site
         self._places = places
         self._principal = principal

@@ -5,7 +5,8 @@
 """Which right over which objects each role has, and the statements that say so, as bucket policies and as policies of identities.
 
 One table, RIGHTS; what is not in it is denied. What must never be is denied once more by name, so that a policy that somebody widens
-elsewhere opens nothing. Statements are few and short: the policy of a bucket has a greatest size. Actions and condition keys: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
+elsewhere opens nothing. Statements are few and short: the policy of a bucket has a greatest size.
+Actions and condition keys: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from .site import Place, Service, Site
 COMMON = ("lifeboat.json", "probe/checksums-are-not-checked")
 #: What only a key opens, and the wrapped keys: told by the ends of their names, which no manifest, catalog or ledger has.
 SEALED = ("*.pack", "*.tree", "*.index", "*.log", "*.history")
-WRAPPED = ("*/keys/*.??????.json",)
+WRAPPED = ("*/keys/*.??????.json", "*/escrow/*.??????.json")
+#: The word that a service's keys were destroyed. Whoever signs could write it.
+TOMBSTONE = "*/shredded.json"
 #: Copies of ledgers are never taken away.
 LEDGERS = ("*/ledgers/*-????????????.json",)
 
@@ -71,11 +74,14 @@ RIGHTS: dict[str, Role] = {
     "drill": Role((Right(_READ),), _LIST_VERSIONS, _VERSIONS),
     "prune": Role((Right(("s3:GetObject", *_DELETE), locked=_EXTEND[:1]),), _LIST_VERSIONS, hidden=(*SEALED, *WRAPPED), kept=LEDGERS),
     "operator": Role((Right(("s3:GetObject",)),), hidden=(*SEALED, *WRAPPED)),
-    "rotate": Role((Right(("s3:GetObject",)), Right(_WRITE, ("keys/*",), _EXTEND)), hidden=SEALED),
+    "rotate": Role((Right(("s3:GetObject",)), Right(_WRITE, ("keys/*", "escrow/*"), _EXTEND)), hidden=SEALED),
+    "retire": Role((Right(("s3:GetObject",)),), hidden=SEALED),
+    "shred": Role((Right(("s3:GetObject",)), Right(_WRITE, ("shredded.json",), _EXTEND)), hidden=SEALED),
     "auditor": Role((Right(_READ, locked=_EXTEND[:1]),), _LIST_VERSIONS, _VERSIONS),
     # tries the store: writes, locks and deletes below probe/ only. To see whether there is a bucket takes the right to list it
     "bootstrap": Role((
         Right((*_READ, *_WRITE, *_DELETE), ("probe/*",), _EXTEND, shared=True), Right(_WRITE, ("lifeboat.json",), _EXTEND, shared=True),
+        Right(("s3:GetObject",), (f"services/{TOMBSTONE}",), shared=True),
     ), (), (*_VERSIONS, *_LIST_VERSIONS)),
 }
 
@@ -85,7 +91,7 @@ _NEVER = (
     "s3:PutObjectVersionAcl", "s3:PutReplicationConfiguration",
 )
 #: Whoever writes below a service's prefix.
-WRITERS = ("backup", "rotate")
+WRITERS = ("backup", "rotate", "shred")
 
 #: identity -> how the store names it in a policy
 Principal = Callable[[str], str]
@@ -177,6 +183,7 @@ def _for_all(site: Site, place: Place) -> list[dict[str, Any]]:
         made.append(_statement("extent", "Deny", writers, ("s3:PutObject", "s3:PutObjectRetention"), stored, {
             "NumericGreaterThan": {"s3:object-lock-remaining-retention-days": [str(place.lock_days)]},
         }))
+    made.append(_statement("tombstone", "Deny", _all(site, place, ("backup",)), ("s3:PutObject",), [f"{bucket}/{base}services/{TOMBSTONE}"]))
     deleting = tuple(role for role in site.roles if RIGHTS[role].kept != ("*",))
     others = tuple(role for role in site.roles if role not in deleting)
     made.append(_statement("never", "Deny", _all(site, place, others), (*_DELETE, *_NEVER), [bucket, *stored]))

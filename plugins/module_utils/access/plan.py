@@ -11,7 +11,7 @@ from typing import Any, Mapping
 from ..errors import LifeboatError
 from .bucket import BucketAccess
 from .objects import documents
-from .site import ROLES, Place, Site
+from .site import USUAL, Place, Site
 from .things import Thing
 from .vault import MAX_TTL, TTL, VaultAccess
 
@@ -24,7 +24,7 @@ def perform(document: Mapping[str, Any], options: Mapping[str, Any], check: bool
     """
     present = options.get("state", "present") == "present"
     site = Site(
-        document, tuple(options.get("roles") or ROLES), options.get("identities") or {}, tuple(options.get("drill") or ()), options.get("listing") or "",
+        document, tuple(options.get("roles") or USUAL), options.get("identities") or {}, tuple(options.get("drill") or ()), options.get("listing") or "",
     )
     things: list[Thing] = []
     left: list[str] = []

@@ -20,7 +20,9 @@ from ..errors import ConfigError
 from ..keys import policies
 
 #: Every role, in the order in which it is shown.
-ROLES = ("backup", "restore", "drill", "prune", "operator", "rotate", "auditor", "bootstrap")
+ROLES = ("backup", "restore", "drill", "prune", "operator", "rotate", "auditor", "bootstrap", "retire", "shred")
+#: What takes back what cannot be had again is given when it is asked for by name.
+USUAL = ROLES[:-2]
 #: What runs on the hosts of a service; the other roles run on the controller.
 ON_HOSTS = ("backup", "restore")
 

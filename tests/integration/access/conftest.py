@@ -19,7 +19,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.access.site impo
 from ansible_collections.lifeboat.recovery.tests.integration.keys.conftest import Site as VaultSite
 from ansible_collections.lifeboat.recovery.tests.integration.keys.conftest import any_server, short_pauses, site
 from ansible_collections.lifeboat.recovery.tests.lab.s3_attempts import Field
-from ansible_collections.lifeboat.recovery.tests.lab.seaweed import OWNER, Seaweed, identity
+from ansible_collections.lifeboat.recovery.tests.lab.seaweed import OWNER, Seaweed
 
 #: The fixtures that are used from elsewhere: a mount of its own on each Vault there is.
 __all__ = ["any_server", "short_pauses", "site"]
@@ -74,7 +74,8 @@ def store() -> Iterator[Store]:
     for role in ROLES:
         for name in {each for service in HOSTS for each in names(catalog({"url": "s3://bucket/base"}), role, service)}:
             known[name] = (f"access{secrets.token_hex(8)}", f"secret{secrets.token_hex(8)}")
-            server.identities.append(identity(name, *known[name], []))
+            access, secret = known[name]
+            server.identities.append({"name": name, "credentials": [{"accessKey": access, "secretKey": secret}], "actions": []})
     with server:
         yield Store(server, known)
 

@@ -11,22 +11,26 @@ from typing import Any
 import botocore.exceptions
 import pytest
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils.access.site import USUAL
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import StorageError
 from ansible_collections.lifeboat.recovery.tests.integration.access.conftest import HOSTS, Store, names
 from ansible_collections.lifeboat.recovery.tests.lab.s3_attempts import OBJECTS, ON_A_SERVICE, ON_THE_BUCKET, Field
 
 _EVERYTHING_READ = {*(f"read a {name}" for name in OBJECTS), "list"}
-_PLAIN = {"read a manifest", "read a catalog", "read a ledger", "read a epoch", "list"}
+_PLAIN = {"read a tombstone", "read a manifest", "read a catalog", "read a ledger", "read a epoch", "list"}
 #: What each role needs of its own service, written down by hand. Whatever else can be tried must be refused.
 NEEDED: dict[str, set[str]] = {
-    "backup": {*_EVERYTHING_READ, "create a pack", "create a key", "create a ledger", "create a large pack", "extend a lock", "extend a lock of a key"},
+    "backup": {*_EVERYTHING_READ, "create a pack", "create a key", "create a ledger", "create a large pack", "create an escrow record",
+               "extend a lock", "extend a lock of a key"},
     "restore": {*_EVERYTHING_READ, "read an older version", "list versions"},
     "drill": {*_EVERYTHING_READ, "read an older version", "list versions"},
     "prune": {*_PLAIN, "list versions", "delete a pack", "delete a version of a pack", "delete many"},
     "operator": _PLAIN,
-    "rotate": {*_PLAIN, "read a key", "create a key", "extend a lock of a key"},
+    "rotate": {*_PLAIN, "read a key", "read a escrow", "create a key", "create an escrow record", "extend a lock of a key"},
+    "retire": {*_PLAIN, "read a key", "read a escrow"},
+    "shred": {*_PLAIN, "read a key", "read a escrow", "create a tombstone"},
     "auditor": {*_EVERYTHING_READ, "read an older version", "list versions"},
-    "bootstrap": {"list", "list versions"},
+    "bootstrap": {"list", "list versions", "read a tombstone"},
 }
 #: And of the bucket.
 NEEDED_OF_THE_BUCKET = {"bootstrap": {"list the repository", "list the bucket", "list all versions"}}
@@ -54,7 +58,7 @@ def bucket_got_through(client: Any, ground: Field, service: str) -> set[str]:
 def test_every_right_that_a_role_does_not_have_is_refused(store: Store, ground: Field, document: dict[str, Any], role: str) -> None:
     (name,) = names(document, role)
     client = store.client(name)
-    assert store.apply(document)["changed"]
+    assert store.apply(document, roles=[] if role in USUAL else [role])["changed"]
     assert got_through(client, ground, "orders") == NEEDED[role]
     assert bucket_got_through(client, ground, "orders") == NEEDED_OF_THE_BUCKET.get(role, set())
     if role in ON_HOSTS:

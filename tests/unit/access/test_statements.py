@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.access import bucket, objects, plan
-from ansible_collections.lifeboat.recovery.plugins.module_utils.access.site import ROLES, Site
+from ansible_collections.lifeboat.recovery.plugins.module_utils.access.site import ROLES, USUAL, Site
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.keys import policies
 from ansible_collections.lifeboat.recovery.plugins.modules import access as module
@@ -42,7 +43,7 @@ def statements(site: Site) -> list[dict[str, Any]]:
 
 
 def site_of(given: dict[str, Any], **more: Any) -> Site:
-    return Site(given, more.get("roles", ROLES), more.get("identities", {}), more.get("drill", tuple(given["services"])))
+    return Site(given, more.get("roles", USUAL), more.get("identities", {}), more.get("drill", tuple(given["services"])))
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_a_writer_creates_and_extends_and_overwrites_nothing(said: list[dict[str
 def test_what_is_denied_by_name_stays_denied_whatever_is_allowed(said: list[dict[str, Any]]) -> None:
     wide = [*said, {"Sid": "Wide", "Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": [WHERE, f"{WHERE}/*"]}]
     pack = f"{OURS}/packs/aa/aa.pack"
-    for role in ROLES:
+    for role in USUAL:
         for identity in site_of(document()).by_identity(role):
             for action in ("s3:PutBucketPolicy", "s3:DeleteBucketPolicy", "s3:PutLifecycleConfiguration", "s3:PutBucketVersioning", "s3:DeleteBucket"):
                 assert not allowed(wide, arn(identity), action, WHERE), (role, action)
@@ -107,7 +108,7 @@ def test_sources_called_as_our_folders_are_seen(said: list[dict[str, Any]]) -> N
 def test_documents_say_the_same_as_the_policy_of_the_bucket(said: list[dict[str, Any]]) -> None:
     site = site_of(document())
     found = plan.perform(document(), {"drill": ["orders", "payments"]}, True)["documents"]
-    assert sorted(found) == sorted(identity for role in ROLES for identity in site.by_identity(role))
+    assert sorted(found) == sorted(identity for role in USUAL for identity in site.by_identity(role))
     for identity, policy in found.items():
         own = [{**statement, "Principal": "*"} for statement in policy["Statement"]]
         assert all("Principal" not in statement for statement in policy["Statement"])
@@ -171,6 +172,11 @@ def test_the_example_fits(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(plan.perform({**given, "keys": {"provider": "file"}}, {**options, "listing": listing}, True)["changes"]) == 1
 
 
+def test_a_principal_that_names_nobody_is_refused() -> None:
+    with pytest.raises(ConfigError, match="names no identity"):
+        plan.perform(document(), {"principal": "*"}, True)
+
+
 @pytest.mark.parametrize("given, options, told", [
     (document(), {"identities": {"backup": "one", "restore": "one"}}, "one would be backup and restore at once"),
     (document(), {"identities": {"backup": "lifeboat-{place}"}}, "unknown placeholder 'place'"),
@@ -191,7 +197,7 @@ def test_the_words_of_module_engine_and_documentation_are_the_same() -> None:
     assert set(module.SECRET) == set(places.SECRET)
     text = (ROOT / "docs" / "access.md").read_text(encoding="utf-8")
     for role in ROLES:
-        assert f"| `{role}` |" in text, role
+        assert re.search(rf"^\| `{role}` (\(only when named\) )?\|", text, re.MULTILINE), role
     for name in (ROOT / "roles/access/defaults/main.yml").read_text(encoding="utf-8").split("\n"):
         if name.startswith("lifeboat_"):
             assert f"`{name.partition(':')[0]}`" in text, name
