@@ -100,7 +100,7 @@ def test_a_run_ends_sealed_signed_published_and_copied(harbour: Harbour) -> None
     assert controls["immutable"] == {"ok": False, "until": None} and controls["approved"]["ok"] is None
 
 
-    # what is done to it is named, offline and by the playbook
+    # what is done to it is named
     stored = harbour.repository / trail["published"]["object"]
     whole = stored.read_bytes()
     lines = whole.splitlines(keepends=True)
@@ -108,8 +108,6 @@ def test_a_run_ends_sealed_signed_published_and_copied(harbour: Harbour) -> None
     stored.write_bytes(b"".join([*lines[:2], lines[2].replace(b"captured", b"verified"), *lines[3:]]))
     done = audit(harbour, "verify", stored, *keys(harbour))
     assert done.returncode == 3 and "entry 2 altered" in done.stdout, done.stdout
-    told = harbour.play("verify")
-    assert any("journal was altered (entry 2 altered" in finding["what"] for finding in told.document["findings"]), told.text
     stored.write_bytes(whole)
     assert audit(harbour, "verify", stored).returncode == 4  # nothing is wrong, and no key was given
     other = harbour.home / "other"
