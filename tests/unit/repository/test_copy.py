@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import faults, lease, state
+from ansible_collections.lifeboat.recovery.plugins.module_utils.cli.main import main
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError, StorageError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations, restore
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.copy import copy_service
@@ -394,3 +396,29 @@ def test_bootstrap_makes_the_copies_too(docs: Twice) -> None:
     assert operations.prepare_repository(docs.spec, True)["made"] == ["copy global"] and not docs.other.exists()
     assert operations.prepare_repository(docs.spec, False)["made"] == ["copy global"]
     assert operations.prepare_repository(docs.spec, False)["changed"] is False
+
+
+def test_the_host_command_copies_holds_verifies_and_repairs(docs: Twice, capsys: pytest.CaptureFixture[str]) -> None:
+    config = docs.home / "config"
+    (config / "services").mkdir(parents=True)
+    (config / "services" / "docs.json").write_text(json.dumps(docs.document), encoding="utf-8")
+
+    def command(*words: str) -> tuple[int, str]:
+        capsys.readouterr()
+        status = main(["--config", str(config), *words])
+        return status, "".join(capsys.readouterr())
+
+    assert command("copy", "docs", "--check") == (0, "docs: local to global: 1 snapshots would be copied\n")
+    status, said = command("copy", "docs")
+    assert status == 0 and "1 snapshots complete" in said
+    assert "local, global" in command("points", "docs")[1]
+    pack = next(path for path in docs.objects() if path.suffix == ".pack")
+    flip(pack)
+    assert command("verify", "docs")[0] == 3 and command("verify", "docs", "--from", "global")[0] == 0
+    status, said = command("copy", "docs", "--repair")
+    assert status == 1 and "needs the name of what is repaired" in said
+    status, said = command("copy", "docs", "--repair", "--to", "local")
+    assert status == 0 and "repair of local: 1 objects" in said and command("verify", "docs")[0] == 0
+    assert command("hold", "docs", "--target", "p1", "--reason", "case 4711")[0] == 0
+    assert "case 4711" in command("hold")[1]
+    assert "no longer held" in command("hold", "docs", "--target", "p1", "--clear")[1] and "case 4711" not in command("hold")[1]
