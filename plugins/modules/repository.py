@@ -10,7 +10,7 @@ module: repository
 short_description: Create the repository and the keys of a service
 version_added: 0.1.0
 description:
-  - Creates the repository where it is missing, makes the keys of the service that are missing, and proves that both work
+  - Creates the repository and its copies where they are missing, makes the keys of the service that are missing, and proves that both work
     by writing, reading back and removing a probe object.
   - What exists is never changed or replaced.
 extends_documentation_fragment:
@@ -44,7 +44,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 made:
-  description: What was missing and has been made, V(repository) or V(keys).
+  description: What was missing and has been made, V(repository), V(keys) or V(copy NAME).
   type: list
   elements: str
   returned: success

@@ -14,7 +14,7 @@ import datetime
 from typing import TYPE_CHECKING, Any
 
 from .. import state
-from ..errors import ConfigError, LifeboatError
+from ..errors import ConfigError, LifeboatError, StorageError
 from ..ledger import Ledger
 from ..progress import Progress
 from ..repository.copying import Copier, Report
@@ -141,6 +141,18 @@ def _is_due(spec: Spec, name: str) -> bool:
         return True
     age = (datetime.datetime.now(datetime.timezone.utc) - parse_time(str(last))).total_seconds()
     return not 0 <= age < float(every) - _EARLY
+
+
+def overdue(spec: Spec) -> list[dict[str, Any]]:
+    """Copies that this host has not made for more than twice their interval, as error dicts."""
+    found = []
+    for name, place in spec.places().items():
+        last = (remembered(spec).get(name) or {}).get("finished")
+        if place.get("every") and last:
+            age = (datetime.datetime.now(datetime.timezone.utc) - parse_time(str(last))).total_seconds()
+            if age > 2 * float(place["every"]):
+                found.append(StorageError(f"the copy {name} is behind: it was last complete at {last}", str(place["url"]), "run the copy playbook").as_dict())
+    return found
 
 
 def after_backup(spec: Spec, run: dict[str, Any], progress: Progress) -> list[dict[str, Any]]:

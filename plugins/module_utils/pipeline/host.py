@@ -31,7 +31,7 @@ def libraries(spec: Spec) -> list[str]:
     wanted |= {"psycopg2"} if any(kind.startswith("postgresql") for kind in types) else set()
     wanted |= {"redis"} if "redis" in types else set()
     wanted |= {"numpy"} if "postgresql" in types else set()
-    wanted |= {"boto3"} if str(spec.repository.get("url", "")).startswith("s3:") else set()
+    wanted |= {"boto3"} if any(str(place.get("url", "")).startswith("s3:") for place in spec.places().values()) else set()
     wanted |= {"hvac"} if spec.keys.get("provider") == "vault" else set()
     wanted |= {"jmespath"} if any("json" in check for check in spec.entry.get("invariants") or []) else set()
     return sorted(wanted)

@@ -53,6 +53,12 @@ def prepare_repository(spec: Spec, check: bool) -> dict[str, Any]:
         made_keys = provider.ensure()
         provider.index_key()
     made = [word for word, yes in (("repository", made_repository), ("keys", made_keys)) if yes]
+    for name in list(spec.places())[1:]:
+        place = spec.places()[name]
+        if repository is None or Repository.is_new(place):
+            made.append(f"copy {name}")
+        if repository is not None and not check:
+            Repository.open_copy(repository, place)
     about = {"id": repository.id if repository else None, "url": spec.repository["url"]}
     return {"changed": bool(made), "made": made, "repository": about}
 
@@ -210,12 +216,14 @@ def verify(spec: Spec, target: str, depth: str, origin: str = "") -> dict[str, A
 
 def snapshots(spec: Spec, target: str | None = None) -> dict[str, Any]:
     """Snapshots and points, and with a target the point it means as "resolved"."""
+    from .copy import overdue
     from .inspect import list_snapshots
     from .resolve import resolve_target
 
     if not spec.source_names:
         return {"snapshots": [], "points": [], "warnings": [], "resolved": None}
     told = {**list_snapshots(spec), "resolved": None}
+    told["warnings"] = [*told["warnings"], *overdue(spec)]
     if target:
         told["resolved"] = resolve_target(spec, spec.reading_store(), target)[0].as_dict()
     return told

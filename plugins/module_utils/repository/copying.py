@@ -105,8 +105,8 @@ class Copier:
                     wanted.append(read(self._from, self._store.provider, self._store.repository.id, name))
                 except DamageError as error:
                     self._fail(name, error)
-            if newest:
-                self._trust(source, newest)
+            if newest and not self._trust(source, newest):
+                wanted = [manifest for manifest in wanted if manifest.data["source"] != source]
         # as they were taken: a point's snapshots one after the other
         return sorted(wanted, key=lambda manifest: (str(manifest.data["started"]), manifest.name))
 
@@ -118,15 +118,24 @@ class Copier:
                 found.setdefault(source, []).append((int(last[:-5]), name))
         return found
 
-    def _trust(self, source: str, name: str) -> None:
-        """What a manifest at the target needs was read back before that manifest was written."""
+    def _trust(self, source: str, name: str) -> bool:
+        """What a manifest at the target needs was read back before that manifest was written. False when the two repositories have parted."""
         try:
             manifest = read(self._to, self._store.provider, self._store.repository.id, name)
         except DamageError as error:
             self._fail(name, DamageError(f"{error.what} in repository {self._names[1]}", error.where, f"verify {self._names[1]}"))
-            return
+            return True
+        try:
+            if read(self._from, self._store.provider, self._store.repository.id, name).digest != manifest.digest:
+                self._fail(name, DamageError(
+                    f"another snapshot has this number in repository {self._names[1]}: both were written to", name,
+                    f"nothing of this source was copied; bring {self._names[0]} and {self._names[1]} together by hand, or copy to a new place"))
+                return False
+        except DamageError as error:
+            self._fail(name, self._damaged(error.what, name))
         self._sound.update(self._needed(manifest))
         self._report.newest[source] = {"sequence": manifest.data["sequence"], "digest": manifest.digest, "name": name}
+        return True
 
     def _needed(self, manifest: StoredManifest) -> dict[str, int | None]:
         """Names of the objects that a snapshot needs, and their sizes where they are known; the key's newest wrapping is looked at apart."""

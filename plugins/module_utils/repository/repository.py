@@ -109,6 +109,15 @@ class Repository:
         return cls(backend, str(configs[0].get("url", "")), backend.repository_id)
 
     @classmethod
+    def is_new(cls, config: dict[str, Any]) -> bool:
+        """Whether nothing is at a place yet."""
+        try:
+            cls.open(config)
+        except NoRepository:
+            return True
+        return False
+
+    @classmethod
     def open_copy(cls, original: Repository, config: dict[str, Any]) -> Repository:
         """Another place of a repository, made when there is nothing yet; StorageError when another repository is there."""
         try:

@@ -118,8 +118,8 @@ def test_a_copy_killed_again_and_again_completes_and_moves_nothing_twice(locked:
         return subprocess.run([sys.executable, "-c", program, str(tmp_path / "spec.json")], capture_output=True, text=True, timeout=120, check=False,
                               env={**os.environ, "PYTHONPATH": str(ROOT / ".dev"), "LIFEBOAT_FAULT": fault})
 
-    # in the middle of a pack's parts, after a pack, after a key, before and after the manifest
-    for fault in ("pack.write.after:2", "pack.link.after", "key.link.after", "manifest.link.before:2", "manifest.link.after"):
+    # in the middle of a pack's parts, after a pack, before and after the manifest
+    for fault in ("pack.write.after:2", "pack.link.after", "manifest.link.before:2", "manifest.link.after"):
         assert run(fault).returncode == -signal.SIGKILL, fault
         written = {name for name, _size in locked.spec.at("far").store().backend.list("services/orders/snapshots/")}
         assert written == ({"services/orders/snapshots/files/000000000001.json"} if fault == "manifest.link.after" else set())
@@ -129,7 +129,7 @@ def test_a_copy_killed_again_and_again_completes_and_moves_nothing_twice(locked:
     assert operations.verify(locked.spec, "all", "decode", "far")["ok"]
 
 
-@pytest.mark.parametrize("fault", [{"status": 503}, {"reset": True}, {"lose": True}], ids=str)
+@pytest.mark.parametrize("fault", [{"reset": True}, *(pytest.param(fault, marks=pytest.mark.soak) for fault in ({"status": 503}, {"lose": True}))], ids=str)
 def test_a_bad_network_delays_a_copy_and_spoils_nothing(store: Seaweed, buckets: dict[bool, str], prefix: str, tmp_path: Path, fault: dict[str, Any],
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultyS3(store.ports[3]) as proxy:
@@ -172,7 +172,7 @@ def versioned(store: Seaweed, buckets: dict[bool, str], prefix: str, tmp_path: P
 KINDS = ("packs", "trees", "keys", "snapshots")
 
 
-@pytest.mark.parametrize("how", ["deleted", "overwritten", "overwritten twice and deleted"])
+@pytest.mark.parametrize("how", [*(pytest.param(how, marks=pytest.mark.soak) for how in ("deleted", "overwritten")), "overwritten twice and deleted"])
 def test_what_was_deleted_or_overwritten_is_read_from_its_older_version_and_repaired(versioned: Copied, how: str) -> None:
     backend = versioned.spec.store().backend
     assert isinstance(backend, S3Backend)

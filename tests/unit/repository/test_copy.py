@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import shutil
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils import faults, lease
+from ansible_collections.lifeboat.recovery.plugins.module_utils import faults, lease, state
+from ansible_collections.lifeboat.recovery.plugins.module_utils.cli.main import main
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError, StorageError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations, restore
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.copy import copy_service
@@ -361,3 +363,62 @@ def test_a_hold_whose_clearing_cannot_be_trusted_still_holds(docs: Twice, how: s
     wanted = first if how == "flip" else second
     assert "record of a hold" in found[wanted]["damaged"]
     assert any("record of a hold" in finding["what"] for finding in operations.verify(docs.spec, "all", "exists")["findings"])
+
+
+def test_repositories_that_have_parted_are_told_and_nothing_is_mixed(docs: Twice) -> None:
+    """A new host captured into an empty repository with the copy's identity, before that was filled from the copy."""
+    docs.copy()
+    shutil.rmtree(docs.repository)
+    shutil.rmtree(docs.home / "state")
+    operations.prepare_repository(docs.spec, False)
+    docs.change("two")
+    docs.capture("p2")
+    before = {name for name in objects(docs.other) if "/snapshots/" in name or "/packs/" in name}
+    told = docs.copy()
+    assert not told["ok"] and any("another snapshot has this number" in problem["what"] for problem in told["problems"])
+    assert {name for name in objects(docs.other) if "/snapshots/" in name or "/packs/" in name} == before
+
+
+def test_a_copy_that_was_not_made_for_long_is_told_where_points_are_shown(docs: Twice) -> None:
+    docs.document["repository"]["copies"][0]["every"] = 60
+    spec = Spec.from_dict(docs.document)
+    docs.copy(spec=spec)
+    assert operations.snapshots(spec)["warnings"] == []
+    known = state.read_json(spec.path("copies.json")) or {}
+    for copies in known.values():
+        copies["global"]["finished"] = "2026-01-01T00:00:00.000000Z"
+    state.write_json(spec.path("copies.json"), known, "mark")
+    (warning,) = operations.snapshots(spec)["warnings"]
+    assert "the copy global is behind" in warning["what"]
+
+
+def test_bootstrap_makes_the_copies_too(docs: Twice) -> None:
+    assert operations.prepare_repository(docs.spec, True)["made"] == ["copy global"] and not docs.other.exists()
+    assert operations.prepare_repository(docs.spec, False)["made"] == ["copy global"]
+    assert operations.prepare_repository(docs.spec, False)["changed"] is False
+
+
+def test_the_host_command_copies_holds_verifies_and_repairs(docs: Twice, capsys: pytest.CaptureFixture[str]) -> None:
+    config = docs.home / "config"
+    (config / "services").mkdir(parents=True)
+    (config / "services" / "docs.json").write_text(json.dumps(docs.document), encoding="utf-8")
+
+    def command(*words: str) -> tuple[int, str]:
+        capsys.readouterr()
+        status = main(["--config", str(config), *words])
+        return status, "".join(capsys.readouterr())
+
+    assert command("copy", "docs", "--check") == (0, "docs: local to global: 1 snapshots would be copied\n")
+    status, said = command("copy", "docs")
+    assert status == 0 and "1 snapshots complete" in said
+    assert "local, global" in command("points", "docs")[1]
+    pack = next(path for path in docs.objects() if path.suffix == ".pack")
+    flip(pack)
+    assert command("verify", "docs")[0] == 3 and command("verify", "docs", "--from", "global")[0] == 0
+    status, said = command("copy", "docs", "--repair")
+    assert status == 1 and "needs the name of what is repaired" in said
+    status, said = command("copy", "docs", "--repair", "--to", "local")
+    assert status == 0 and "repair of local: 1 objects" in said and command("verify", "docs")[0] == 0
+    assert command("hold", "docs", "--target", "p1", "--reason", "case 4711")[0] == 0
+    assert "case 4711" in command("hold")[1]
+    assert "no longer held" in command("hold", "docs", "--target", "p1", "--clear")[1] and "case 4711" not in command("hold")[1]
