@@ -11,13 +11,16 @@ import random
 import shutil
 from typing import Any
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils import lease, state
+from ansible_collections.lifeboat.recovery.plugins.module_utils import state
+from ansible_collections.lifeboat.recovery.plugins.module_utils.keys import escrow
+from ansible_collections.lifeboat.recovery.plugins.module_utils.ledger import Ledger
 from ansible_collections.lifeboat.recovery.plugins.module_utils.log import proven
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.log_writer import LogWriter, OpenEpoch
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.repository import Repository
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.s3 import S3Backend
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import lifecycle, who
 from ansible_collections.lifeboat.recovery.tests.doubles.logged_box import SEGMENT, SYSTEM
 
 from . import manipulations
@@ -64,13 +67,28 @@ class TwoServices:
             Repository.create(spec.repository)
             for number in (1, 2, 3):
                 self.write(service, f"{service} {number}")
-                operations.capture(self.spec(service, owner=f"team {number}"), lease.new_run("backup"), "auto")
+                self._backup(service, number)
                 if number == 1:
                     self._log(spec)
                 known = {name for names in self.came.values() for name in names}
                 self.came[service, number] = [name for name, _size in spec.store().backend.list(f"services/{service}/") if name not in known]
             self._mark(spec)
         return self
+
+    def _backup(self, service: str, number: int) -> None:
+        """A backup as the playbook does it, its journal sealed and published, its point held; from the third on for another escrow key."""
+        spec = self.spec(service, owner=f"team {number}")
+        public = escrow.new_key(str(self.top / f"escrow{number // 3}.key"))
+        spec = self.spec(service, owner=f"team {number}", keys={**spec.keys, "escrow": public})
+        plan = {"order": [service], "services": {service: {"sources": spec.source_names}}}
+        run = lifecycle.begin("backup", "shop", plan, [service], root=str(self.top / "runs"), pid=os.getpid(), operator=who.of({}, "deploy"))
+        told = operations.capture(spec, dict(run.run), "auto")
+        operations.hold(spec, dict(run.run), "latest", "set", f"case {number}", False)
+        run.collect(service, Ledger.for_spec(spec).entries())
+        run.keep(service, "snapshot", {key: value for key, value in told.items() if key != "ledger"})
+        run.verdict(service, "captured")
+        lifecycle.finish(run)
+        operations.publish_journal(spec, dict(run.run), pathlib.Path(run.file("journal.jsonl")).read_text(), False)
 
     def write(self, service: str, text: str) -> None:
         """New live content, some of it large enough for a pack of its own."""
