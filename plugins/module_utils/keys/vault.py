@@ -9,7 +9,8 @@
     <service>-sign    ed25519                 manifests and journals
 
 Whoever captures may call ``datakey/plaintext`` and not ``decrypt``: a data key can be had when it is made and never
-again. Requests and answers: https://developer.hashicorp.com/vault/api-docs/secret/transit
+again. Requests and answers: https://developer.hashicorp.com/vault/api-docs/secret/transit #create-key, #read-key,
+#generate-data-key, #decrypt-data (batch_input; some failed items answer 400 with batch_results), #generate-hmac, #sign-data.
 """
 
 from __future__ import annotations

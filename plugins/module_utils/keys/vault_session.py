@@ -4,7 +4,7 @@
 # Internal to the collection: may change in any release.
 """One conversation with a Vault (or OpenBao) server: login, renewal, replacement of a token, and errors in our words.
 
-https://developer.hashicorp.com/vault/api-docs/auth/token (lookup-self, renew-self). Errors carry the path, the
+https://developer.hashicorp.com/vault/api-docs/auth/token #lookup-a-token-self, #renew-a-token-self. Errors carry the path, the
 capability it needs and, of the server's own text, only what it says about the request.
 """
 

@@ -176,9 +176,10 @@ class Wire:
                 return response
             place, ending = response.headers.get("Location") or "", f"/v1/{path}"
             target = urlsplit(urljoin(f"{server}{ending}", place))
-            server = f"{target.scheme}://{target.netloc}{target.path[:-len(ending)]}"
+            asked = target.path + (f"?{target.query}" if target.query else "")
+            server = f"{target.scheme}://{target.netloc}{asked[:-len(ending)]}"
             downgrade = self.options.url.startswith("https:") and target.scheme != "https"
-            if not place or not target.path.endswith(ending) or not _is_address(server) or downgrade or (self.options.verify and not _is_closed(server)):
+            if not place or not asked.endswith(ending) or not _is_address(server) or downgrade or (self.options.verify and not _is_closed(server)):
                 break
         raise KeyAccessError(
             "Vault sends the request elsewhere, where it is not followed", f"{self.options.url}/v1/{path}", "set keys.url to the address of the active node",

@@ -122,8 +122,9 @@ class Server:
             assert time.monotonic() < deadline, "not active in time after unseal"
             time.sleep(0.05)
 
-    def inside(self, namespace: str) -> Server | None:
+    def inside(self) -> Server | None:
         """This server in a fresh namespace; None where the server has none (Vault's community edition)."""
+        namespace = f"lifeboat-test-{secrets.token_hex(4)}"
         status, answer = self.ask("POST", f"sys/namespaces/{namespace}", {})
         if status in (400, 404, 405):
             return None
@@ -196,7 +197,9 @@ def _start_dev(stack: contextlib.ExitStack, program: str, home: str, tls: bool) 
         port = probe.getsockname()[1]
     root = "root-" + secrets.token_hex(12)
     command = [program, "server", "-dev", f"-dev-root-token-id={root}", f"-dev-listen-address=127.0.0.1:{port}", "-dev-no-store-token"]
-    command += ["-dev-tls", f"-dev-tls-cert-dir={home}"] if tls else []
+    certificates = Path(home) / "tls"
+    certificates.mkdir()
+    command += ["-dev-tls", f"-dev-tls-cert-dir={certificates}"] if tls else []
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("VAULT_", "BAO_"))}
     process = stack.enter_context(_running(command, {**environment, "HOME": home, "SKIP_SETCAP": "1"}))
     unseal: list[str] = []
@@ -213,7 +216,7 @@ def _start_dev(stack: contextlib.ExitStack, program: str, home: str, tls: bool) 
 
     threading.Thread(target=read, daemon=True).start()
     assert ready.wait(WAIT) and unseal, f"{program} did not print its unseal key"
-    authority = next((str(path) for path in Path(home).glob("*-ca.pem")), None) if tls else None
+    authority = next((str(path) for path in certificates.glob("*-ca.pem")), None) if tls else None
     server = Server(f"{'https' if tls else 'http'}://127.0.0.1:{port}", root, unseal[0], ca_cert=authority)
     deadline = time.monotonic() + WAIT
     while True:

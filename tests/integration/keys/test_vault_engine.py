@@ -167,6 +167,22 @@ def test_vault_goes_away_in_the_middle_of_a_restore_that_has_its_keys(
     end(site)
 
 
+def test_vault_that_is_away_before_a_restore_has_its_keys_stops_it_and_the_run_resumes(troubled: tuple[Site, str], tmp_path: Path) -> None:
+    site, name = troubled
+    _which, begin, end, said = TROUBLES[name]
+    service, specs = established(site, tmp_path)
+    before = content(service.tree)
+    run = run_record("20260101T000100Z-restore-000002", "restore")
+    begin(site)
+    with pytest.raises(KeyAccessError) as caught:
+        operations.set_state(specs["restore"], run, "live", "latest", "last", {}, False)
+    assert str(caught.value).startswith(said.partition(":")[0]) and "\n" not in str(caught.value)
+    assert content(service.tree) == before
+    end(site)
+    told = operations.set_state(specs["restore"], run, "live", "latest", "last", {}, False)
+    assert told["changed"] and set(content(service.tree)) == set(before) - {"more"}
+
+
 def test_token_that_ends_in_the_middle_of_a_backup_is_named_or_replaced(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     service, specs = established(site, tmp_path)
     token = specs["backup"].keys["token"]

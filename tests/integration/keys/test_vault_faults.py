@@ -91,6 +91,15 @@ def test_standby_sends_to_the_active_node_and_nowhere_else(double: Site) -> None
             backup.new_data_key(b"s")
 
 
+def test_proxy_that_is_named_is_used(double: Site) -> None:
+    double.bootstrapped()
+    config = double.config(double.token("backup"), retries=0)
+    assert len(registry.provider_for(config, "orders").index_key()) == 32
+    for proxies in ("http://127.0.0.1:9", {"http": "http://127.0.0.1:9"}):
+        with pytest.raises(KeyAccessError, match="cannot be reached"):
+            registry.provider_for({**config, "proxies": proxies}, "orders").index_key()
+
+
 def test_unreachable_server_is_named() -> None:
     config = {"provider": "vault", "url": "http://127.0.0.1:9", "token": "canary-token", "retries": 1}
     with pytest.raises(KeyAccessError, match="Vault cannot be reached, asked 2 times: http://127.0.0.1:9/v1/") as caught:
@@ -115,10 +124,10 @@ def test_chain_of_hundreds_opens_in_one_call_and_only_once(double: Site, tmp_pat
     backup, restore = double.provider("backup"), double.provider("restore")
     repository, _made = Repository.create({"url": f"file://{tmp_path}/repository"})
     assert repository is not None
-    chain = [f"key-{number:04d}" for number in range(400)]
+    chain = [f"key-{number:04d}" for number in range(300)]
     made = {name: create_key(repository.backend, "orders", repository.id, backup, name) for name in chain}
     for wanted in (chain, chain + chain[:10]):
-        assert open_keys(repository.backend, "orders", repository.id, restore, wanted, "orders.db-000400") == made
+        assert open_keys(repository.backend, "orders", repository.id, restore, wanted, "orders.db-000300") == made
     assert calls(double, "decrypt") == [200]
 
 
