@@ -73,9 +73,6 @@ RIGHTS: dict[str, list[tuple[str, tuple[str, ...], str]]] = {
     ],
 }
 
-#: roles for one deliberate act: given to nobody who stands by, so that ``access`` hands them out to nobody
-DELIBERATE = ("retire", "shred")
-
 #: what every role needs to keep its own token alive
 _OWN_TOKEN = [("auth/token/lookup-self", ("read",)), ("auth/token/renew-self", ("update",))]
 

@@ -193,7 +193,7 @@ def test_what_would_widen_a_policy_or_mix_roles_is_refused(given: dict[str, Any]
 
 
 def test_the_words_of_module_engine_and_documentation_are_the_same() -> None:
-    assert tuple(module.ROLES) == ROLES and set(objects.RIGHTS) == set(policies.RIGHTS) - set(policies.DELIBERATE) == set(ROLES)
+    assert tuple(module.ROLES) == ROLES and set(objects.RIGHTS) == set(policies.RIGHTS) == set(ROLES)
     assert set(module.SECRET) == set(places.SECRET)
     text = (ROOT / "docs" / "access.md").read_text(encoding="utf-8")
     for role in ROLES:
