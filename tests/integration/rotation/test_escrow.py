@@ -12,9 +12,10 @@ from typing import Any, Callable
 
 import pytest
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils.cli.main import main
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, DamageError, KeyAccessError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.keys import escrow, policies
-from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import host, operations
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.tombstone import ShreddedError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 from ansible_collections.lifeboat.recovery.tests.doubles.vault import running
@@ -114,6 +115,23 @@ def test_known_signing_keys_rule_over_those_of_the_record(world: Make, tmp_path:
     assert any(record.name in str(finding) for finding in operations.verify(docs.spec("restore", **more), "all", "exists")["findings"])
     with pytest.raises(DamageError, match="signature .* does not fit"):
         docs.restore(first, docs.spec("restore", escrow_key=str(safe), **more))
+
+
+def test_the_host_command_makes_and_takes_an_escrow_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    safe, config = tmp_path / "safe.key", tmp_path / "etc"
+    assert main(["escrow-key", str(safe)]) == 0
+    docs = World(tmp_path / "docs", escrow=capsys.readouterr().out.strip())
+    first = docs.capture("one")
+    host.prepare([docs.spec("backup")], str(config), str(tmp_path / "bin" / "lifeboat"), False)
+    shutil.rmtree(docs.files.home / "keys")
+    shutil.rmtree(docs.files.tree)
+    assert main(["--config", str(config), "restore", "docs", "--no-runtime"]) == 1
+    assert main(["--config", str(config), "verify", "docs", "--depth", "decode", "--escrow-key", str(safe)]) == 0
+    assert main(["--config", str(config), "restore", "docs", "--target", first, "--no-runtime", "--escrow-key", str(safe)]) == 0
+    told = capsys.readouterr()
+    assert "the keys come from escrow" in told.err and safe.read_text().strip() not in told.out + told.err
+    assert (docs.files.tree / "one").exists()
+    assert events(docs, "escrow.used")
 
 
 def test_a_full_restore_with_vault_down(tmp_path: Path) -> None:
