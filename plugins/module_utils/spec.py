@@ -188,7 +188,7 @@ class Spec:
         from .repository.repository import Repository
 
         def record(recipient: str, known: dict[tuple[str, int], bytes]) -> Record:
-            repository = Repository.open(self.repository)
+            repository = Repository.open_any(self.repository)
             return escrow_record.read(repository.backend, repository.id, self.service, recipient, known)
 
         return EscrowProvider(provider, self.service, str(self.keys["escrow_key"]), record)

@@ -12,14 +12,10 @@ from ..audit import chain, seal, verify
 from ..errors import ConfigError, ConflictError, DamageError
 from ..ledger import Entry, Ledger
 from ..repository import layout
-from ..repository.backend import Backend
+from ..repository.journals import read
 
 if TYPE_CHECKING:
-    from ..keys.provider import KeyProvider
     from ..spec import Spec
-
-#: The largest journal that is published or read, in bytes.
-LIMIT = 64 << 20
 
 
 def publish(spec: Spec, run_id: str, text: str) -> dict[str, Any]:
@@ -69,30 +65,3 @@ def _agree(spec: Spec, run_id: str, last: Entry) -> None:
     if claimed["head"] not in own or own[claimed["head"]]["seq"] != claimed.get("seq"):
         raise DamageError("the journal names another ledger than the one of this host", f"service {spec.service}, run {run_id}",
                           "nothing was signed; compare services/<service>.jsonl of the run directory with: lifeboat history")
-
-
-def read(backend: Backend, provider: KeyProvider, name: str) -> seal.Seal:
-    """The seal of a published journal, which is whole and in its place; its signature is checked when it is of this service's key. DamageError."""
-    def damaged(what: str) -> DamageError:
-        return DamageError(f"journal {what}", name, "snapshots are not affected; the run directory and the second place hold the same journal")
-
-    try:
-        data = backend.read(name, LIMIT)
-    except FileNotFoundError as error:
-        raise damaged("is missing") from error
-    reports = verify.verify(data, [], name)
-    problems = [problem for report in reports for problem in report.problems]
-    if problems or len(reports) != 1:
-        raise damaged(f"was altered ({problems[0] if problems else 'it is not one'})")
-    if not name.endswith(f"/{reports[0].run}.jsonl"):
-        raise damaged(f"is that of run {reports[0].run} (moved or replayed)")
-    found = seal.read(data[:-1].rpartition(b"\n")[2], name)
-    signature = found.signature
-    if signature is None:
-        raise damaged("is not signed")
-    if not str(signature.get("key", "")).startswith(f"{seal.CONTROLLER}@"):
-        try:
-            provider.verify(found.text.encode(), signature)
-        except DamageError as error:
-            raise damaged(f"has a signature that does not match ({error.what})") from error
-    return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from ..errors import ConfigError, DamageError, LifeboatError
 from ..progress import Progress
-from ..repository import escrow_record, layout, ledgers, tombstone
+from ..repository import escrow_record, journals, layout, ledgers, tombstone
 from ..repository.backend import Backend, soundly
 from ..repository.catalogs import read_catalog
 from ..repository.datakeys import read_generation, read_key
@@ -23,7 +23,6 @@ from ..repository.manifest import StoredManifest
 from ..repository.pack import read_footer
 from ..repository.seal import object_digest
 from ..repository.tree import StoredTree
-from . import journals
 from .history import mark_of
 from .inspect import missing_tail, points, read_log_marks, read_marks
 from .resolve import resolve_target

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Tuple
 from ..errors import ConflictError, DamageError, LifeboatError, StorageError
 from ..libraries import need
 from ..progress import Progress
-from . import checked, holds, layout, ledgers
+from . import checked, escrow_record, holds, journals, layout, ledgers, tombstone
 from .backend import Backend, soundly
 from .catalogs import CATALOG_LIMIT, read_catalog
 from .datakeys import read_key
@@ -82,6 +82,7 @@ class Copier:
         with ThreadPoolExecutor(self._workers, thread_name_prefix="copy") as threads:
             self._parallel(threads, self._packs(manifests))
             self._parallel(threads, self._closure(manifests))
+            self._parallel(threads, self._shredded())
             for prefix, judge, limit, subject in self._small():
                 self._parallel(threads, self._listed(prefix, judge, limit, subject))
             self._logs(threads)
@@ -161,6 +162,12 @@ class Copier:
             name = layout.key(self._service, key)
             yield name, partial(self._one, name, _judge_key, _KEY_LIMIT, "key")
 
+    def _shredded(self) -> Iterator[_Job]:
+        """The word that the service is no more, wherever somebody might try to restore it."""
+        store, name = self._store, layout.tombstone(self._service)
+        yield name, partial(
+            self._one, name, lambda _name, _raw: tombstone.read(self._from, store.provider, store.repository.id, self._service), _KEY_LIMIT, "key")
+
     def _small(self) -> list[tuple[str, _Judge, int, str]]:
         """Prefixes of small objects that are copied as they are listed: how one is judged, its largest size, its fault points."""
         store, service = self._store, self._service
@@ -170,6 +177,9 @@ class Copier:
             (layout.indexes(service), lambda name, _raw: read_index(self._from, service, store.index_key, name), INDEX_LIMIT, "index"),
             (layout.catalogs(service), lambda name, _raw: read_catalog(self._from, store.provider, name), CATALOG_LIMIT, "manifest"),
             (layout.holds(service), lambda name, _raw: holds.read(self._from, store.provider, repository, name), holds.LIMIT, "manifest"),
+            (layout.escrows(service), lambda name, _raw: escrow_record.check(self._from, store.provider, repository, service, *layout.generation_of(name)),
+             _KEY_LIMIT, "key"),
+            (layout.journals(service), lambda name, _raw: journals.read(self._from, store.provider, name), journals.LIMIT, "history"),
             (layout.ledgers(service), lambda name, _raw: ledgers.read(self._from, store.provider, repository, name), ledgers.LIMIT, "history"),
         ]
 

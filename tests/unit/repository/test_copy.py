@@ -20,10 +20,13 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.copy import copy_service
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.inspect import list_snapshots
 from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
-from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import holds
+from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import holds, tombstone
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.repository import Repository
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import registry
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
+from ansible_collections.lifeboat.recovery.tests.doubles.logged_box import LoggedBox
 from ansible_collections.lifeboat.recovery.tests.lab.service import FilesService
+from ansible_collections.lifeboat.recovery.tests.lab.two_services import SERVICES, TwoServices
 
 Content = dict[str, bytes]
 
@@ -422,3 +425,18 @@ def test_the_host_command_copies_holds_verifies_and_repairs(docs: Twice, capsys:
     assert command("hold", "docs", "--target", "p1", "--reason", "case 4711")[0] == 0
     assert "case 4711" in command("hold")[1]
     assert "no longer held" in command("hold", "docs", "--target", "p1", "--clear")[1] and "case 4711" not in command("hold")[1]
+
+
+def test_every_class_of_object_is_copied(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.TYPES, "logged_box", lambda: LoggedBox)
+    world = TwoServices(tmp_path).make()
+    other = tmp_path / "elsewhere"
+    for service in SERVICES:
+        spec = world.spec(service)
+        copies = [{"name": "global", "url": f"file://{other}", "copy_of": "local"}]
+        spec = world.spec(service, repository={**spec.repository, "name": "local", "copies": copies})
+        tombstone.write(spec.store().backend, spec.provider(), spec.store().repository.id, service, {"time": "now", "by": "me", "run": "r", "reason": ""})
+        copy_service(spec, lease.new_run("copy"), Progress(service, "copy"))
+        ours, theirs = (objects(top / "services" / service) for top in (tmp_path / "repository", other))
+        late = {name for name in ours if name.startswith("ledgers/") and name not in theirs}
+        assert {name: data for name, data in ours.items() if name not in late} == theirs and len(late) <= 1, "the ledger's copy of the copy itself"
