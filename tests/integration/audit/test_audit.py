@@ -58,23 +58,27 @@ class Collector(threading.Thread):
 
 
 @pytest.fixture(scope="module")
-def harbour() -> Iterator[Harbour]:
-    collector = Collector()
+def collector() -> Iterator[Collector]:
+    one = Collector()
+    yield one
+    one.listener.close()
+
+
+@pytest.fixture(scope="module")
+def harbour(collector: Collector) -> Iterator[Harbour]:
     with Harbour({"rock": [], "mill": ["rock"]}) as made:
-        made.collector = collector  # type: ignore[attr-defined]
         made.catalog["audit"] = {"copies": [{"file": str(made.home / "audit.jsonl")}, {"syslog": f"127.0.0.1:{collector.port}"},
                                             {"url": f"file://{made.home}/second"}]}
         made.write_catalog()
         made.succeed("bootstrap")
         yield made
-    collector.listener.close()
 
 
 def keys(harbour: Harbour) -> list[object]:
     return ["--keys", harbour.home / "keys" / "host"]
 
 
-def test_a_run_ends_sealed_signed_published_and_copied(harbour: Harbour) -> None:
+def test_a_run_ends_sealed_signed_published_and_copied(harbour: Harbour, collector: Collector) -> None:
     taken = harbour.succeed("backup", "-e", "awx_job_id=77", "-e", "awx_user_name=anna")
     trail = taken.document["audit"]
     assert trail["sealed"] and trail["problems"] == [] and [copy["ok"] for copy in trail["copies"]] == [True] * 3, taken.text
@@ -87,7 +91,7 @@ def test_a_run_ends_sealed_signed_published_and_copied(harbour: Harbour) -> None
     second = harbour.home / "second" / "journals" / f"{run}.jsonl"
     places = [taken.directory, harbour.repository / trail["published"]["object"], harbour.home / "audit.jsonl", second]
     shipped = harbour.home / "from-syslog.jsonl"
-    shipped.write_bytes(harbour.collector.journal())  # type: ignore[attr-defined]
+    shipped.write_bytes(collector.journal())
     done = audit(harbour, "verify", *places, shipped, *keys(harbour), "--run", run)
     assert done.returncode == 0 and done.stdout.count(": sound, ") == 5, done.stdout + done.stderr
     entries = [json.loads(line) for line in (taken.directory / "journal.jsonl").read_text().splitlines()[:-1]]
