@@ -19,7 +19,7 @@ from .errors import ConfigError
 if TYPE_CHECKING:
     from .keys.provider import KeyProvider
     from .progress import Progress
-    from .repository.repository import ServiceStore
+    from .repository.repository import Repository, ServiceStore
     from .sources.contract import Context, Source
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
@@ -195,18 +195,23 @@ class Spec:
 
     def store(self, workers: int = 2) -> ServiceStore:
         """This service's part of its repository, opened; for whoever writes there, or judges this one place."""
-        from .repository.repository import Repository, ServiceStore
+        from .repository.repository import Repository
 
-        store = ServiceStore(Repository.open(self.repository), self.service, self.provider(), workers)
-        if self.keys.get("escrow_key"):
-            store.refuse_shredded()  # the escrow key would still open it
-        return store
+        return self._opened(Repository.open(self.repository), workers)
 
     def reading_store(self, workers: int = 2) -> ServiceStore:
         """As store, for whoever reads: what the repository lacks or holds damaged comes from its copies."""
-        from .repository.repository import Repository, ServiceStore
+        from .repository.repository import Repository
 
-        return ServiceStore(Repository.open_any(self.repository), self.service, self.provider(), workers)
+        return self._opened(Repository.open_any(self.repository), workers)
+
+    def _opened(self, repository: Repository, workers: int) -> ServiceStore:
+        from .repository.repository import ServiceStore
+
+        store = ServiceStore(repository, self.service, self.provider(), workers)
+        if self.keys.get("escrow_key"):
+            store.refuse_shredded()  # the escrow key would still open it
+        return store
 
     def context(self, source: str, config: dict[str, Any], progress: Progress, digest_key: bytes, workers: int = 2) -> Context:
         """What one source is given; its work directory is named, not created (see prepare_work_dir)."""

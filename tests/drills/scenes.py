@@ -262,10 +262,11 @@ class Repair(Scene):
         for kind in ("packs", "snapshots"):
             path = next(self.service.repository.rglob(f"{kind}/*/*"))
             path.write_bytes(path.read_bytes()[:-1])
-        self.service.document["repository"] = {**self.service.document["repository"], "copies": [{"name": "far", "url": f"file://{far}"}]}
-        self.service.spec = Spec.from_dict(self.service.document)
 
     def run(self) -> None:
+        far = self.service.home / "far"
+        self.service.document["repository"] = {**self.service.document["repository"], "copies": [{"name": "far", "url": f"file://{far}"}]}
+        self.service.spec = Spec.from_dict(self.service.document)
         told = copy_service(self.service.spec, run_record("copy-" + os.urandom(4).hex(), "copy"), _progress(), ["local"], repair=True)
         assert told["ok"], told["copies"]
 

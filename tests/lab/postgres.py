@@ -20,7 +20,7 @@ if __package__:
 else:  # run as the start command of an inventory
     import processes  # type: ignore[import-not-found,no-redef]
 
-#: The superuser of every lab cluster and its password.
+#: The superuser of every lab cluster, and its password unless a test has one of its own.
 SUPERUSER = "postgres"
 PASSWORD = "lab-password"
 #: The versions that every run of the tests takes: what Debian has now and had before, and the newest.
@@ -69,17 +69,18 @@ def versions(*quick: int) -> list[Any]:
 class Postgres:
     """One cluster: initdb, start, stop, crash. The files are private to the directory it was given."""
 
-    def __init__(self, home: str | None = None, port: int | None = None, programs: str = "") -> None:
+    def __init__(self, home: str | None = None, port: int | None = None, programs: str = "", password: str = "") -> None:
         self.home = home or processes.private_dir("pg")
         self.port = port or processes.free_port()
         self.data = os.path.join(self.home, "data")
         self.password_file = os.path.join(self.home, "password")
+        self.password = password or processes.kept(self.password_file) or PASSWORD
         self.bin = programs or bin_dir()
 
     def init(self) -> Postgres:
         """initdb with a fixed locale, password logins over TCP, small buffers."""
         with open(self.password_file, "w", encoding="utf-8") as handle:
-            handle.write(PASSWORD + "\n")
+            handle.write(self.password + "\n")
         os.chmod(self.password_file, 0o600)
         who = processes.account()
         if who is not None:
@@ -155,11 +156,11 @@ class Postgres:
         self.crash()
         shutil.rmtree(self.data)
 
-    def connect(self, database: str = "postgres", user: str = SUPERUSER, password: str = PASSWORD) -> Any:
+    def connect(self, database: str = "postgres", user: str = SUPERUSER, password: str | None = None) -> Any:
         """An autocommit psycopg2 connection."""
         import psycopg2
 
-        connection = psycopg2.connect(host="127.0.0.1", port=self.port, dbname=database, user=user, password=password, connect_timeout=10)
+        connection = psycopg2.connect(host="127.0.0.1", port=self.port, dbname=database, user=user, password=password or self.password, connect_timeout=10)
         connection.autocommit = True
         return connection
 

@@ -66,6 +66,15 @@ def private_dir(prefix: str, parent: str | None = None) -> str:
     return path
 
 
+def kept(path: str) -> str:
+    """The one line of a file; "" where there is none."""
+    try:
+        with open(path, encoding="utf-8") as handle:
+            return handle.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
     """Poll until the condition holds; TimeoutError names what was awaited."""
     deadline = time.monotonic() + seconds

@@ -23,11 +23,12 @@ PASSWORD = "lab-redis-password"
 class RedisServer:
     """One server with its configuration and data in a private directory."""
 
-    def __init__(self, home: str | None = None, port: int | None = None, appendonly: bool = False) -> None:
+    def __init__(self, home: str | None = None, port: int | None = None, appendonly: bool = False, password: str = "") -> None:
         self.home = home or processes.private_dir("redis")
         self.port = port or processes.free_port()
         self.data = os.path.join(self.home, "data")
         self.password_file = os.path.join(self.home, "password")
+        self.password = password or processes.kept(self.password_file) or PASSWORD
         self.conf = os.path.join(self.home, "redis.conf")
         self.appendonly = appendonly
 
@@ -35,10 +36,10 @@ class RedisServer:
         """Configuration and an empty data directory."""
         os.makedirs(self.data, 0o700, exist_ok=True)
         with open(self.password_file, "w", encoding="utf-8") as handle:
-            handle.write(PASSWORD + "\n")
+            handle.write(self.password + "\n")
         with open(self.conf, "w", encoding="utf-8") as handle:
             handle.write(
-                f'bind 127.0.0.1\nport {self.port}\ndir "{self.data}"\nsave 3600 1\nrequirepass {PASSWORD}\ndaemonize no\n'
+                f'bind 127.0.0.1\nport {self.port}\ndir "{self.data}"\nsave 3600 1\nrequirepass {self.password}\ndaemonize no\n'
                 f'appendonly {"yes" if self.appendonly else "no"}\npidfile "{self.home}/pid"\nlogfile "{self.home}/log"\n'
             )
         who = processes.account()
@@ -56,7 +57,7 @@ class RedisServer:
     def _answers(self) -> bool:
         done = subprocess.run(
             [shutil.which("redis-cli") or "redis-cli", "-p", str(self.port), "PING"], capture_output=True, timeout=10, check=False,
-            env={**os.environ, "REDISCLI_AUTH": PASSWORD}, stdin=subprocess.DEVNULL,
+            env={**os.environ, "REDISCLI_AUTH": self.password}, stdin=subprocess.DEVNULL,
         )
         return done.stdout.strip() == b"PONG"
 
@@ -85,7 +86,7 @@ class RedisServer:
         """A redis-py client with raw bytes."""
         import redis
 
-        return redis.Redis(host="127.0.0.1", port=self.port, password=PASSWORD, db=database, socket_timeout=30, protocol=2)
+        return redis.Redis(host="127.0.0.1", port=self.port, password=self.password, db=database, socket_timeout=30, protocol=2)
 
     def argv(self, verb: str) -> list[str]:
         """The command an inventory would hold: start, stop, status, provision."""

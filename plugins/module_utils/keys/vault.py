@@ -190,7 +190,7 @@ class VaultProvider(VaultRotation):
                     f"capturing and restoring need it: {self._policy('backup')}, {self._policy('restore')}", self._any(),
                 )
             except vault_session.Refused as refused:
-                raise self._no_index(refused) from refused
+                raise self._no_index(refused) from None
             text = str(data.get("hmac") or "")
             key = _bytes(text[len("vault:v1:"):]) if text.startswith("vault:v1:") else None
             if key is None or len(key) != 32:

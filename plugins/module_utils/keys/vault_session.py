@@ -68,7 +68,7 @@ class Session:
                 token = self._token()
                 status, answer = self._wire.send(method, path, body, token, once)
         except _LoginRefused as error:
-            raise KeyAccessError(f"{error.what} (needed: {capability!r} on {path})", error.where, "; ".join(filter(None, (error.remedy, remedy)))) from error
+            raise KeyAccessError(f"{error.what} (needed: {capability!r} on {path})", error.where, "; ".join(filter(None, (error.remedy, remedy)))) from None
         data = answer.get("data")
         if status < 400 or (partial and isinstance(data, dict) and data.get("batch_results")):
             return data if isinstance(data, dict) else {}

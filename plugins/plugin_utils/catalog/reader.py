@@ -229,6 +229,8 @@ def read_text(path: str, file: str) -> str:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise fail(f"cannot read the file ({error.strerror})", "check the path and its permissions") from None
+    except ValueError:
+        raise fail("no file can have this name", "correct the path") from None
     if len(data) > MAX_BYTES:
         raise fail(f"larger than {MAX_BYTES // 1024 // 1024} MiB", "split the catalog into one per ecosystem")
     try:

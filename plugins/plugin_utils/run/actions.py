@@ -74,7 +74,6 @@ class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no 
             result.update(failed=True, changed=False, msg=str(error), error=error.as_dict())
         return result
 
-
     def operator(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Who runs this, as who.of()."""
         user = task_vars.get("ansible_user")

@@ -103,7 +103,6 @@ def test_a_run_ends_sealed_signed_published_and_copied(harbour: Harbour, collect
     assert controls["encrypted"]["ok"] and controls["encrypted"]["keys"][0]["key"].startswith("mill-data@") and controls["signed"]["ok"]
     assert controls["immutable"] == {"ok": False, "until": None} and controls["approved"]["ok"] is None
 
-
     # what is done to it is named
     stored = harbour.repository / trail["published"]["object"]
     whole = stored.read_bytes()

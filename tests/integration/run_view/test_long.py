@@ -43,7 +43,7 @@ def test_what_a_module_answers_is_kept(site: Site, way: str) -> None:
     assert "directory" not in found["keys_of_run"] and "id" in found["keys_of_run"]
     item = outcome.document["services"]["orders"]
     assert item["snapshots"] == {"db": "orders.db-000001-aa"}
-    assert item["ledger"] == {"entries": 1, "head": found["ledger"][0]["hash"], "whole": True, "problem": None}
+    assert item["ledger"] == {"entries": 1, "head": found["ledger"][0]["hash"], "seq": 1, "whole": True, "problem": None}
     assert [(phase["name"], phase["outcome"]) for phase in item["phases"]] == [("stage", "done")]
 
 

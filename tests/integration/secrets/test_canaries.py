@@ -39,14 +39,16 @@ class Site:
         self.harbour, self.vault = harbour, vault
         self.kept = harbour.home / "secrets"  # where an operator keeps credentials: the only place that may hold them
         self.kept.mkdir(mode=0o700)
-        self.cluster, self.cache = postgres.Postgres(), redis_server.RedisServer()
+        # of their own: tests that run at the same time have servers too
+        self.cluster = postgres.Postgres(password="canary-" + secrets.token_hex(8))
+        self.cache = redis_server.RedisServer(password="canary-" + secrets.token_hex(8))
         self.mount = vault.mount("transit")
         assert self.provider("bootstrap").ensure()
         login = self._approle()
         restorer = vault.token(policies.policy("till", "restore", self.mount))
         self.canaries = Canaries({
-            "PostgreSQL password": postgres.PASSWORD, "Redis password": redis_server.PASSWORD, "S3 secret key": OWNER[1], "Vault secret-id": login["secret_id"],
-            "Vault token": restorer, "root token": vault.root_token,
+            "PostgreSQL password": self.cluster.password, "Redis password": self.cache.password, "S3 secret key": OWNER[1],
+            "Vault secret-id": login["secret_id"], "Vault token": restorer, "root token": vault.root_token,
             **{f"wrong {name}": "canary-" + secrets.token_hex(8) for name in ("PostgreSQL password", "Redis password", "S3 secret key", "Vault secret-id")},
         })
         secret_id = self.file("secret-id", login["secret_id"])
