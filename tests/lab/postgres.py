@@ -17,7 +17,8 @@ from typing import Any
 
 if __package__:
     from . import processes
-else:  # run as the start command of an inventory
+else:
+    # run as the start command of an inventory: the script's own directory is searched then, which mypy, reading the package, does not know
     import processes  # type: ignore[import-not-found,no-redef]
 
 #: The superuser of every lab cluster, and its password unless a test has one of its own.

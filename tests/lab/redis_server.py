@@ -14,7 +14,8 @@ from typing import Any
 
 if __package__:
     from . import processes
-else:  # run as the start command of an inventory
+else:
+    # run as the start command of an inventory: the script's own directory is searched then, which mypy, reading the package, does not know
     import processes  # type: ignore[import-not-found,no-redef]
 
 PASSWORD = "lab-redis-password"

@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,7 +65,7 @@ class Role:
         }
 
 
-class Method:
+class Method(ABC):
     """One mount of an auth method: roles, configuration, login."""
 
     kind = ""
@@ -115,8 +116,9 @@ class Method:
             return {**self.shown(self.roles[name]), **self.roles[name].token_settings()} if name in self.roles else None
         raise Unsupported(f"{method} {self.kind} {path}")
 
+    @abstractmethod
     def login(self, body: dict[str, Any], certificate: bytes | None) -> Grant:
-        raise NotImplementedError
+        """A login with what is asked of the method; Refused when it does not count."""
 
     def configure(self, body: dict[str, Any]) -> None:
         self.config = dict(body)

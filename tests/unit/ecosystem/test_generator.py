@@ -52,13 +52,14 @@ def test_values_as_copy_wants_them(value: object, text: str) -> None:
 
 def test_a_copy_stream_gives_all_bytes_in_pieces_of_any_size() -> None:
     class Counter:
-        rows = bytes = 0
+        def __init__(self) -> None:
+            self.rows = self.bytes = 0
 
     rows = [(number, "x" * (number % 7), None) for number in range(100)]
     whole = b"".join(f"{number}\t{text}\t\\N\n".encode() for number, text, _null in rows)
     for size in (1, 7, 64, 10_000):
         counter = Counter()
-        stream = copy._Stream(counter, rows)  # type: ignore[arg-type]
+        stream = copy._Stream(counter, rows)
         pieces = []
         while piece := stream.read(size):
             assert len(piece) <= size

@@ -11,6 +11,7 @@ import pathlib
 import subprocess
 import sys
 import zipfile
+from typing import Callable
 
 import pytest
 
@@ -62,9 +63,9 @@ def test_everything_that_is_missing_is_named_at_once(tmp_path: pathlib.Path, mon
 
 
 @pytest.mark.parametrize("place", [host.config_dir, host.command_path])
-def test_places_are_absolute(place: object) -> None:
+def test_places_are_absolute(place: Callable[[str], str]) -> None:
     with pytest.raises(ConfigError, match="absolute"):
-        place("etc/lifeboat")  # type: ignore[operator]
+        place("etc/lifeboat")
 
 
 def test_the_host_command_is_the_same_bytes_every_time_and_runs_alone(tmp_path: pathlib.Path) -> None:

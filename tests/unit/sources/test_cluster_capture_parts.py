@@ -368,8 +368,9 @@ def test_a_damaged_page_is_named_and_stays_named_in_an_incremental(tmp_path: Pat
 
 def test_small_files_are_verified_together_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     rig = Rig(tmp_path, checksums=True)
-    contents = [relation(3), relation(30), bytearray(relation(3)), bytes(PAGE), relation(2, 131072), os.urandom(100), relation(120)]
-    contents[2][PAGE + 5000] ^= 1  # type: ignore[index]
+    damaged = bytearray(relation(3))
+    damaged[PAGE + 5000] ^= 1
+    contents = [relation(3), relation(30), damaged, bytes(PAGE), relation(2, 131072), os.urandom(100), relation(120)]
     names = ["base/5/1", "base/5/2", "base/5/3", "base/5/4", "base/5/5.1", "pg_xact/0000", "base/5/6"]
     parts: list[Any] = []
     for number, (name, content) in enumerate(zip(names, contents)):

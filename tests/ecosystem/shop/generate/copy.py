@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from datetime import date, datetime
-from typing import Any, Iterable, Iterator
+from typing import Any, Iterable, Iterator, Protocol
 
 from .. import stores
 from ..layout import Home
@@ -53,10 +53,17 @@ def loading(home: Home, database: str) -> Iterator[Loader]:
         loader.execute("ANALYZE")
 
 
+class _Counts(Protocol):
+    """What was sent so far."""
+
+    rows: int
+    bytes: int
+
+
 class _Stream:
     """What COPY reads from."""
 
-    def __init__(self, loader: Loader, rows: Iterable[tuple[Any, ...]]) -> None:
+    def __init__(self, loader: _Counts, rows: Iterable[tuple[Any, ...]]) -> None:
         self._loader = loader
         self._rows = iter(rows)
         self._rest = b""
