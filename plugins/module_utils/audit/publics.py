@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
 from typing import Any
 
 from ..errors import ConfigError, ConflictError, DamageError, KeyAccessError, StorageError
@@ -51,23 +50,6 @@ def load_publics(path: str) -> list[bytes]:
             return [parse_public(str(value), path) for value in json.loads(text).values()]
         raise ConfigError("not a file of public keys", path, "it is {version: base64 of 32 bytes}, as bootstrap writes it for a Vault key")
     return [parse_public(text, path)]
-
-
-def load_private(path: str) -> bytes:
-    """The signing key of a file that only its owner may read. KeyAccessError, which never shows what is in it."""
-    try:
-        open_to_others = stat.S_IMODE(os.stat(path).st_mode) & 0o077
-    except OSError as error:
-        raise KeyAccessError(f"cannot read a signing key ({error.strerror})", path, "make one: lifeboat audit key FILE") from error
-    if open_to_others:
-        raise KeyAccessError("a signing key may be used by others", path, f"chmod 600 {path}")
-    try:
-        raw = envelope.from_text(_read(path).strip())
-    except ValueError:
-        raw = b""
-    if len(raw) != 32:
-        raise KeyAccessError("not an ed25519 signing key", path, "it is one line: base64 of 32 bytes; make one: lifeboat audit key FILE")
-    return raw
 
 
 def make_private(path: str) -> bytes:

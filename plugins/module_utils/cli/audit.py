@@ -18,6 +18,7 @@ from ..audit.verify import complete
 from ..audit.verify import verify as examine
 from ..errors import ConfigError, StorageError
 from ..keys import envelope
+from ..keys.key_files import read_private
 from .shared import answer
 
 #: The largest file that is read, in bytes.
@@ -94,7 +95,7 @@ def approve(options: argparse.Namespace) -> int:
         raise ConfigError(f"cannot read a plan ({error.strerror})", options.plan, "give the plan.json that a run with --check wrote") from error
     except ValueError as error:
         raise ConfigError("not a plan", options.plan, "give the plan.json that a run with --check wrote") from error
-    text = approval.make(plan, publics.load_private(options.key), seconds)
+    text = approval.make(plan, read_private(options.key), seconds)
     meant = approval.meaning(plan)
     marked = ", marked production" if meant["production"] else ""
     sys.stderr.write(f"you approve for {options.valid}: {meant['verb']} of {meant['ecosystem']}{marked}\n")

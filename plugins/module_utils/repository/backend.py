@@ -117,6 +117,26 @@ class Backend(ABC):
             raise
 
 
+class ReadOnly(Backend):
+    """A place that is never written through."""
+
+    @abstractmethod
+    def refused(self) -> StorageError:
+        """What is said to whoever tries."""
+
+    def prepare(self) -> bool:
+        raise self.refused()
+
+    def probe(self) -> None:
+        raise self.refused()
+
+    def new(self, name: str, subject: str) -> NewObject:
+        raise self.refused()
+
+    def free_bytes(self) -> int | None:
+        return None
+
+
 def soundly(backend: Backend, name: str, action: Callable[[], T]) -> T:
     """An action that reads one object, once more with each other copy of it while what it reads is damaged."""
     while True:

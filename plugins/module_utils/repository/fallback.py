@@ -16,7 +16,7 @@ from typing import Any, Callable, Iterator, Sequence, TypeVar
 
 from ..errors import DamageError, LifeboatError, StorageError
 from . import checked
-from .backend import Backend, NewObject
+from .backend import Backend, ReadOnly
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class _Note:
     shown: list[str] = field(default_factory=list)
 
 
-class FallbackBackend(Backend):
+class FallbackBackend(ReadOnly):
     """Reads only. opener: config -> (backend, repository id), raising LifeboatError where there is no usable repository."""
 
     scheme = ""
@@ -185,6 +185,9 @@ class FallbackBackend(Backend):
     def size(self, name: str) -> int:
         return self._ask(name, lambda backend: backend.size(name), False)
 
+    def locked_until(self, name: str) -> str | None:
+        return self._ask(name, lambda backend: backend.locked_until(name), False)
+
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Of all places together. Directories are listed side by side, so that only the names of one (of a log: a day) are in memory."""
         known: set[str] = set()
@@ -231,9 +234,6 @@ class FallbackBackend(Backend):
                 found[place.name] = {name for name, _size in self._listed(number, prefix)}
         return found
 
-    def free_bytes(self) -> int | None:
-        return None
-
     def told(self) -> Sequence[dict[str, Any]]:
         """What an operator must know of where things came from, as error dicts; "objects" lists them as far as they fit."""
         with self._guard:
@@ -259,18 +259,7 @@ class FallbackBackend(Backend):
                 })
             return found
 
-    # -- nothing is written through it
-
-    def prepare(self) -> bool:
-        raise self._refused()
-
-    def probe(self) -> None:
-        raise self._refused()
-
-    def new(self, name: str, subject: str) -> NewObject:
-        raise self._refused()
-
-    def _refused(self) -> StorageError:
+    def refused(self) -> StorageError:
         return StorageError("a repository is written at its own place only", self.places[0].name, "this is a fault of the program; please report it")
 
 

@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Iterator, NamedTuple
 
 from ..errors import LifeboatError, StorageError
-from .backend import Backend, NewObject
+from .backend import ReadOnly
 from .s3_read import fetch
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class _Version(NamedTuple):
     size: int
 
 
-class OlderVersions(Backend):
+class OlderVersions(ReadOnly):
     """An object is its newest version that is not the current one, until that is doubted; then the one before."""
 
     scheme = ""
@@ -91,19 +91,5 @@ class OlderVersions(Backend):
                 yield name, version.size
             before = name
 
-    def free_bytes(self) -> int | None:
-        return None
-
-    # -- nothing is written to the past
-
-    def prepare(self) -> bool:
-        raise self._refused()
-
-    def probe(self) -> None:
-        raise self._refused()
-
-    def new(self, name: str, subject: str) -> NewObject:
-        raise self._refused()
-
-    def _refused(self) -> StorageError:
+    def refused(self) -> StorageError:
         return StorageError("older versions are only read", self._client.where(""), "this is a fault of the program; please report it")

@@ -15,6 +15,7 @@ from typing import Any, Callable
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.audit import publics, seal
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.keys.key_files import read_private
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import copies, files, journal, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
@@ -56,7 +57,7 @@ def close(run: RunDirectory, last: dict[str, Any]) -> None:
     signing = None
     if key:
         try:
-            private = publics.load_private(os.path.expanduser(str(key)))
+            private = read_private(os.path.expanduser(str(key)))
             signing = sign
         except LifeboatError as error:
             problems.append(f"the journal was not signed by the controller: {error}")

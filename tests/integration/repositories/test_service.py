@@ -17,7 +17,7 @@ import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import lease
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError, StorageError
-from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations, restore
+from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import controls, operations, restore
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import layout, s3_client, s3_read
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.s3 import S3Backend
 from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
@@ -97,6 +97,14 @@ def test_captured_changed_lost_and_brought_back(service: Service) -> None:
     assert service.content() == after
     service.restore(first)
     assert service.content() == before and first != second
+
+
+def test_who_reads_sees_the_lock_that_the_store_has(service: Service) -> None:
+    service.fill(1, size=1 << 20)
+    service.backup()
+    for store in (service.spec.store(), service.spec.reading_store()):
+        (manifest,) = (each for chain in store.chains() for each in chain.manifests)
+        assert controls.observed(store, [manifest])["files"]["locked_until"]
 
 
 def test_what_a_snapshot_shares_with_an_older_one_is_locked_as_long_as_itself(service: Service) -> None:

@@ -17,6 +17,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.audit import app
 from ansible_collections.lifeboat.recovery.plugins.module_utils.cli.main import main
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, KeyAccessError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.keys import envelope, signing
+from ansible_collections.lifeboat.recovery.plugins.module_utils.keys.key_files import read_private
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import model
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog.problems import CatalogError
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import approvals
@@ -161,7 +162,7 @@ def test_a_key_that_others_may_read_is_refused_and_never_shown(tmp_path: pathlib
     path.write_text("canary\n")
     path.chmod(0o600)
     with pytest.raises(KeyAccessError) as caught:
-        publics.load_private(str(path))
+        read_private(str(path))
     assert "canary" not in str(caught.value)
 
 
