@@ -13,7 +13,7 @@ SETUP := tests/tools/setup.sh
 CHECKS := .venv/bin/python tests/tools/checks.py
 TARGETS := ruff types lint sanity changelog build unit integration stores clusters drills molecule
 
-.PHONY: help demo test bench bench-cluster bench-s3 soak setup clean distclean $(TARGETS)
+.PHONY: help demo test bench bench-cluster bench-s3 soak lab setup clean distclean $(TARGETS)
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,10 @@ $(TARGETS):
 soak: ## every fault point and the long random walks
 	@$(SETUP) test
 	@$(CHECKS) --live soak
+
+lab: ## several hosts on this machine, as root: make lab ARGS=up, then ARGS="kill db1", ARGS="run COMMAND", ARGS=down
+	@$(if $(filter down,$(ARGS)),,$(SETUP) test)
+	@.venv/bin/python tests/lab/hosts_command.py $(ARGS)
 
 bench: ## beside restic and cp -a, then bench-cluster; updates docs/benchmarks.md
 	@$(SETUP) bench
