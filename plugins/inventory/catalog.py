@@ -108,10 +108,9 @@ from typing import Any, Iterable
 from ansible import constants
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.template import trust_as_template
-from ansible.vars.plugins import get_vars_from_path
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import model
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import machines, model
 
 ALL = "lifeboat_services"
 
@@ -203,22 +202,11 @@ class InventoryModule(BaseInventoryPlugin):
             "lifeboat_catalog_dir": os.path.dirname(catalog.path),
         }.items():
             self.inventory.set_variable(ALL, name, value)
+        known = machines.Machines(self.inventory, self.loader, catalog.path)
         for service, entry in catalog.services.items():
             self.inventory.add_host(service, group=ALL)
-            for name, value in {**catalog.hostvars(service), **connection_of(entry["host"], self._defined(entry["host"]))}.items():
+            for name, value in {**catalog.hostvars(service), **connection_of(entry["host"], known.defined(entry["host"]))}.items():
                 self.inventory.set_variable(service, name, value)
             for prefix, key in (("tier", "tier"), ("domain", "domain"), ("group", "consistency_group"), ("on", "host")):
                 if entry[key]:
                     self.inventory.add_child(self.inventory.add_group(safe_group(prefix, entry[key])), service)
-
-    def _defined(self, host: str) -> set[str]:
-        """Names of the variables that a host has as far as the inventory was read: only names, values are looked up when they are used."""
-        machine = self.inventory.hosts.get(host)
-        if machine is None:
-            return set()
-        names = set(machine.get_vars())
-        entities = [machine, *machine.get_groups()]
-        for group in machine.get_groups():
-            names.update(group.get_vars())
-        names.update(get_vars_from_path(self.loader, os.path.dirname(os.path.abspath(self.inventory.current_source or ".")), entities, "all"))
-        return names

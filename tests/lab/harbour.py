@@ -43,6 +43,16 @@ class Outcome:
     document: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
 
+    def with_run(self, runs: pathlib.Path, before: set[str]) -> Outcome:
+        """With what it left in its directory: the newest of those that were not there before."""
+        new = sorted({path.name for path in runs.iterdir()} - before) if runs.is_dir() else []
+        if new:
+            self.directory = runs / new[-1]
+            for name, kept in (("run.json", self.document), ("plan.json", self.plan)):
+                if (self.directory / name).exists():
+                    kept.update(json.loads((self.directory / name).read_text(encoding="utf-8")))
+        return self
+
     def verdicts(self) -> dict[str, str]:
         """service -> verdict."""
         return {name: str(item["verdict"]) for name, item in self.document.get("services", {}).items()}
@@ -163,11 +173,7 @@ class Harbour:
         return pid if pid and processes.alive(pid) else 0
 
     def healthy(self, name: str) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}/health", timeout=10) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        return answers_well(f"http://127.0.0.1:{self.ports[name]}/health")
 
     # -- what there is, for comparisons --------------------------------------------------------------------------------
 
@@ -189,16 +195,7 @@ class Harbour:
 
     def environment(self, **more: str) -> dict[str, str]:
         """Like a shell of its own with the settings of this checkout."""
-        return {
-            "PATH": f"{pathlib.Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "HOME": str(self.home),
-            "TERM": "dumb",
-            "LC_ALL": "C.UTF-8",
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": str(self.collections),
-            "ANSIBLE_HOME": str(self.home / "ansible"),
-            **more,
-        }
+        return {**environment(self.home, self.collections), **more}
 
     def play(self, verb: str, *arguments: str, catalog: pathlib.Path | None = None, env: Mapping[str, str] | None = None) -> Outcome:
         """One verb of the collection, as an operator would call it."""
@@ -217,19 +214,35 @@ class Harbour:
             )
             output.seek(0)
             found = Outcome(done.returncode, output.read().decode("utf-8", "replace"))
-        new = sorted({path.name for path in self.runs.iterdir()} - before) if self.runs.is_dir() else []
-        if new:
-            found.directory = self.runs / new[-1]
-            for name, kept in (("run.json", found.document), ("plan.json", found.plan)):
-                if (found.directory / name).exists():
-                    kept.update(json.loads((found.directory / name).read_text(encoding="utf-8")))
-        return found
+        return found.with_run(self.runs, before)
 
     def succeed(self, verb: str, *arguments: str, **more: Any) -> Outcome:
         """As play(), but it must end in success."""
         found = self.play(verb, *arguments, **more)
         assert found.code == 0, f"{verb} ended with {found.code}:\n{found.text}"
         return found
+
+
+def environment(home: pathlib.Path, collections: pathlib.Path = ROOT / ".dev") -> dict[str, str]:
+    """What a shell has that belongs to nobody, with the settings of this checkout."""
+    return {
+        "PATH": f"{pathlib.Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(home),
+        "TERM": "dumb",
+        "LC_ALL": "C.UTF-8",
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(collections),
+        "ANSIBLE_HOME": str(home / "ansible"),
+    }
+
+
+def answers_well(url: str) -> bool:
+    """Whether somebody answers 200 there."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 def tree(top: pathlib.Path) -> dict[str, Any]:

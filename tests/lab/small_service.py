@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A service as small as one can be: a real process that serves a directory over HTTP and says whether it is well.
 
-usage: small_service.py start|stop|status|serve FOLDER PORT
+usage: small_service.py start|stop|status|serve FOLDER [ADDRESS:]PORT [URL…]
 
+It listens on 127.0.0.1 unless there is an address. It does not start unless every URL answers 200: what it requires must be usable then.
 FOLDER/data is its store. GET /health is 200 when FOLDER/data/state says "good"; GET /audit tells how many items there are and
 whether the file `count` agrees. FOLDER/pid holds the process id. Standard library only, so that it starts at once.
 """
@@ -18,6 +19,7 @@ import socket
 import subprocess
 import sys
 import time
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -79,11 +81,17 @@ def pid_of(folder: str) -> int:
         return 0
 
 
-def serve(folder: str, port: int) -> int:
+def where(listen: str) -> tuple[str, int]:
+    """Address and port of [ADDRESS:]PORT."""
+    address, _colon, port = listen.rpartition(":")
+    return address or "127.0.0.1", int(port)
+
+
+def serve(folder: str, listen: str) -> int:
     try:
-        server = Server(("127.0.0.1", port), Handler)
+        server = Server(where(listen), Handler)
     except OSError as error:
-        print(f"cannot listen on 127.0.0.1:{port}: {error.strerror}", file=sys.stderr)
+        print(f"cannot listen on {listen}: {error.strerror}", file=sys.stderr)
         return 1
     Handler.folder = folder
     with open(os.path.join(folder, "pid.new"), "w", encoding="ascii") as handle:
@@ -93,12 +101,30 @@ def serve(folder: str, port: int) -> int:
     return 0
 
 
-def start(folder: str, port: int) -> int:
+def refusal(url: str) -> str:
+    """Why what is required is not usable; "" when it is."""
+    address, port = where(url.removeprefix("http://").partition("/")[0])
+    connection = HTTPConnection(address, port, timeout=LIMIT)
+    try:
+        connection.request("GET", "/" + url.removeprefix("http://").partition("/")[2])
+        status = connection.getresponse().status
+        return "" if status == 200 else f"{url} answers {status}"
+    except OSError as error:
+        return f"{url}: {error}"
+    finally:
+        connection.close()
+
+
+def start(folder: str, listen: str, needs: list[str]) -> int:
     if pid_of(folder):
         return 0
+    for url in needs:
+        if found := refusal(url):
+            print(f"what it requires is not usable: {found}", file=sys.stderr)
+            return 1
     with open(os.path.join(folder, "log"), "wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, "serve", folder, str(port)], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            [sys.executable, "-I", "-S", __file__, "serve", folder, listen], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
         )
     deadline = time.monotonic() + LIMIT
@@ -125,15 +151,15 @@ def stop(folder: str) -> int:
     return 0
 
 
-def main(verb: str, folder: str, port: str) -> int:
+def main(verb: str, folder: str, listen: str, *needs: str) -> int:
     if verb == "serve":
-        return serve(folder, int(port))
+        return serve(folder, listen)
     if verb == "start":
-        return start(folder, int(port))
+        return start(folder, listen, [*needs])
     if verb == "stop":
         return stop(folder)
     return 0 if pid_of(folder) else 3
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:4]))
+    sys.exit(main(*sys.argv[1:]))
