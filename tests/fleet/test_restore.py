@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from ansible_collections.lifeboat.recovery.tests.ecosystem.fleet.fleet import Fleet
 from ansible_collections.lifeboat.recovery.tests.lab import harbour, processes
@@ -17,9 +18,9 @@ from .conftest import HOSTS, SLOW
 PLACES = ("/srv/fleet", "/var/lib/lifeboat", "/etc", "/root", "/home", "/var/tmp")
 
 
-def trees(lab: Lab, *hosts: str) -> dict[str, object]:
+def trees(lab: Lab, *hosts: str) -> dict[str, tuple[dict[str, Any], bytes]]:
     """Everything that a visitor might leave on these hosts, and the journal of their sshd."""
-    found: dict[str, object] = {}
+    found = {}
     for name in hosts:
         host = lab.host(name)
         written = {place: harbour.tree(host.home / "upper" / place.lstrip("/")) for place in PLACES}
