@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A service as small as one can be: a real process that serves a directory over HTTP and says whether it is well.
 
-usage: small_service.py start|stop|status|serve FOLDER PORT
+usage: small_service.py start|stop|status|serve FOLDER PORT [SECONDS]
 
 FOLDER/data is its store. GET /health is 200 when FOLDER/data/state says "good"; GET /audit tells how many items there are and
-whether the file `count` agrees. FOLDER/pid holds the process id. Standard library only, so that it starts at once.
+whether the file `count` agrees. FOLDER/pid holds the process id. Standard library only, so that it starts at once; with SECONDS it answers 503
+until so much time has passed since.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ LIMIT = 20
 
 class Handler(BaseHTTPRequestHandler):
     folder = ""
+    ready = 0.0
 
     def do_GET(self) -> None:
+        if time.monotonic() < self.ready:
+            return self.answer(503, {"state": "starting"})
         data = os.path.join(self.folder, "data")
         try:
             with open(os.path.join(data, "state"), encoding="utf-8") as handle:
@@ -79,7 +83,8 @@ def pid_of(folder: str) -> int:
         return 0
 
 
-def serve(folder: str, port: int) -> int:
+def serve(folder: str, port: int, seconds: str = "0") -> int:
+    Handler.ready = time.monotonic() + float(seconds)
     try:
         server = Server(("127.0.0.1", port), Handler)
     except OSError as error:
@@ -93,12 +98,12 @@ def serve(folder: str, port: int) -> int:
     return 0
 
 
-def start(folder: str, port: int) -> int:
+def start(folder: str, port: int, *more: str) -> int:
     if pid_of(folder):
         return 0
     with open(os.path.join(folder, "log"), "wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, "serve", folder, str(port)], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            [sys.executable, "-I", "-S", __file__, "serve", folder, str(port), *more], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
         )
     deadline = time.monotonic() + LIMIT
@@ -125,15 +130,15 @@ def stop(folder: str) -> int:
     return 0
 
 
-def main(verb: str, folder: str, port: str) -> int:
+def main(verb: str, folder: str, port: str, *more: str) -> int:
     if verb == "serve":
-        return serve(folder, int(port))
+        return serve(folder, int(port), *more)
     if verb == "start":
-        return start(folder, int(port))
+        return start(folder, int(port), *more)
     if verb == "stop":
         return stop(folder)
     return 0 if pid_of(folder) else 3
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:4]))
+    sys.exit(main(*sys.argv[1:]))
