@@ -63,6 +63,10 @@ options:
     type: list
     elements: str
     default: [verified, restored, degraded, captured, committed, rolled_back]
+  begins:
+    description:
+      - The phase of the service that begins as soon as the gate is open. It saves a task of its own.
+    type: str
   timeout:
     description:
       - Seconds after which a gate that did not open fails.
@@ -139,6 +143,7 @@ def main() -> None:
         "open_on": {
             "type": "list", "elements": "str", "default": ["verified", "restored", "degraded", "captured", "committed", "rolled_back"],
         },
+        "begins": {"type": "str"},
         "timeout": {"type": "float", "default": 3600.0},
         "poll": {"type": "float", "default": 0.2},
     }, supports_check_mode=True)

@@ -86,6 +86,21 @@ def reshaped(services: Mapping[str, Declared], shape: str) -> dict[str, tuple[st
     return {name: tuple(other for other in names if level[other] == level[name] - 1) for name in names}
 
 
+def depth(services: Mapping[str, Declared]) -> int:
+    """Levels of the graph."""
+    return round(_longest({name: one.requires for name, one in services.items()}, dict.fromkeys(services, 1.0)))
+
+
+def islands(services: Mapping[str, Declared]) -> int:
+    """Parts of the graph that have nothing to do with each other."""
+    first: dict[str, str] = {}
+    for name, one in services.items():
+        joined = {first[needed] for needed in one.requires} | {name}
+        first[name] = name
+        first = {other: min(joined) if start in joined else start for other, start in first.items()}
+    return len(set(first.values()))
+
+
 class Fleet(Harbour):
     """The services of grow() below a folder of their own; nothing of it runs before a restore starts it."""
 
@@ -113,7 +128,7 @@ class Fleet(Harbour):
         # a status command as systemctl is one: it costs next to nothing
         found["runtime"]["status"] = ["/bin/sh", "-c", 'kill -0 "$(cat "$1")"', "status", str(self.folder(name) / "pid")]
         found["runtime"]["start"] = [*found["runtime"]["start"], f"{one.seconds:g}"]
-        found["timeouts"] = {"start": "120s", "health": f"{one.seconds + 600:g}s"}
+        found["timeouts"] = {"start": "120s", "health": f"{int(one.seconds) + 600}s"}
         return found
 
     def fill(self, name: str, items: int = 4, seed: int = 0) -> None:

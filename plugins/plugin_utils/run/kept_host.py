@@ -90,7 +90,7 @@ def _make(folder: str, path: str, zip_data: str) -> None:
         if _whole(path):
             return
         content = _compiled(zip_data)
-        new = path + ".%d.new" % os.getpid()
+        new = f"{path}.{os.getpid()}.new"
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
             handle.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
             handle.flush()
@@ -104,7 +104,7 @@ def _make(folder: str, path: str, zip_data: str) -> None:
 
 def _lifeboat_main(
     digest: str, zip_data: str, ansible_module: str, module_fqn: str, params: str, profile: str, date_time: datetime.datetime,
-    extensions: "dict[str, dict[str, object]]", rlimit_nofile: int,
+    extensions: dict[str, dict[str, object]], rlimit_nofile: int,
 ) -> None:
     """As AnsiballZ's own start. Without ``zip_data`` and without a copy it only says so."""
     try:
