@@ -36,7 +36,7 @@ class ActionModule(RunActionBase):
             "open_on": {"type": "list", "elements": "str", "default": list(words.USABLE)},
             "begins": {"type": "str"},
             "timeout": {"type": "float", "default": 3600.0},
-            "poll": {"type": "float", "default": 0.2},
+            "poll": {"type": "float", "default": 0.1},
         })
         result["changed"] = False
         return self.guarded(result, lambda: self._wait(args, task_vars or {}))

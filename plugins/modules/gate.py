@@ -76,7 +76,7 @@ options:
     description:
       - Seconds between two looks at the run directory.
     type: float
-    default: 0.2
+    default: 0.1
 attributes:
   check_mode:
     description: In check mode the gate is open.
@@ -145,7 +145,7 @@ def main() -> None:
         },
         "begins": {"type": "str"},
         "timeout": {"type": "float", "default": 3600.0},
-        "poll": {"type": "float", "default": 0.2},
+        "poll": {"type": "float", "default": 0.1},
     }, supports_check_mode=True)
     module.fail_json(msg="lifeboat.recovery.gate is an action on the controller: call it as a task of a playbook")
 

@@ -78,9 +78,15 @@ class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no 
         return dataclasses.replace(built, b_module_data=payload.slim(built.b_module_data, self._whole, C.DEFAULT_LOCAL_TMP)), path
 
     def _execute_module(self, *args: Any, **options: Any) -> dict[str, Any]:
-        self._whole = bool(options.get("wrap_async"))
+        become = self._connection.become
+        note = payload.note(C.DEFAULT_LOCAL_TMP, str(self._connection.transport), str(self._play_context.remote_addr), str(
+            self._play_context.remote_user), str(become.get_option("become_user") if become else ""))
+        self._whole = bool(options.get("wrap_async")) or os.path.exists(note)
         answer: dict[str, Any] = super()._execute_module(*args, **options)
         if payload.ABSENT in answer:
+            if answer[payload.ABSENT] != "absent":
+                with contextlib.suppress(OSError), open(note, "w", encoding="ascii"):
+                    pass
             self._whole = True
             answer = super()._execute_module(*args, **options)
         return answer

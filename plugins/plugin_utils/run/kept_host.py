@@ -29,12 +29,16 @@ def _folder() -> str:
     above = os.path.dirname(os.path.abspath(base))
     if not os.path.isdir(above) or os.stat(above).st_uid != own:  # sudo may leave the variables of another user
         base = os.path.join(pwd.getpwuid(own).pw_dir, ".cache")
-    path = os.path.join(base, "lifeboat", "code")
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    for one in (base, os.path.dirname(path), path):
-        seen = os.lstat(one)
-        if seen.st_uid != own or seen.st_mode & 0o022 or not os.path.isdir(one) or os.path.islink(one):
-            raise OSError("others may write to " + one)
+    os.makedirs(base, exist_ok=True)
+    path = base
+    for part in ("lifeboat", "code"):
+        path = os.path.join(path, part)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            seen = os.lstat(path)
+            if seen.st_uid != own or seen.st_mode & 0o022 or not os.path.isdir(path) or os.path.islink(path):
+                raise OSError("others may write to " + path) from None
     return path
 
 
@@ -120,7 +124,7 @@ def _lifeboat_main(
 
     here = getattr(__main__, "__file__", None)
     sys.path = [entry for entry in sys.path if entry not in ("", ".", os.path.dirname(os.path.realpath(here)) if here else "")]
-    path, remove = "", False
+    path, remove, why = "", False, "absent"
     try:
         folder = _folder()
         path = os.path.join(folder, digest + "-" + str(sys.implementation.cache_tag) + ".zip")
@@ -130,9 +134,9 @@ def _lifeboat_main(
             else:
                 _make(folder, path, zip_data)
     except OSError:
-        path = ""  # a home that is read-only or full, or that others write to
+        path, why = "", "impossible"  # a home that is read-only or full, or that others write to
     if not path and not zip_data:
-        print('{"failed": true, "lifeboat_code": "absent", "msg": "the code of the module is not kept on this host"}')
+        print('{"failed": true, "lifeboat_code": "' + why + '", "msg": "the code of the module is not kept on this host"}')
         return
     if not path:
         import tempfile

@@ -27,7 +27,7 @@ from . import files, kept_host
 _CALL = b"\n    _ansiballz_main(\n"
 _ZIP = re.compile(rb"^zip_data='([A-Za-z0-9+/=]*)',$", re.MULTILINE)
 _ARGUMENTS = ("ansible_module", "module_fqn", "profile", "date_time", "rlimit_nofile", "params", "extensions", "zip_data")
-#: An answer with this key means: the host keeps no copy, send the code.
+#: An answer with this key means: the host keeps no copy, send the code. "absent": it will then; "impossible": it cannot, send it every time.
 ABSENT = "lifeboat_code"
 
 
@@ -50,17 +50,22 @@ def slim(payload: bytes, whole: bool, folder: Optional[str] = None) -> bytes:
     return shebang + b"\n" + start + b'\n\nif __name__ == "__main__":\n    _lifeboat_main(\n' + given + arguments
 
 
+def note(folder: str, *where: str) -> str:
+    """The file of this playbook's temporary folder that says: the host and user of this name can keep nothing."""
+    return os.path.join(folder, f"lifeboat-whole-{hashlib.sha256(repr(where).encode()).hexdigest()}")
+
+
 def _digest(zip_data: bytes, folder: Optional[str]) -> str:
     """Of names and contents: an archive has the time of its making in it."""
-    note = os.path.join(folder, f"lifeboat-code-{hashlib.sha256(zip_data).hexdigest()}") if folder else ""
-    with contextlib.suppress(OSError), open(note, encoding="ascii") as handle:
+    seen = os.path.join(folder, f"lifeboat-code-{hashlib.sha256(zip_data).hexdigest()}") if folder else ""
+    with contextlib.suppress(OSError), open(seen, encoding="ascii") as handle:
         return handle.read()
     found = hashlib.sha256()
     with zipfile.ZipFile(io.BytesIO(base64.b64decode(zip_data))) as archive:
         for name in sorted(archive.namelist()):
             content = hashlib.sha256(archive.read(name)).hexdigest()
             found.update(f"{name}\0{content}\n".encode())
-    if note:
+    if seen:
         with contextlib.suppress(StorageError):
-            files.replace(note, found.hexdigest().encode(), durable=False)
+            files.replace(seen, found.hexdigest().encode(), durable=False)
     return found.hexdigest()
