@@ -197,6 +197,8 @@ class Harbour:
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_COLLECTIONS_PATH": str(self.collections),
             "ANSIBLE_HOME": str(self.home / "ansible"),
+            # code of the modules, which all tests share
+            "XDG_CACHE_HOME": str(ROOT / ".cache"),
             **more,
         }
 
