@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A service as small as one can be: a real process that serves a directory over HTTP and says whether it is well.
 
-usage: small_service.py start|stop|status|serve FOLDER PORT [SECONDS]
+usage: small_service.py start|stop|status|serve FOLDER PORT
 
 FOLDER/data is its store. GET /health is 200 when FOLDER/data/state says "good"; GET /audit tells how many items there are and
-whether the file `count` agrees. FOLDER/pid holds the process id. Standard library only, so that it starts at once; with SECONDS it answers 503
-until so much time has passed since.
+whether the file `count` agrees. FOLDER/pid holds the process id. Standard library only, so that it starts at once.
+For the seconds that the file FOLDER/seconds names, where there is one, it answers 503.
 """
 
 from __future__ import annotations
@@ -83,14 +83,16 @@ def pid_of(folder: str) -> int:
         return 0
 
 
-def serve(folder: str, port: int, seconds: str = "0") -> int:
-    Handler.ready = time.monotonic() + float(seconds)
+def serve(folder: str, port: int) -> int:
     try:
         server = Server(("127.0.0.1", port), Handler)
     except OSError as error:
         print(f"cannot listen on 127.0.0.1:{port}: {error.strerror}", file=sys.stderr)
         return 1
     Handler.folder = folder
+    if os.path.exists(os.path.join(folder, "seconds")):
+        with open(os.path.join(folder, "seconds"), encoding="ascii") as handle:
+            Handler.ready = time.monotonic() + float(handle.read())
     with open(os.path.join(folder, "pid.new"), "w", encoding="ascii") as handle:
         handle.write(str(os.getpid()))
     os.rename(os.path.join(folder, "pid.new"), os.path.join(folder, "pid"))
@@ -98,12 +100,12 @@ def serve(folder: str, port: int, seconds: str = "0") -> int:
     return 0
 
 
-def start(folder: str, port: int, *more: str) -> int:
+def start(folder: str, port: int) -> int:
     if pid_of(folder):
         return 0
     with open(os.path.join(folder, "log"), "wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, "serve", folder, str(port), *more], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            [sys.executable, "-I", "-S", __file__, "serve", folder, str(port)], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
         )
     deadline = time.monotonic() + LIMIT
@@ -130,15 +132,15 @@ def stop(folder: str) -> int:
     return 0
 
 
-def main(verb: str, folder: str, port: str, *more: str) -> int:
+def main(verb: str, folder: str, port: str) -> int:
     if verb == "serve":
-        return serve(folder, int(port), *more)
+        return serve(folder, int(port))
     if verb == "start":
-        return start(folder, int(port), *more)
+        return start(folder, int(port))
     if verb == "stop":
         return stop(folder)
     return 0 if pid_of(folder) else 3
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:4]))
