@@ -18,7 +18,7 @@ from ..errors import LifeboatError
 from ..ledger import Ledger, now
 from ..progress import Progress
 from ..spec import Spec
-from . import history
+from . import history, prewarm
 from .inspect import Point
 from .restore_job import Job
 from .restore_live import cut_service, write_origin
@@ -63,6 +63,8 @@ def _stage(spec: Spec, target: str, run: dict[str, Any], force: bool, progress: 
             restore, point, told = stage_service(job, target, force)
             told["warnings"] += _noticed(restore) + _fallen_back(job, restore)
         noop = bool(told["data_current"]) and not force and healthy_now(spec)
+        if restore is not None and point is not None and not noop:
+            prewarm.begin(job, restore, {name: manifest.data for name, manifest in point.snapshots.items()})
         return _result(job, restore, point, {**told, "noop": noop})
 
 
@@ -75,7 +77,8 @@ def go_live(spec: Spec, target: str, run: dict[str, Any], force: bool = False, p
     if restore is None:
         return told
     with lease.hold(spec, job.ledger, run, "cutover"):
-        ready = make_ready(job, restore)
+        warmed = prewarm.noted(job, restore)
+        ready = {**make_ready(job, restore), **({"prewarmed": warmed} if warmed else {})}
         return {**told, **ready, "changed": told["changed"] or bool(ready.get("migrated")), "ledger": job.ledger.appended}
 
 
