@@ -16,6 +16,7 @@ from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory im
 _TOUCHED = {
     "untouched": "was not touched", "restarted": "was restarted, its data was not touched", "stopped": "was stopped, its data was not touched",
     "switching": "may have been switched: look with the status playbook", "switched": "has its restored data live",
+    "back": "is back in its former data",
 }
 
 

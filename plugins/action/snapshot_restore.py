@@ -20,5 +20,9 @@ class ActionModule(LongModule):
     def phase_of(self, args: dict[str, Any], check: bool) -> str:
         return "preflight" if check else _PHASES.get(str(args.get("state") or "live"), "cutover")
 
+    def then(self, answer: dict[str, Any]) -> list[tuple[str, float]]:
+        """Behind the cutover, what the same call did to make the data ready for the service: its migrations, and the look at its schema version."""
+        return [("migrate", float(answer["readied"]))] if isinstance(answer.get("readied"), (int, float)) else []
+
     def subject_of(self, args: dict[str, Any], check: bool) -> str:
         return "preflight" if check else str(args.get("state") or "live")

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
+
+_Error = TypeVar("_Error", bound="LifeboatError")
 
 
 class LifeboatError(Exception):
@@ -18,6 +20,8 @@ class LifeboatError(Exception):
     """
 
     code = "error"
+    #: Whether it may pass by itself, because something did not answer: then the same step may be tried again.
+    transient = False
 
     def __init__(self, what: str, where: str = "", remedy: str = "") -> None:
         self.what = what
@@ -38,6 +42,11 @@ class LifeboatError(Exception):
     def as_dict(self) -> dict[str, str]:
         """The error as run.json and module results carry it."""
         return {"code": self.code, "what": self.what, "where": self.where, "remedy": self.remedy}
+
+    def passing(self: _Error) -> _Error:
+        """The same error, marked as one that may pass by itself."""
+        self.transient = True
+        return self
 
 
 class ConfigError(LifeboatError):
@@ -86,3 +95,9 @@ class TargetError(LifeboatError):
     """The asked target does not exist, is torn, or cannot be reached."""
 
     code = "target"
+
+
+class LimitError(LifeboatError):
+    """A step took longer than the policy of its service allows."""
+
+    code = "limit"

@@ -123,7 +123,7 @@ class Harbour:
             "runtime": {verb: self.argv(verb, name) for verb in ("start", "stop", "status")},
             "health": [{"tcp": f"127.0.0.1:{self.ports[name]}"}, {"http": f"{where}/health"}],
             "invariants": [{"name": "every item is there", "http": f"{where}/audit", "json": "missing", "equals": 0}],
-            "timeouts": {"start": "10s", "health": "2s"},
+            "policy": {"start": {"timeout": "10s"}, "stop": {"timeout": "10s"}, "health": {"timeout": "2s"}},
         }
 
     def write_catalog(self, path: pathlib.Path | None = None, catalog: Mapping[str, Any] | None = None) -> pathlib.Path:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
-from .. import checks, lease, state
+from .. import checks, lease, policy, state
 from ..errors import ConfigError, KeyAccessError, LifeboatError
 from ..ledger import Ledger
 from ..progress import Progress
@@ -261,11 +261,11 @@ def _diff(before: dict[str, Any], after: dict[str, Any], wanted: str) -> dict[st
     return {"before": before, "after": {**after, "digests": after.get("digests", {})}, "before_header": "live data", "after_header": f"live data, {wanted}"}
 
 
-def check(spec: Spec, phase: str, wait: float | None) -> dict[str, Any]:
-    """Health and invariants; ``wait`` None takes the entry's timeouts.health."""
+def check(spec: Spec, phase: str, wait: float | None, warm: bool = False) -> dict[str, Any]:
+    """Health and invariants; ``wait`` None takes the entry's policy.health.timeout. ``warm``: make the service's warm-up requests too."""
     if wait is None:
-        wait = checks.expect.seconds((spec.entry.get("timeouts") or {}).get("health"))
-    return {**checks.run(spec, phase, wait), "changed": False}
+        wait = policy.of(spec.entry, "health").timeout
+    return {**checks.run(spec, phase, wait, warm=warm), "changed": False}
 
 
 def known(spec: Spec, run_id: str = "") -> dict[str, Any]:

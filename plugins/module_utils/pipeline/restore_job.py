@@ -114,5 +114,6 @@ def _joined(failures: list[LifeboatError]) -> LifeboatError:
         return first
     others = "; also: " + "; also: ".join(f"{error.what}: {error.where}" for error in failures[1:])
     joined = type(first)(first.what, first.where, first.remedy + others)
+    joined.transient = all(error.transient for error in failures)
     joined.__cause__ = first
     return joined

@@ -15,7 +15,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from .. import faults, state
+from .. import faults, limits, state
 from ..errors import CheckError, LifeboatError, TargetError
 from . import controls
 from .escrowed import escrow_used
@@ -178,7 +178,8 @@ def _give_up_last(job: Job) -> None:
 def discard(job: Job, restore: Restore, source: SourceState, reason: str) -> None:
     """Throw away a staged copy and say why."""
     kind, context = job.source(source.name, digests=False)
-    kind.discard(context, source.record)
+    with limits.lifted():
+        kind.discard(context, source.record)
     job.log("stage.discarded", restore.id, source.name, reason=reason)
     source.stage, source.record = "discarded", {}
 

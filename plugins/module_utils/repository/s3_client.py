@@ -124,9 +124,11 @@ class Client:
                                 f"grant {_RIGHTS.get(verb, 'the right')} to the role that runs this, or use the role that has it")
         if code == "RequestTimeTooSkewed":
             return StorageError("the clock of this host is wrong", where, "set it right (chronyc tracking), then run the same command again")
-        kind = "is throttling" if code in ("SlowDown", "Throttling", "TooManyRequests", "503") else f"answered {code or status}"
-        return StorageError(f"cannot {verb} in the repository: the S3 server {kind} ({ATTEMPTS} attempts)", where,
-                            "check the S3 server, then run the same command again")
+        throttling = code in ("SlowDown", "Throttling", "TooManyRequests", "503")
+        kind = "is throttling" if throttling else f"answered {code or status}"
+        refused = StorageError(f"cannot {verb} in the repository: the S3 server {kind} ({ATTEMPTS} attempts)", where,
+                               "check the S3 server, then run the same command again")
+        return refused.passing() if throttling or int(status or 0) >= 500 else refused
 
 
 #: What an operator must grant for a verb.
@@ -141,7 +143,7 @@ def _failed(error: Exception, verb: str, where: str, exceptions: Any) -> Lifeboa
         return StorageError("the S3 server's certificate is not trusted", where, "set ca_file to the CA that signed it")
     if isinstance(error, (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError, exceptions.ConnectionError, exceptions.HTTPClientError)):
         return StorageError(f"cannot {verb} in the repository: the S3 server does not answer ({type(error).__name__})", where,
-                            "check network and endpoint, then run the same command again")
+                            "check network and endpoint, then run the same command again").passing()
     return StorageError(f"cannot {verb} in the repository ({type(error).__name__})", where, "check the repository's settings in the catalog")
 
 

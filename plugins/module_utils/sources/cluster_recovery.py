@@ -17,7 +17,7 @@ import subprocess
 import time
 from typing import Any, Callable, Iterator
 
-from .. import durable
+from .. import durable, limits
 from ..errors import SourceError, TargetError
 from . import cluster_reach
 from .cluster_fetch import Fetcher
@@ -268,6 +268,7 @@ class Recovery:
                 seen, since = moved, time.monotonic()
             elif time.monotonic() - since > STALLED:
                 raise SourceError(f"recovery made no progress for {STALLED:.0f} s", self._where, f"see {private.log}")
+            limits.check()
             time.sleep(pause)
             pause = min(pause * 1.1, 0.25)
 

@@ -11,6 +11,7 @@ record (plain JSON, written to the ledger *before* it acts), so each call can be
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Callable, ClassVar, Dict, Iterator, Tuple
@@ -178,6 +179,16 @@ class Comparison:
     items: int = 0
 
 
+def whole_files(path: str) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+    """Every file below a path, or the path itself, as warm_ranges() names them."""
+    if not os.path.isdir(path):
+        yield path, []
+    for parent, directories, names in os.walk(path):
+        directories.sort()
+        for name in sorted(names):
+            yield os.path.join(parent, name), []
+
+
 @dataclass(frozen=True)
 class Wanted:
     """A part of a snapshot. tables: none means the whole database. name: the new name in the live store; "": made of the
@@ -299,6 +310,15 @@ class Source(ABC):
     @abstractmethod
     def verify_staged(self, context: Context, reader: Reader, record: dict[str, Any]) -> Comparison:
         """Read the staged copy back from the store and compare it with the captured digest."""
+
+    def warm_ranges(self, context: Context, record: dict[str, Any], manifest: dict[str, Any]) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+        """(file of the staged copy, [(offset, length)], none for all of it): what is worth being in memory when the service starts, the most wanted first.
+
+        Names may be gone by the time they are opened. Where the staged copy is no file or directory there is nothing.
+        """
+        staged = str(record.get("staged") or "")
+        if os.path.isabs(staged):
+            yield from whole_files(staged)
 
     @abstractmethod
     def verify_live(self, context: Context, reader: TreeReader, manifest: dict[str, Any]) -> Comparison:

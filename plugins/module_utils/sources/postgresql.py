@@ -10,10 +10,11 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Iterator
 
 from .. import durable, libraries, state
 from ..errors import SourceError, StorageError
+from . import cluster_buffers
 from . import cluster_checks as checks
 from . import cluster_content as content
 from . import cluster_places as places
@@ -24,7 +25,7 @@ from .cluster_restore import Rebuild
 from .cluster_restore_preflight import Preflight, plan
 from .cluster_slot import keep_log
 from .cluster_swap import Swap
-from .contract import Captured, Comparison, Context, Covered, Extraction, Finding, Log, Reader, Source, TreeReader, Writer
+from .contract import Captured, Comparison, Context, Covered, Extraction, Finding, Log, Reader, Source, TreeReader, Writer, whole_files
 from .postgresql_client import TLS_OPTIONS, Client, ServerDown
 from .server import Server
 
@@ -186,6 +187,14 @@ class Postgresql(Source):
             return Comparison(False, wrong, len(files))
         _remember(context, reader.manifest, record, known)
         return Comparison(True, [], len(files))
+
+    def warm_ranges(self, context: Context, record: dict[str, Any], manifest: dict[str, Any]) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+        staged = str(record["staged"])
+        try:
+            yield from cluster_buffers.ranges(staged, int(manifest["facts"]["relation_segment_size"]))
+        except FileNotFoundError:  # nobody knows what the server held
+            for folder in (staged, *(place for _link, place in places.spaces(staged))):
+                yield from whole_files(folder)
 
     def verify_live(self, context: Context, reader: TreeReader, manifest: dict[str, Any]) -> Comparison:
         known = state.read_json(_baseline(context, manifest))

@@ -63,6 +63,8 @@ _VARIABLES = {"dbname": "PGDATABASE", "application_name": "PGAPPNAME"}
 class ServerDown(SourceError):
     """Nothing answers at the address, or the server is still starting or already stopping."""
 
+    transient = True
+
 
 def quote(name: str) -> str:
     """An SQL identifier, always quoted."""

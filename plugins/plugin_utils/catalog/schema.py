@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import policy
+
 from . import checks, kinds, places, sources, trust
 from .kinds import WRONG, At, Field
 from .reader import Node
@@ -46,10 +48,19 @@ RUNTIME = {
     "start": Field(sources.control_kind),
     "stop": Field(sources.control_kind),
     "status": Field(sources.control_kind),
-    "provision": Field(kinds.argv),
+    "migrate": Field(kinds.argv),
     "hosts": Field(kinds.sequence(kinds.host, minimum=1)),
 }
-TIMEOUTS = {"start": Field(kinds.positive_duration, default=60), "health": Field(kinds.positive_duration, default=60)}
+_STEP_KINDS = {
+    "timeout": kinds.positive_duration, "retries": kinds.integer(0, 100), "backoff": kinds.positive_duration, "on_error": kinds.choice(*policy.ON_ERROR),
+}
+#: Step -> what may be said of it; what is left out has the engine's default.
+POLICY = {step: {key: Field(_STEP_KINDS[key]) for key in defaults} for step, defaults in policy.STEPS.items()}
+PREWARM = {
+    "cache": Field(kinds.boolean, default=True),
+    "http": Field(kinds.sequence(kinds.closed(checks.WARM_UP)), default=[]),
+    "timeout": Field(kinds.positive_duration, default=30),
+}
 
 SERVICE = {
     "owner": Field(kinds.text),
@@ -63,7 +74,9 @@ SERVICE = {
     "sources": Field(kinds.mapping_of(sources.source_kind), default={}),
     "health": Field(kinds.sequence(checks.probe_kind, single=True), default=[]),
     "invariants": Field(kinds.sequence(checks.invariant_kind), default=[]),
-    "timeouts": Field(kinds.closed(TIMEOUTS), default={"start": 60, "health": 60}),
+    "schema": Field(kinds.sequence(kinds.closed(checks.SCHEMA), single=True), default=[]),
+    "prewarm": Field(kinds.closed(PREWARM)),
+    "policy": Field(kinds.closed({step: Field(kinds.closed(fields)) for step, fields in POLICY.items()}, what="steps"), default={}),
     "repository": Field(kinds.name),
     "copies": Field(kinds.sequence(kinds.name, single=True)),
 }

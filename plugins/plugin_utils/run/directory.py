@@ -181,11 +181,11 @@ class RunDirectory:
 
     def verdict(
         self, service: str, verdict: str, message: str = "", remedy: str = "", root: Optional[dict[str, Any]] = None,
-        data: Optional[dict[str, Any]] = None,
+        data: Optional[dict[str, Any]] = None, phase: str = "",
     ) -> dict[str, Any]:
         """Give a service its verdict, once: a later one never replaces the first, which is returned instead.
 
-        An unknown word is ``failed``. A success with a soft requirement down is ``degraded``.
+        An unknown word is ``failed``. A success with a soft requirement down is ``degraded``. phase: the one that failed, where it is not the last.
         """
         state = self._known(service)
         if state.get("verdict"):
@@ -196,14 +196,15 @@ class RunDirectory:
         if verdict in ("verified", "restored") and state.get("degraded_by"):
             verdict = "degraded"
             message = message or "soft requirement down: " + ", ".join(state["degraded_by"])
-        phase = str(state.get("phase") or "plan")
+        last = str(state.get("phase") or "plan")
+        phase = phase or last
         trouble: dict[str, str] = state["trouble"] if verdict == "failed" and isinstance(state.get("trouble"), dict) else {}
         message, remedy = message or trouble.get("message", ""), remedy or trouble.get("remedy", "")
         if state.get("open"):
             failed = verdict in ("failed", "blocked", "interrupted")
-            self.mark(service, phase, "end", outcome="failed" if failed else "done")
+            self.mark(service, last, "end", outcome="failed" if failed else "done")
             if not failed:
-                state["done"] = _with(state.get("done"), phase)
+                state["done"] = _with(state.get("done"), last)
         message = words.one_line(message)
         if verdict == "failed" and root is None:
             root = {"service": service, "verdict": "failed", "phase": phase, "message": message}

@@ -163,8 +163,11 @@ def touched(state: dict[str, Any], kept: dict[str, Any], entries: list[dict[str,
 
     untouched: nothing live was changed. stopped: the service was stopped, its data is as it was. restarted: and it runs again. switching: the change was
     begun and its end was not recorded. switched: live data was replaced (or put back, or the displaced data given up).
+    back: the same run replaced it and put it back.
     """
     mine = [str(entry.get("event", "")) for entry in entries if entry.get("run") == run]
+    if "rollback.done" in mine and "restore.live" in mine:
+        return "back"
     for subject in ("live", "rolled_back", "committed"):
         answer = _mapping(kept.get(subject))
         if answer.get("changed") and not answer.get("failed"):

@@ -13,6 +13,7 @@ from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.drawing impo
 
 _TOUCHED = {
     "untouched": "not touched", "stopped": "stopped; data not touched", "switching": "switch begun, end not recorded", "switched": "live data switched",
+    "back": "switched, and back in its former data",
     "restarted": "restarted; data not touched",
 }
 _HEADLINE = {

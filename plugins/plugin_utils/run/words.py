@@ -10,10 +10,10 @@ import re
 from datetime import datetime, timezone
 from typing import Any, Optional
 
-#: Phases in the order in which a service goes through them. The first twelve are those of a restore;
+#: Phases in the order in which a service goes through them. The first thirteen are those of a restore;
 #: the last four belong to verbs whose only work is that phase.
 PHASES = (
-    "plan", "preflight", "stage", "island", "stop", "gate", "cutover", "start", "health", "invariants", "protect", "verdict",
+    "plan", "preflight", "stage", "island", "stop", "gate", "cutover", "migrate", "start", "health", "invariants", "protect", "verdict",
     "capture", "verify", "commit", "rollback",
 )
 

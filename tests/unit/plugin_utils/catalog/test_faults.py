@@ -23,7 +23,7 @@ BAD: list[tuple[str, str, str]] = [
     ("unknown key at the top", "tires: {}\nservices: {orders: {host: db1}}",
      'unknown key "tires": shop.catalog.yml:4; did you mean "tiers"?'),
     ("unknown key with nothing near", "services:\n  orders:\n    host: db1\n    runtime: {xyzzy: 1}",
-     'unknown key "xyzzy" in services.orders.runtime: shop.catalog.yml:7; known are hosts, provision, start, status, stop'),
+     'unknown key "xyzzy" in services.orders.runtime: shop.catalog.yml:7; known are hosts, migrate, start, status, stop'),
     ("unknown option of a source", "services:\n  orders:\n    host: db1\n    sources:\n      db: {type: files, path: /srv/a, pathh: /srv/b}",
      'unknown key "pathh" in services.orders.sources.db: shop.catalog.yml:8; did you mean "path"?'),
     ("missing option of a source", "services:\n  orders:\n    host: db1\n    sources:\n      db: {type: files}",
@@ -156,7 +156,7 @@ BAD: list[tuple[str, str, str]] = [
      "services.a.invariants must be a list, is a mapping: shop.catalog.yml:5; write a list: [..] or lines that begin with -"),
     ("text for a service", "services:\n  a: yes please",
      "services.a must be a mapping, is the text \"yes please\": shop.catalog.yml:5; known keys are owner, domain, tier, host, runtime, requires, "
-     "consistency_group, priority, sources, health, invariants, timeouts, repository, copies"),
+     "consistency_group, priority, sources, health, invariants, schema, prewarm, policy, repository, copies"),
     ("not a boolean", "production: perhaps\nservices: {a: {host: h}}",
      'production must be true or false, is the text "perhaps": shop.catalog.yml:4; write true or false'),
     ("not a duration", "tiers: {gold: {rto: 5 minutes}}\nservices: {a: {host: h}}",

@@ -62,7 +62,7 @@ services:
     invariants:
       - {name: "${label}", redis: [GET, a], equals: null}
       - {name: "${literal}", http: "http://h/", json: "a.b", equals: [1]}
-    timeouts: {start: 2m}
+    policy: {start: {timeout: 2m, retries: 3}, health: {on_error: rollback}}
   mail: {host: localhost, consistency_group: checkout}
 reconcile:
   - name: paid orders exist
@@ -120,7 +120,7 @@ def test_every_key_of_the_design_is_taken(load: Callable[..., model.Catalog]) ->
     orders = catalog.services["orders"]
     assert orders["requires"] == [{"service": "identity", "kind": "hard"}, {"service": "mail", "kind": "soft"}]
     assert (orders["rto"], orders["rpo"], orders["repository"], orders["priority"]) == (300, 3600, "global", 3)
-    assert orders["timeouts"] == {"start": 120, "health": 60}
+    assert orders["policy"] == {"start": {"timeout": 120, "retries": 3}, "health": {"on_error": "rollback"}}
     assert orders["runtime"]["hosts"] == ["app1", "app2"]
     assert orders["health"][0] == {"tcp": "127.0.0.1:5433", "timeout": 0.5}
     assert orders["sources"]["cache"] == {"type": "redis", "port": 6379}
@@ -128,7 +128,7 @@ def test_every_key_of_the_design_is_taken(load: Callable[..., model.Catalog]) ->
     assert orders["invariants"][0] == {"name": "port 5433", "redis": ["GET", "a"], "source": "cache", "equals": None}
     assert document["reconcile"][0]["left"]["source"] == "db" and document["reconcile"][0]["right"]["source"] == "cache"
     assert set(catalog.services["mail"]) >= {"owner", "domain", "tier", "host", "runtime", "requires", "consistency_group", "priority",
-                                             "sources", "health", "invariants", "timeouts", "rto", "rpo"}
+                                             "sources", "health", "invariants", "policy", "rto", "rpo"}
 
 
 def test_the_digest_is_of_the_meaning_not_of_the_text(load: Callable[..., model.Catalog]) -> None:
@@ -248,7 +248,7 @@ _leaves = st.one_of(st.none(), st.booleans(), st.integers(-10, 10 ** 6), st.floa
                     st.sampled_from(["${a}", "${env:X}", "a", "b", "../x", "/srv/a", "5m", "files", "redis", "h", "gold"]))
 _keys = st.sampled_from(["plugin", "services", "repositories", "keys", "tiers", "variables", "reconcile", "a", "b", "host", "requires", "sources", "type",
                          "path", "health", "invariants", "runtime", "start", "tasks", "kind", "service", "priority", "consistency_group", "rpo", "schedule",
-                         "url", "provider", "file", "left", "right", "name", "sql", "http", "tcp", "equals", "tier", "repository", "timeouts", "server"])
+                         "url", "provider", "file", "left", "right", "name", "sql", "http", "tcp", "equals", "tier", "repository", "policy", "server"])
 _trees = st.recursive(_leaves, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(_keys, inner, max_size=6)), max_leaves=40)
 
 
