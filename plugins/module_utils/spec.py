@@ -154,7 +154,9 @@ class Spec:
         if entry is None:
             raise ConfigError("No such source", f"{name} of service {self.service}", f"known: {', '.join(self.source_names) or 'none'}")
         kind = registry.get(str(entry["type"]))
-        return kind(), source_config(self.service, name, entry, kind.options)
+        config = source_config(self.service, name, entry, kind.options)
+        others = (self.entry.get("members") or {}).get(name)
+        return kind(), {**config, "members": others} if others else config
 
     def catalog_document(self) -> dict[str, Any] | None:
         """The catalog as it may be kept beside data and on hosts: without secrets, and without the place of what opens snapshots."""

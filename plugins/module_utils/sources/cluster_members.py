@@ -64,7 +64,7 @@ def entry_at(entry: Mapping[str, Any], host: str) -> dict[str, Any]:
     former = {"host": home(entry), **{option: source.get(option) for option in OPTIONS if option in source or option in mine}}
     rest = [{**{option: source.get(option) for option in OPTIONS if option in mine and option not in one}, **one} for one in others if one is not mine]
     moved = {**source, **mine, "host": host, "conninfo": text_of(_shared(source), mine)}
-    return {**entry, "host": host, "sources": {**entry["sources"], name: moved}, "members": {**entry["members"], name: [former, *rest]}}
+    return {**entry, "sources": {**entry["sources"], name: moved}, "members": {**entry["members"], name: [former, *rest]}}
 
 
 def text_of(shared: Mapping[str, str], member: Mapping[str, Any]) -> str:

@@ -29,6 +29,8 @@ _SETTINGS = "postgresql.auto.conf"
 #: What a copy may have been told of its own recovery; none of it holds for a standby of ours.
 _RECOVERY = re.compile(r"\s*(primary_conninfo|primary_slot_name|recovery_target\w*|restore_command|promote_trigger_file)\s*=")
 _PIECE = 16 << 20
+#: Seconds in which a standby that was put back has made some progress, or it is reseeded.
+_AGAIN = 90.0
 
 
 class Standby:
@@ -126,6 +128,10 @@ class Standby:
     def prove(self) -> dict[str, Any]:
         """It streams by its slot and has replayed what the primary has now; as cluster_roles.prove()."""
         return cluster_roles.prove(self._context.config, self._where, self.upstream.identify, str(self._way["slot"]))
+
+    def follows_again(self) -> dict[str, Any]:
+        """The same for a server that was a standby before, whatever its slot is."""
+        return cluster_roles.prove(self._context.config, self._where, self.upstream.identify, stalled=_AGAIN)
 
     def proves_well(self) -> str:
         """Why what runs on this host is not such a standby already; "" when it is."""

@@ -48,6 +48,7 @@ RUNTIME = {
     "status": Field(sources.control_kind),
     "provision": Field(kinds.argv),
     "hosts": Field(kinds.sequence(kinds.host, minimum=1)),
+    "quorum": Field(kinds.integer(1, 1000)),
 }
 TIMEOUTS = {"start": Field(kinds.positive_duration, default=60), "health": Field(kinds.positive_duration, default=60)}
 
