@@ -150,6 +150,11 @@ def reaches(facts: dict[str, Any], log: Log | None, timeline: str = "") -> list[
     return found
 
 
+def along(facts: dict[str, Any], log: Log | None, timeline: int, pieces: list[Piece]) -> Reach:
+    """How far the log leads along a way that somebody else told: that of a server that runs."""
+    return _reach(facts, timeline, pieces, log.coverage() if log is not None else [])
+
+
 def _reach(facts: dict[str, Any], timeline: int, pieces: list[Piece], ranges: list[Covered]) -> Reach:
     segment = int(facts["segment_size"])
     start, stop = parse_position(str(facts.get("start_lsn") or facts["stop_lsn"])), parse_position(str(facts["stop_lsn"]))

@@ -228,7 +228,7 @@ class Recovery:
                 examine: Callable[[PrivateCluster], None] | None) -> dict[str, Any]:
         self._signal(directory)
         settings = {
-            **private_settings(self._programs, directory, self._owner, self._where), **target,
+            **private_settings(self._programs, directory, self._owner, self._where, bool(self._context.config.get("members"))), **target,
             "restore_command": fetcher.command, "recovery_target_timeline": str(reach.timeline), "recovery_target_action": "promote",
         }
         user = str(self._context.config.get("user") or "postgres")

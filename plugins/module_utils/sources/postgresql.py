@@ -24,6 +24,7 @@ from .cluster_recovery import Recovery
 from .cluster_restore import Rebuild
 from .cluster_restore_preflight import Preflight, plan
 from .cluster_slot import keep_log
+from .cluster_standby import Standby
 from .cluster_swap import Swap
 from .contract import Captured, Comparison, Context, Covered, Extraction, Finding, Log, Reader, Source, TreeReader, Writer, whole_files
 from .postgresql_client import TLS_OPTIONS, Client, ServerDown
@@ -65,6 +66,14 @@ class Postgresql(Source):
             "type": "bool", "default": False,
             "help": "Restores also measure a digest of every table, which reads all rows: it tells later which tables were written to.",
         },
+        "conninfo": {
+            "type": "str", "help": "How standbys reach this server, as libpq reads it, without a password: host, port, user, passfile (on the standby), sslmode…",
+        },
+        "replication_slot": {"type": "str", "help": "Slot by which this server streams when it is a standby; default: lifeboat_standby_<host>."},
+        "capture_from": {
+            "type": "str", "default": "primary", "choices": ["primary", "standby"],
+            "help": "Which of the members a capture reads; where no standby streams, the primary.",
+        },
         "slot": {"type": "str", "help": "Replication slot of the continuous log; default: lifeboat_<service>_<source>."},
         "log": {"type": "dict", "help": "Continuous log: {spool: path, spool_limit: bytes, interval: seconds}.", "options": {
             "spool": {"type": "path", "help": "Private directory for what was received and is not proven yet; default: in the state directory."},
@@ -90,7 +99,8 @@ class Postgresql(Source):
 
     def preflight_restore(self, context: Context, manifest: dict[str, Any]) -> list[Finding]:
         client = _client(context)
-        return Preflight(context, client, _server(context, client), manifest).run()
+        found = Preflight(context, client, _server(context, client), manifest).run()
+        return found + (Standby(context, manifest["facts"]).findings() if context.config.get("standby") else [])
 
     def log_range(self, manifest: dict[str, Any], log: Log) -> Covered | None:
         return reach.log_range(manifest["facts"], log)
@@ -122,6 +132,9 @@ class Postgresql(Source):
             return
         facts: dict[str, Any] = reader.manifest["facts"]
         owner = places.Owner(*record["owner"])
+        if context.config.get("standby"):
+            self._stage_standby(context, reader, record, owner)
+            return
         programs = find_programs(context.config.get("bin_dir"), int(record["major"]), where)
         end_leftover(staged, where)
         told: dict[str, Any] = {"checksums": bool(facts.get("checksums"))}
@@ -166,9 +179,33 @@ class Postgresql(Source):
             raise StorageError(f"the staged copy cannot be written ({error.strerror})", error.filename or staged,
                                "free space or fix permissions, then run the same command again") from error
         record["reached"] = told["reached"]
+        self._staged_as(context, record, files, told)
+
+    def _stage_standby(self, context: Context, reader: Reader, record: dict[str, Any], owner: places.Owner) -> None:
+        """The staged copy as a standby of the primary that config["standby"] names: it recovers when it is live, from where it streams."""
+        staged, facts = str(record["staged"]), reader.manifest["facts"]
+        try:
+            places.remove(staged, str(record["stage_id"]), "staged", record, "stage")
+            standby = Standby(context, facts)
+            standby.keep_log(reader.log)
+            context.progress.expect(int(facts.get("bytes", 0)))
+            rebuild = Rebuild(context, reader, record, owner)
+            told: dict[str, Any] = dict(rebuild.run())
+            built = rebuild.seen()
+            _let_clock_tick(built)
+            told["standby"] = standby.complete(staged, reader.log)
+            durable.sync_trees([staged, *(place for _link, place in places.spaces(staged)), os.path.join(staged, "pg_wal")], "stage")
+            inspection = checks.Inspection(context, staged, _where(context), facts.get("bad_pages") or [], int(facts["relation_segment_size"]))
+            files = inspection.run(built, rebuild.doubtful, False)
+        except OSError as error:
+            raise StorageError(f"the staged copy cannot be written ({error.strerror})", error.filename or staged,
+                               "free space or fix permissions, then run the same command again") from error
+        self._staged_as(context, record, files, told)
+
+    def _staged_as(self, context: Context, record: dict[str, Any], files: checks.Files, told: dict[str, Any]) -> None:
         _write(context, record, "files", files)
         _write(context, record, "stage", {**told, "complete": True})
-        self._staged.add(staged)
+        self._staged.add(str(record["staged"]))
 
     def verify_staged(self, context: Context, reader: Reader, record: dict[str, Any]) -> Comparison:
         staged, where = str(record["staged"]), _where(context)
@@ -185,7 +222,8 @@ class Postgresql(Source):
             wrong = [f"{error.filename!r} cannot be read ({error.strerror})"]
         if wrong:
             return Comparison(False, wrong, len(files))
-        _remember(context, reader.manifest, record, known)
+        if not context.config.get("standby"):
+            _remember(context, reader.manifest, record, known)
         return Comparison(True, [], len(files))
 
     def warm_ranges(self, context: Context, record: dict[str, Any], manifest: dict[str, Any]) -> Iterator[tuple[str, list[tuple[int, int]]]]:
@@ -197,6 +235,9 @@ class Postgresql(Source):
                 yield from whole_files(folder)
 
     def verify_live(self, context: Context, reader: TreeReader, manifest: dict[str, Any]) -> Comparison:
+        if context.config.get("standby"):
+            lacks = Standby(context, manifest["facts"]).proves_well()
+            return Comparison(not lacks, [lacks] if lacks else [], 1)
         known = state.read_json(_baseline(context, manifest))
         if known is None:
             return Comparison(False, ["the live cluster was not restored from this snapshot on this host"])
@@ -219,7 +260,7 @@ class Postgresql(Source):
         if places.present(str(record["staged"])) and not known.get("complete"):
             raise SourceError("the staged cluster was not finished", str(record["staged"]), "stage it again")
         facts = _swap(context, record).cutover()
-        for name in ("reached", "archiving", "checksums", "amcheck", "bytes_reused", "bytes_fetched"):
+        for name in ("reached", "archiving", "checksums", "amcheck", "bytes_reused", "bytes_fetched", "standby"):
             if known.get(name) is not None:
                 facts[name] = known[name]
         return facts

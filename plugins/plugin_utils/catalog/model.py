@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Mapping
 
-from . import copies, kinds, schema
+from . import clusters, copies, kinds, schema
 from .problems import CatalogError, Faults, Problem, display_path
 from .reader import Node, parse, read_text
 from .validation import Context, validate
@@ -62,6 +62,9 @@ class Catalog:
             "lifeboat_keys": self.document["keys"],
             "lifeboat_state_dir": self.document["state_dir"],
             "lifeboat_catalog_digest": self.digest,
+            "lifeboat_data_host": clusters.data_host(self.services[service]),
+            # where its runtime is, when that is not where its data is
+            **({"lifeboat_host": self.services[service]["host"]} if clusters.data_host(self.services[service]) != self.services[service]["host"] else {}),
         }
 
 
@@ -124,7 +127,7 @@ def _document(values: dict[str, Any], path: str) -> dict[str, Any]:
 def _entry(entry: dict[str, Any], tiers: Mapping[str, Mapping[str, Any]], default: str) -> dict[str, Any]:
     result = {**dict.fromkeys(schema.SERVICE_NULLS), **entry}
     tier = tiers.get(result["tier"] or "", {})
-    # Standbys are the playbooks' business; a source's own entry goes to the engine, which knows no such option.
+    # A source's own entry speaks of one server; the others of its cluster stand beside it.
     sources = {name: dict(source) for name, source in result["sources"].items()}
     members = {name: source.pop("members") for name, source in sources.items() if "members" in source}
     result["sources"] = sources

@@ -50,6 +50,7 @@ RUNTIME = {
     "status": Field(sources.control_kind),
     "migrate": Field(kinds.argv),
     "hosts": Field(kinds.sequence(kinds.host, minimum=1)),
+    "quorum": Field(kinds.integer(1, 1000)),
 }
 _STEP_KINDS = {
     "timeout": kinds.positive_duration, "retries": kinds.integer(0, 100), "backoff": kinds.positive_duration, "on_error": kinds.choice(*policy.ON_ERROR),

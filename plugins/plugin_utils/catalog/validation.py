@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Iterator
 
-from . import checks, copies, graph
+from . import checks, clusters, copies, graph
 from .kinds import At
 from .problems import Faults, nearest, shown
 from .reader import Node
@@ -87,7 +87,7 @@ class Context:
 def validate(context: Context) -> None:
     """Record every fault of meaning."""
     for check in (_names, _requirements, _cycles, _priorities, _references, _groups, _objectives, _checks, _steps, _reconcile, _paths, _servers, _task_files,
-                  copies.validate):
+                  clusters.validate, copies.validate):
         check(context)
 
 

@@ -23,7 +23,7 @@ BAD: list[tuple[str, str, str]] = [
     ("unknown key at the top", "tires: {}\nservices: {orders: {host: db1}}",
      'unknown key "tires": shop.catalog.yml:4; did you mean "tiers"?'),
     ("unknown key with nothing near", "services:\n  orders:\n    host: db1\n    runtime: {xyzzy: 1}",
-     'unknown key "xyzzy" in services.orders.runtime: shop.catalog.yml:7; known are hosts, migrate, start, status, stop'),
+     'unknown key "xyzzy" in services.orders.runtime: shop.catalog.yml:7; known are hosts, migrate, quorum, start, status, stop'),
     ("unknown option of a source", "services:\n  orders:\n    host: db1\n    sources:\n      db: {type: files, path: /srv/a, pathh: /srv/b}",
      'unknown key "pathh" in services.orders.sources.db: shop.catalog.yml:8; did you mean "path"?'),
     ("missing option of a source", "services:\n  orders:\n    host: db1\n    sources:\n      db: {type: files}",
@@ -34,6 +34,19 @@ BAD: list[tuple[str, str, str]] = [
      'services.orders.sources.db.type is unknown ("fils"): shop.catalog.yml:7; did you mean "files"?'),
     ("wrong choice of a source option", "services: {orders: {host: h, sources: {db: {type: postgresql_database, database: o, tls: maybe}}}}",
      'services.orders.sources.db.tls is unknown ("maybe"): shop.catalog.yml:4; known are off, on, verify'),
+    ("a password in a conninfo", "services: {o: {host: h, sources: {db: {type: postgresql, data_directory: /srv/a, conninfo: user=a password=b}}}}",
+     "conninfo of o.db cannot be used: a conninfo holds a password, and catalogs are stored with every snapshot: shop.catalog.yml:4; "
+     "write it to a file, and passfile=/that/file"),
+    ("a member twice", "services: {o: {host: h, sources: {db: {type: postgresql, data_directory: /srv/a, members: [h]}}}}",
+     "o.db names member h twice: shop.catalog.yml:4; the source's own host is a member already; name the others once each"),
+    ("members beside other sources", "services: {o: {host: h, sources: {f: {type: files, path: /srv/f}, "
+     "db: {type: postgresql, data_directory: /srv/a, members: [i]}}}}",
+     "o has other sources beside the replicated cluster db: shop.catalog.yml:4; make services of their own of them, in the same consistency_group: "
+     "the cluster's primary may move to another host"),
+    ("sources on several hosts", "services: {o: {host: h, sources: {f: {type: files, path: /srv/f}, g: {type: files, path: /srv/g, host: i}}}}",
+     "o has sources on several hosts (h, i): shop.catalog.yml:4; make a service of its own of what is elsewhere, in the same consistency_group"),
+    ("a quorum of too few", "services: {o: {host: h, runtime: {hosts: [a, b], quorum: 3}}}",
+     "o wants 3 healthy hosts of 2: shop.catalog.yml:4; lower quorum, or name more hosts"),
     ("missing host", "services:\n  orders: {tier: null}",
      "missing key host in services.orders: shop.catalog.yml:5; add host:"),
     ("missing requirement", "services:\n  orders:\n    host: db1\n    requires: [identiy]\n  identity: {host: db1}",

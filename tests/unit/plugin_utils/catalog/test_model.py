@@ -42,7 +42,7 @@ services:
     host: db1
     sources:
       db: {type: postgresql_database, database: identity, port: "${port}", host: db2, provision: [createdb, 5],
-           server: {start: [pg_ctl, start], stop: {unit: pg.service}, status: [pg_isready]}, members: [db3, db4]}
+           server: {start: [pg_ctl, start], stop: {unit: pg.service}, status: [pg_isready]}}
     health: {http: "${url}/health"}
     invariants:
       - {name: users, sql: "select count(*) from users", at_least: 1}
@@ -64,6 +64,15 @@ services:
       - {name: "${literal}", http: "http://h/", json: "a.b", equals: [1]}
     policy: {start: {timeout: 2m, retries: 3}, health: {on_error: rollback}}
   mail: {host: localhost, consistency_group: checkout}
+  billing:
+    host: app1
+    sources:
+      db:
+        type: postgresql
+        host: db1
+        data_directory: /srv/pg
+        conninfo: user=replicator passfile=/etc/replication
+        members: [db5, {host: db6, port: 5434, server: {start: {unit: pg6}}, conninfo: host=10.0.0.6}]
 reconcile:
   - name: paid orders exist
     left: {service: identity, sql: select id from a}
@@ -114,7 +123,11 @@ def test_every_key_of_the_design_is_taken(load: Callable[..., model.Catalog]) ->
         "provision": ["createdb", "5"],
         "server": {"start": ["pg_ctl", "start"], "stop": {"unit": "pg.service"}, "status": ["pg_isready"]},
     }
-    assert identity["members"] == {"db": ["db3", "db4"]}
+    billing = catalog.services["billing"]
+    assert billing["members"] == {"db": [{"host": "db5"}, {"host": "db6", "port": 5434, "server": {"start": {"unit": "pg6"}}, "conninfo": "host=10.0.0.6"}]}
+    assert "members" not in billing["sources"]["db"]
+    assert [catalog.hostvars("billing")[name] for name in ("lifeboat_data_host", "lifeboat_host")] == ["db1", "app1"], "its data is not where it runs"
+    assert "lifeboat_host" not in catalog.hostvars("mail")
     assert identity["health"] == [{"http": "http://127.0.0.1:5433/health", "expect_status": 200, "timeout": 5}]
     assert identity["invariants"] == [{"name": "users", "sql": "select count(*) from users", "source": "db", "at_least": 1}]
     orders = catalog.services["orders"]
@@ -149,7 +162,7 @@ def test_hostvars(load: Callable[..., model.Catalog]) -> None:
     assert {key: hostvars[key] for key in hostvars if key not in ("lifeboat_entry", "lifeboat_repository")} == {
         "lifeboat_service": "a", "lifeboat_ecosystem": "store", "lifeboat_production": False,
         "lifeboat_keys": {"provider": "file", "path": "/k"},
-        "lifeboat_state_dir": "", "lifeboat_catalog_digest": catalog.digest,
+        "lifeboat_state_dir": "", "lifeboat_catalog_digest": catalog.digest, "lifeboat_data_host": "h",
     }
 
 

@@ -89,7 +89,7 @@ def test_every_option_has_a_kind_and_a_default_that_fits() -> None:
             assert default is None or not spec.get("choices") or default in spec["choices"]
 
 
-@pytest.mark.parametrize("name, services", [("inventories/example/shop.catalog.yml", 7), ("inventories/demo/shop.catalog.yml", 6)])
+@pytest.mark.parametrize("name, services", [("inventories/example/shop.catalog.yml", 8), ("inventories/demo/shop.catalog.yml", 6)])
 def test_shipped_catalogs_are_sound(name: str, services: int, tmp_path: Path) -> None:
     values = {"host": "127.0.0.1", "home": "/srv/shop", "python": "/usr/bin/python3", "invoices": "/srv/invoices"}
     used = set(re.findall(r"\$\{([a-z_]+)\}", (ROOT / name).read_text()))
