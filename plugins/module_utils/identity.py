@@ -24,9 +24,16 @@ def host_id(places: tuple[str, ...] = _PLACES) -> str:
                 found = handle.read(64).strip()
         except OSError:
             continue
-        if len(found) == 32 and found.strip("0123456789abcdef") == "":
-            return hmac.new(bytes.fromhex(found), b"lifeboat/host/1", hashlib.sha256).hexdigest()[:32]
+        if hashed(found):
+            return hashed(found)
     return ""
+
+
+def hashed(machine: str) -> str:
+    """The id of a machine id as it stands in /etc/machine-id; "" for what is none."""
+    if len(machine) != 32 or machine.strip("0123456789abcdef"):
+        return ""
+    return hmac.new(bytes.fromhex(machine), b"lifeboat/host/1", hashlib.sha256).hexdigest()[:32]
 
 
 def host() -> dict[str, Any]:

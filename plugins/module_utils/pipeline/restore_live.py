@@ -59,7 +59,7 @@ def _write_origin(job: Job, restore: Restore) -> None:
         "point_time": restore.point.get("time"), "positions": restore.point.get("positions") or {},
         "snapshots": {name: source.snapshot for name, source in restore.sources.items()},
         "digests": {name: source.digest for name, source in restore.sources.items()}, "live_since": now(), "verdict": None,
-        "places": restore.places, **{key: value for key, value in taken(job.spec.catalog, "").items() if key in ("ecosystem", "production", "host")},
+        "places": restore.places, **{key: value for key, value in taken(job.spec.catalog, "").items() if key in ("ecosystem", "host")},
     })
 
 
