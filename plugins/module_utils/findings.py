@@ -39,4 +39,7 @@ def finding(level: str, error: LifeboatError, kind: str = "", source: str | None
     """{"level", "kind", "source", "cause", code, what, where, remedy}. cause: the one thing that several services may suffer from, as
     a repository; findings of one kind, cause and wording are told once. "": ``where`` itself.
     """
-    return {"level": level, "kind": kind or error.kind, "source": source, "cause": cause, **error.as_dict()}
+    word = kind or error.kind
+    if word not in KINDS or level not in LEVELS:
+        raise AssertionError(f"no such finding: {level} of kind {word}")
+    return {"level": level, "kind": word, "source": source, "cause": cause, **error.as_dict()}

@@ -157,7 +157,7 @@ def listener(port: int) -> str:
         sockets |= {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
     for pid in filter(str.isdigit, os.listdir("/proc") if sockets else []):
         try:
-            if any(os.readlink(entry.path) in sockets for entry in os.scandir(f"/proc/{pid}/fd")):
+            if any(os.readlink(f"/proc/{pid}/fd/{number}") in sockets for number in os.listdir(f"/proc/{pid}/fd")):
                 with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as handle:
                     return f"process {pid} ({handle.read().strip()})"
         except OSError:
