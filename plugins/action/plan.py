@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Mapping, Optional
 
+from ansible.release import __version__ as ansible_version
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 
@@ -23,6 +24,7 @@ from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import (
     pick,
     pinned,
     refusals,
+    together,
     undo,
 )
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.filtering import document_of
@@ -31,6 +33,9 @@ from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import who, 
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.actions import RunActionBase, run_directory
 
 display = Display()
+
+#: As meta/runtime.yml says.
+LEAST_ANSIBLE = "2.19.0"
 
 _SPEC: dict[str, dict[str, Any]] = {
     "step": {"type": "str", "required": True, "choices": ["pick", "build", "judge", "untouched"]},
@@ -185,7 +190,8 @@ class ActionModule(RunActionBase):
         points = {service: answer.get("points") or [] for service, answer in (args["pick"] or {}).items()}
         approved = (plan.get("approval") or {}).get("given")
         # an approval is for exactly these points: older ones are another plan
-        found = judge.judge(document["services"], plan, answers, points, "0" if approved else args["max_loss"], args["partial"], args["inventory"])
+        found = judge.judge(document["services"], plan, answers, points, "0" if approved else args["max_loss"], args["partial"], args["inventory"],
+                            document.get("never_restore_into"), together.controller(ansible_version, LEAST_ANSIBLE))
         if approved and any(line.startswith("next ") for line in found["lines"]):
             found["lines"].append("next    the approval is for the points of this plan: name the older point as lifeboat_target, and have that plan approved")
         if found["lines"]:

@@ -40,6 +40,9 @@ options:
     description: Whether acting on it needs a confirmation.
     type: bool
     default: false
+  never_restore_into:
+    description: Hosts, machines, clusters and directories that preflight refuses to restore into.
+    type: dict
   variables:
     description: Values for C(${name}); V(file) names a flat YAML file with more of them.
     type: dict

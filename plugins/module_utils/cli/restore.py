@@ -38,7 +38,7 @@ def restore(options: argparse.Namespace) -> int:
         confirm(spec, options)
     run = lease.new_run("restore")
     say(f"run {run['id']}: preflight of {spec.service} to {options.target}")
-    found = machine.preflight(spec, options.target, run, "exists", options.force)
+    found = machine.preflight(spec, options.target, run, "exists", options.force, ("new_host",) if options.new_host else ())
     for finding in found["findings"]:
         say(f"  {finding['level']}: {finding['what']}: {finding['where']}; {finding['remedy']}")
     warn(found["warnings"])

@@ -230,7 +230,7 @@ def snapshots(spec: Spec, target: str | None = None) -> dict[str, Any]:
 
 
 def set_state(spec: Spec, run: dict[str, Any], wanted: str, target: str, which: str, options: dict[str, Any], check: bool) -> dict[str, Any]:
-    """Bring the service's data to a state: staged, live, rolled_back or committed. ``options``: force, depth.
+    """Bring the service's data to a state: staged, live, rolled_back or committed. ``options``: force, depth, accept.
 
     With ``check`` nothing is changed: staged and live answer with preflight's findings, the others with what they would do.
     """
@@ -240,7 +240,7 @@ def set_state(spec: Spec, run: dict[str, Any], wanted: str, target: str, which: 
     before = restore.current_state(spec)
     if wanted in ("staged", "live"):
         if check:
-            told = restore.preflight(spec, target, run, str(options.get("depth") or "exists"), force)
+            told = restore.preflight(spec, target, run, str(options.get("depth") or "exists"), force, tuple(options.get("accept") or ()))
             told = {**told, "noop": told["data_current"], "sources": {}}
             point = told["point"] or {}
             return {**told, "diff": _diff(before, {"point": point.get("id"), "snapshots": point.get("snapshots") or {}}, wanted)}

@@ -11,6 +11,7 @@ place, by the same run or by one that resumes it, and goes on where the ledger s
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any, Callable, TypeVar
 
 from .. import checks, faults, lease, policy, state
@@ -33,14 +34,17 @@ T = TypeVar("T")
 VERDICTS = ("verified", "restored", "degraded", "captured", "committed", "rolled_back", "blocked", "interrupted", "skipped", "failed")
 
 
-def preflight(spec: Spec, target: str, run: dict[str, Any], depth: str = "exists", force: bool = False) -> dict[str, Any]:
+def preflight(
+    spec: Spec, target: str, run: dict[str, Any], depth: str = "exists", force: bool = False, accept: tuple[str, ...] = (),
+    clock: Callable[[], float] = time.time,
+) -> dict[str, Any]:
     """Everything that would keep the restore from working, changing nothing (see restore_preflight.look).
 
-    depth: how far the snapshots are verified: exists, hash or decode.
+    depth: how far the snapshots are verified: exists, hash or decode. accept: what the operator said in advance. clock: this host's.
     """
     from .restore_preflight import look  # only here: it reaches all that verifies
 
-    return {**look(Job(spec, run, "preflight"), target, depth, force), "ledger": []}
+    return {**look(Job(spec, run, "preflight"), target, depth, force, accept, clock), "ledger": []}
 
 
 def stage(spec: Spec, target: str, run: dict[str, Any], force: bool = False, progress: Progress | None = None) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Callable, Iterable, TypeVar
 
@@ -38,6 +39,8 @@ class Job:
         self.ledger = Ledger.for_spec(spec)
         self.progress = progress or Progress(spec.service, phase)
         self.workers = max(1, default_workers() // max(1, len(spec.source_names)))
+        #: What time it is on this host.
+        self.clock: Callable[[], float] = time.time
         self._store: ServiceStore | None = None
         self._sources: dict[str, tuple[Source, dict[str, Any]]] = {}
 
@@ -75,7 +78,9 @@ class Job:
             self._sources[name] = self.spec.source(name)
         source, config = self._sources[name]
         key = self.store.chunk_key if digests else NO_DIGEST_KEY
-        return source, self.spec.context(name, config, self.progress, key, self.workers)
+        context = self.spec.context(name, config, self.progress, key, self.workers)
+        context.clock = self.clock
+        return source, context
 
     def parallel(self, names: Iterable[str], work: Callable[[str], T]) -> dict[str, T]:
         """Do the work for every source at once and wait for all; one error carries what failed elsewhere too."""

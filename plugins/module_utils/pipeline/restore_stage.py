@@ -10,6 +10,7 @@ verified is verified again and used, a swap that was begun is finished (by go_li
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -157,8 +158,20 @@ def _begin(job: Job, target: str, point: Point, protected: dict[str, Any]) -> Re
         name = f"{job.run['id']}.{number}"
     # what the operator asked for, not what the plan made of it: whoever asks for the same again goes on with this point
     job.log("restore.target", name, asked=str(job.run.get("target") or target), point=point.as_dict(), origin_before=origin_of(job),
-            manifests={source: manifest.digest for source, manifest in point.snapshots.items()}, controls=protected)
+            manifests={source: manifest.digest for source, manifest in point.snapshots.items()}, controls=protected, places=_places(job, point))
     return _again(job, name)
+
+
+def _places(job: Job, point: Point) -> dict[str, str]:
+    """Source -> its live data in one word, as far as the sources can tell; the origin marker keeps whose data it is."""
+    found = {}
+    for name, manifest in point.snapshots.items():
+        source, context = job.source(name)
+        with contextlib.suppress(LifeboatError):
+            footprint = source.footprint(context, manifest.data)
+            if footprint is not None and footprint.live:
+                found[name] = footprint.live
+    return found
 
 
 def _give_up_last(job: Job) -> None:

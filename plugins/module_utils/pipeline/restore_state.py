@@ -78,6 +78,8 @@ class Restore:
     commit: str = ""
     ended_at: str = ""
     writes: dict[str, Any] = field(default_factory=dict)
+    #: Source -> its live data in one word.
+    places: dict[str, str] = field(default_factory=dict)
 
     @property
     def current(self) -> bool:
@@ -134,6 +136,7 @@ def fold(entries: list[Entry]) -> list[Restore]:
             restores[name] = Restore(
                 str(name), str(data.get("asked", "")), dict(data.get("point") or {}), str(entry["time"]), [str(entry["run"])], data.get("origin_before")
             )
+            restores[name].places = dict(data.get("places") or {})
             for source, snapshot in (data.get("point") or {}).get("snapshots", {}).items():
                 restores[name].sources[source] = SourceState(source, str(snapshot))
             continue

@@ -15,7 +15,7 @@ import os
 from typing import Any, Iterator
 from urllib.parse import urlsplit
 
-from ..errors import ConfigError, ConflictError, LifeboatError, StorageError
+from ..errors import ClockError, ConfigError, ConflictError, LifeboatError, StorageError
 from ..libraries import need
 
 #: Attempts of one request, the first included.
@@ -123,7 +123,7 @@ class Client:
             return StorageError(f"these credentials may not {verb} this object", where,
                                 f"grant {_RIGHTS.get(verb, 'the right')} to the role that runs this, or use the role that has it")
         if code == "RequestTimeTooSkewed":
-            return StorageError("the clock of this host is wrong", where, "set it right (chronyc tracking), then run the same command again")
+            return ClockError("the clock of this host is wrong", where, "set it right (chronyc tracking), then run the same command again")
         throttling = code in ("SlowDown", "Throttling", "TooManyRequests", "503")
         kind = "is throttling" if throttling else f"answered {code or status}"
         refused = StorageError(f"cannot {verb} in the repository: the S3 server {kind} ({ATTEMPTS} attempts)", where,

@@ -12,11 +12,13 @@ record (plain JSON, written to the ledger *before* it acts), so each call can be
 from __future__ import annotations
 
 import os
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Callable, ClassVar, Dict, Iterator, Tuple
 
 from ..errors import LifeboatError
+from ..findings import finding
 from ..progress import Progress
 
 #: One extent of a byte stream: (chunk number in this tree, offset inside the chunk, length), all in bytes.
@@ -31,13 +33,41 @@ Entry = Dict[str, Any]
 
 @dataclass
 class Finding:
-    """One preflight observation: level is "error" or "warning"."""
+    """One preflight observation. level: a word of findings.LEVELS; kind: one of findings.KINDS, the error's own when it is not given."""
 
     level: str
     error: LifeboatError
+    kind: str = ""
 
     def as_dict(self) -> dict[str, str]:
-        return {"level": self.level, **self.error.as_dict()}
+        return finding(self.level, self.error, self.kind)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Room that a restore takes on the source's host, beside what is there: bytes and entries (inodes) where ``path`` lies or will lie.
+
+    path "": memory. hint: what else helps where there is too little.
+    """
+
+    path: str
+    bytes: int
+    entries: int = 0
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a restore of a source touches on its host. live: the live data in one word, the same for whoever means the same data: a
+    path of the host, or a server and what is in it. network: the word is good on every host, not on this one alone.
+    system: the identifier of the cluster in place, where there is one; captured: of the one in the snapshot. needs: see Need.
+    """
+
+    live: str
+    network: bool = False
+    system: str = ""
+    captured: str = ""
+    needs: tuple[Need, ...] = ()
 
 
 @dataclass
@@ -59,6 +89,8 @@ class Context:
     #: Where in the source's log a restore shall end: {"kind": "latest|time|lsn|xid|name|immediate", "value": str,
     #: "timeline": "" for the newest reachable one, or a number}; None: at the snapshot itself.
     target: dict[str, str] | None = None
+    #: What time it is on this host, in seconds since 1970.
+    clock: Callable[[], float] = time.time
 
 
 class Writer(ABC):
@@ -270,6 +302,13 @@ class Source(ABC):
 
         An absent store is an error only if it can neither be started nor provisioned.
         """
+
+    def footprint(self, context: Context, manifest: dict[str, Any]) -> Footprint | None:
+        """What the restore of this snapshot touches and the room it takes; None: nothing that can be told. Changes nothing.
+
+        Preflight adds the needs of all sources and services of a host up: they are staged at once.
+        """
+        return None
 
     def log_range(self, manifest: dict[str, Any], log: Log) -> Covered | None:
         """How far the log leads on from this snapshot without a hole; None when it does not. ``start`` is where a restore may end first."""

@@ -22,11 +22,11 @@ from . import cluster_reach as reach
 from .cluster_private import PrivateCluster, end_leftover, find_programs
 from .cluster_recovery import Recovery
 from .cluster_restore import Rebuild
-from .cluster_restore_preflight import Preflight, plan
+from .cluster_restore_preflight import Preflight, footprint, plan
 from .cluster_slot import keep_log
 from .cluster_standby import Standby
 from .cluster_swap import Swap
-from .contract import Captured, Comparison, Context, Covered, Extraction, Finding, Log, Reader, Source, TreeReader, Writer, whole_files
+from .contract import Captured, Comparison, Context, Covered, Extraction, Finding, Footprint, Log, Reader, Source, TreeReader, Writer, whole_files
 from .postgresql_client import TLS_OPTIONS, Client, ServerDown
 from .server import Server
 
@@ -101,6 +101,9 @@ class Postgresql(Source):
         client = _client(context)
         found = Preflight(context, client, _server(context, client), manifest).run()
         return found + (Standby(context, manifest["facts"]).findings() if context.config.get("standby") else [])
+
+    def footprint(self, context: Context, manifest: dict[str, Any]) -> Footprint:
+        return footprint(context, manifest)
 
     def log_range(self, manifest: dict[str, Any], log: Log) -> Covered | None:
         return reach.log_range(manifest["facts"], log)

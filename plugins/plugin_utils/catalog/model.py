@@ -121,6 +121,7 @@ def _document(values: dict[str, Any], path: str) -> dict[str, Any]:
         "consistency_groups": values.get("consistency_groups") or {},
         "services": {name: _entry(entry, tiers, default) for name, entry in values["services"].items()},
         "reconcile": values["reconcile"],
+        **({"never_restore_into": values["never_restore_into"]} if values.get("never_restore_into") else {}),
     }
 
 

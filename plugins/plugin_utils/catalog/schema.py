@@ -93,6 +93,13 @@ def service(node: Node, at: At) -> Any:
     return kinds.take_fields(node, at, SERVICE, partial=True)
 
 
+NEVER = {
+    "hosts": Field(kinds.sequence(kinds.host, single=True), default=[]),
+    "machines": Field(kinds.sequence(kinds.text, single=True), default=[]),
+    "systems": Field(kinds.sequence(kinds.text, single=True), default=[]),
+    "paths": Field(kinds.sequence(kinds.path, single=True), default=[]),
+}
+
 CATALOG = {
     "plugin": Field(kinds.choice("lifeboat.recovery.catalog"), required=True),
     "ecosystem": Field(kinds.name),
@@ -101,6 +108,7 @@ CATALOG = {
     "state_dir": Field(kinds.home_path),
     "repositories": Field(kinds.mapping_of(places.repository), required=True),
     "keys": Field(places.keys, required=True),
+    "never_restore_into": Field(kinds.closed(NEVER)),
     "approvals": Field(trust.approvals),
     "audit": Field(trust.audit, default={"copies": []}),
     "tiers": Field(kinds.mapping_of(kinds.closed(TIER)), default={}),

@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Any, Mapping, Sequence
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError, TargetError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.findings import finding
 
 from ..catalog.graph import Services
-from ..run import files
+from ..run import causes, files, words
 from ..run.directory import RunDirectory
+from . import together
 from .order import topological_order
-from .refusals import error_of, left_out
+from .refusals import left_out
 from .target import TargetErrors, fall_back, units
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -44,39 +46,30 @@ def services_of(error: TargetErrors, services: Services, picked: Sequence[str]) 
 
 
 def judge(services: Services, plan: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]], points: Mapping[str, Sequence[Any]],
-          max_loss: str, partial: bool, inventory: str = "") -> dict[str, Any]:
-    """``answers``: service -> what snapshot_restore said in check mode; ``points``: service -> all its points.
+          max_loss: str, partial: bool, inventory: str = "", never: Mapping[str, Any] | None = None, own: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """``answers``: service -> what snapshot_restore said in check mode; ``points``: service -> all its points; ``never``: the catalog's
+    never_restore_into; ``own``: findings about the controller itself.
 
-    Gives {"stop", "again" (preflight once more, with the new ``plan``), "lines" (every finding with its remedy), "message", "remedy",
-    "left_out" (service -> verdict, message, remedy, root), "plan", "errors": number, "warnings": number}.
+    Gives {"stop", "again" (preflight once more, with the new ``plan``), "lines" (every cause with its remedy, once), "findings" (service ->
+    those that the hosts did not tell), "groups" (as causes.grouped), "message", "remedy", "left_out" (service -> verdict, message, remedy,
+    root), "plan", "errors": number of services, "warnings": number of findings}.
     """
     resolved = {service: entry["resolution"] for service, entry in plan["services"].items() if entry.get("resolution")}
+    found = _collect(plan, answers, never or {}, own)
+    groups = causes.grouped({**one, "service": service} for service in plan["order"] for one in found[service])
+    lines = [causes.line(group, len(plan["order"])) for group in groups]
+    warnings = sum(one["level"] != "error" for one in (one for each in found.values() for one in each))
     errors: dict[str, LifeboatError] = {}
-    lines: list[str] = []
-    warnings = 0
-    damaged: list[str] = []
     for service in plan["order"]:
-        answer = answers.get(service) or {}
-        if answer.get("unreachable"):
-            errors[service] = LifeboatError("its host does not answer", f"service {service}", "see why, then run the same command again")
-            lines.append(f"error   {errors[service]}")
-            continue
-        findings = answer.get("findings")
-        if not isinstance(findings, list) or (answer.get("failed") and not findings):
-            errors[service] = error_of(service, answer)
-            lines.append(f"error   {errors[service]}")
-            continue
-        for finding in findings:
-            place = f"{service}.{finding['source']}" if finding.get("source") else service
-            lines.append(f"{finding['level']:<7} {place}: {finding['what']}: {finding['where']}; {finding['remedy']}")
-            if finding["level"] != "error":
-                warnings += 1
-                continue
-            errors.setdefault(service, LifeboatError(str(finding["what"]), f"{place}: {finding['where']}", str(finding["remedy"])))
-            if finding.get("code") == "damage" and service not in damaged:
-                damaged.append(service)
+        mine = [group for group in groups if group["level"] == "error" and service in group["services"]]
+        if mine:
+            place = f"{mine[0]['places'][0]}: " if len(mine[0]["places"]) == 1 else ""
+            errors[service] = LifeboatError(str(mine[0]["what"]), f"{place}{causes.where(mine[0])}", str(mine[0]["remedy"]))
+    damaged = [service for service in errors if any(one["level"] == "error" and one.get("code") == "damage" for one in found[service])]
+    said = {service: [one for one in found[service] if one not in (answers.get(service) or {}).get("findings", [])] for service in plan["order"]}
     told: dict[str, Any] = {
-        "stop": False, "again": False, "lines": lines, "message": "", "remedy": "", "left_out": {}, "plan": dict(plan),
+        "stop": False, "again": False, "lines": lines, "groups": groups,
+        "findings": {service: more for service, more in said.items() if more}, "message": "", "remedy": "", "left_out": {}, "plan": dict(plan),
         "errors": len(errors), "warnings": warnings,
     }
     if not errors:
@@ -109,6 +102,31 @@ def judge(services: Services, plan: Mapping[str, Any], answers: Mapping[str, Map
             if out[service]["verdict"] == "blocked":
                 out[service].update(verdict="skipped")
     return told
+
+
+def _collect(
+    plan: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]], never: Mapping[str, Any], own: Sequence[Mapping[str, Any]],
+) -> together.Findings:
+    """service -> its findings; a host or a module that gave no answer is one too."""
+    hosts = {service: str(entry.get("host") or "") for service, entry in plan["services"].items()}
+    quiet = dict(together.silent(plan["order"], answers, hosts))
+    spoken = {service: answers[service] for service in plan["order"] if service not in quiet and _told(answers.get(service) or {})}
+    found = together.look(spoken, never, words.from_iso(plan.get("target")) is not None)
+    for service in plan["order"]:
+        if service in quiet:
+            found[service] = [quiet[service]]
+        elif service not in spoken:
+            error = dict((answers.get(service) or {}).get("error") or {})
+            broken = LifeboatError(str(error["what"]), str(error.get("where") or "its host"), str(error.get("remedy") or "")) if error.get("what") else \
+                LifeboatError(" ".join(str((answers.get(service) or {}).get("msg") or "the host gave no answer").split()), "its host", "run it again with -vvv")
+            found[service] = [finding("error", broken)]
+        found[service] += [dict(one) for one in own]
+    return found
+
+
+def _told(answer: Mapping[str, Any]) -> bool:
+    findings = answer.get("findings")
+    return isinstance(findings, list) and bool(findings or not answer.get("failed"))
 
 
 def without(services: Services, plan: Mapping[str, Any], out: Mapping[str, Any], gone: Sequence[str]) -> dict[str, Any]:
@@ -148,6 +166,8 @@ def _with(plan: Mapping[str, Any], older: Mapping[str, Mapping[str, Any]]) -> di
 def note(run: RunDirectory, found: Mapping[str, Any]) -> None:
     """Keep a decision in the run: verdicts of who is left out, the changed plan, and all findings in the journal."""
     run.journal().append("preflight", data={key: found[key] for key in ("lines", "errors", "warnings", "stop", "again")})
+    for service, more in found["findings"].items():
+        run.keep(service, "judged", {"findings": more})
     if found["again"]:
         # the run's own parts (who, when, resumes) stay; what was planned is replaced
         files.replace_json(run.file("plan.json"), {**run.plan, **{key: found["plan"][key] for key in ("services", "bytes", "warnings")}}, indent=2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import commands, document, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import causes, commands, document, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 _TOUCHED = {
@@ -123,18 +123,19 @@ def _causes(found: dict[str, Any]) -> list[str]:
         if item["verdict"] == "blocked" and root and root["service"] != name:
             blocked.setdefault(root["service"], []).append(name)
     lines = []
-    causes = {name for name, item in services.items()
-              if item["verdict"] in ("failed", "interrupted", "degraded", None) or (item["verdict"] == "blocked" and not item["root"])}
-    if not causes:  # what was skipped because of another's failure is no cause
-        causes = {name for name, item in services.items() if item["verdict"] == "skipped"}
-    for name, item in services.items():
-        if name in causes:
-            text = item["message"] or "no message"
-            lines.append(f"  root cause:  {name} {item['verdict'] or 'without verdict'} in phase {item['phase']}: {text}")
-            if item["remedy"] and not text.endswith(item["remedy"]):
-                lines.append(f"               do: {item['remedy']}")
-            if blocked.get(name):
-                lines.append(f"               blocks: {', '.join(blocked.pop(name))}")
+    at_fault = {name for name, item in services.items()
+                if item["verdict"] in ("failed", "interrupted", "degraded", None) or (item["verdict"] == "blocked" and not item["root"])}
+    if not at_fault:  # what was skipped because of another's failure is no cause
+        at_fault = {name for name, item in services.items() if item["verdict"] == "skipped"}
+    for group in causes.failures({name: item for name, item in services.items() if name in at_fault}):
+        item = group["item"]
+        text = item["message"] or "no message"
+        lines.append(f"  root cause:  {causes.names(group['names'], len(services))} {item['verdict'] or 'without verdict'} in phase {item['phase']}: {text}")
+        if item["remedy"] and not text.endswith(item["remedy"]):
+            lines.append(f"               do: {item['remedy']}")
+        halted = [other for name in group["names"] for other in blocked.pop(name, [])]
+        if halted:
+            lines.append(f"               blocks: {', '.join(halted)}")
     for root_name, names in blocked.items():
         lines.append(f"  root cause:  {root_name}, which is not in this run; blocks: {', '.join(names)}")
     return lines

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[4]
 
 SECTIONS: dict[str, Iterable[str]] = {
     "Top level": schema.CATALOG, "repositories.NAME": places.REPOSITORY, "repositories.NAME.object_lock": places.OBJECT_LOCK, "keys": places.KEYS,
-    "approvals": trust.APPROVALS, "approvals.keys.NAME": trust.APPROVER, "audit": trust.AUDIT,
+    "never_restore_into": schema.NEVER, "approvals": trust.APPROVALS, "approvals.keys.NAME": trust.APPROVER, "audit": trust.AUDIT,
     "audit.copies": ["file", "protocol", "required", "syslog", "url"],
     "tiers.NAME": schema.TIER, "tiers.NAME.schedule": schema.SCHEDULE, "tiers.NAME.retention": schema.RETENTION,
     "consistency_groups.NAME": schema.GROUP, "services.NAME": schema.SERVICE, "services.NAME.requires": schema.REQUIREMENT,
