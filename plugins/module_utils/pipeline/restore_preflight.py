@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from .. import checks, lease
 from ..errors import ConflictError, LifeboatError, StorageError, TargetError
+from .estimate import Estimate
 from .inspect import Point
 from .restore_job import Job
 from .restore_stage import check_point, choose, data_current
@@ -25,8 +26,9 @@ _SEQUENCE = re.compile(r"/([^/]+)/(\d+)\.json$")
 
 
 def look(job: Job, target: str, depth: str, force: bool) -> dict[str, Any]:
-    """{"ok", "findings", "warnings", "point", "resumes": restore id or None, "data_current", "changed": prediction}.
+    """{"ok", "findings", "warnings", "point", "resumes": restore id or None, "data_current", "changed": prediction, "estimate"}.
 
+    estimate: what it would move, as Estimate.result(); None where findings kept it from being told.
     A finding is {"level": "error"|"warning", "source": name or None, code, what, where, remedy}.
     """
     findings: list[dict[str, Any]] = []
@@ -36,11 +38,15 @@ def look(job: Job, target: str, depth: str, force: bool) -> dict[str, Any]:
 
     _check_host(job, find)
     _check_ports(job, find)
-    told: dict[str, Any] = {"point": None, "resumes": None, "data_current": False, "changed": True, "findings": findings, "warnings": []}
+    told: dict[str, Any] = {
+        "point": None, "resumes": None, "data_current": False, "changed": True, "findings": findings, "warnings": [], "estimate": None,
+    }
+    estimate = Estimate()
     if not job.spec.source_names:
         told.update(data_current=True, changed=False)
     else:
         try:
+            store = job.metered()
             restore, point, told["warnings"], problems = choose(job, target, force)
             told["point"], told["resumes"] = point.as_dict(), restore.id if restore else None
             # a plan may have resolved ``latest`` already; what was asked for stands in the run
@@ -54,9 +60,10 @@ def look(job: Job, target: str, depth: str, force: bool) -> dict[str, Any]:
                 else:
                     find(problem, None, "warning")
             check_point(job, point)
-            _check_snapshots(job, point, depth, findings)
+            _check_snapshots(job, point, depth, findings, estimate)
             _check_sources(job, restore, point, find)
             told.update(_predict(job, restore, point, force))
+            told["estimate"] = estimate.result(store, point, restore, bool(told["data_current"]))
         except LifeboatError as error:
             find(error)
     findings += [{"level": "warning", "source": None, **_short(one)} for one in job.fallbacks()]
@@ -135,8 +142,8 @@ def _newer(problem: LifeboatError, point: Point) -> bool:
     return manifest is not None and int(place.group(2)) > int(manifest.data["sequence"])
 
 
-def _check_snapshots(job: Job, point: Point, depth: str, findings: list[dict[str, Any]]) -> None:
-    """Objects exist in the right size (or deeper), the tree reads, the data keys open."""
+def _check_snapshots(job: Job, point: Point, depth: str, findings: list[dict[str, Any]], estimate: Estimate) -> None:
+    """Objects exist in the right size (or deeper), the tree reads, the data keys open; and what a restore of it would move."""
     mine = {manifest.id: name for name, manifest in point.snapshots.items()}
     for finding in verify_service(job.spec, point.id, depth, job.progress, job.store)["findings"]:
         hurt = [mine[snapshot] for snapshot in finding["snapshots"] if snapshot in mine]
@@ -148,8 +155,12 @@ def _check_snapshots(job: Job, point: Point, depth: str, findings: list[dict[str
     def read(name: str) -> None:
         reader = job.store.reader(point.snapshots[name])
         reader.open_keys()
-        for _entry in reader.entries():
-            pass
+        source, context = job.source(name)
+        local = source.local_share(context, point.snapshots[name].data)
+        for entry in reader.entries():
+            if local is not None:
+                local.see(entry)
+        estimate.source(name, reader, local)
 
     for name in point.snapshots:
         try:
