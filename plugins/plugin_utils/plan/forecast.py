@@ -57,7 +57,7 @@ def forecast(given: Inputs) -> dict[str, Any]:
     forecast: {"seconds", "low", "high" (80 %), "runs", "reason", "elapsed", "pace", "links": {host: bytes/s}, "bound": {host: "cores"|"link"},
     "forks": {"given", "services", "costs"}, "advice": [{"service", "phase", "seconds", "gain"}], "accuracy": accuracy()}; the forecast of
     a service {"seconds" (from the run's begin to its verdict), "low", "high", "stage_seconds", "phases": {phase: {"seconds", "low",
-    "high"}}, "runs", "reason"}. seconds is null where nothing was measured.
+    "high"}}, "runs", "reason", "longest": the {"service", "phase", "seconds"} that it waits for most}. seconds is null where nothing was measured.
     """
     services = list(given.order)
     pace = _pace(given)
@@ -155,7 +155,7 @@ def _nothing(given: Inputs) -> dict[str, Any]:
         current = max(waits[current], key=lambda service: (depth[service], service), default=None)
     empty: dict[str, Any] = {"seconds": None, "low": None, "high": None}
     reason = "no measured times of a restore or drill yet: the longest chain, counted"
-    single = {**empty, "stage_seconds": None, "phases": {}, "runs": 0}
+    single = {**empty, "stage_seconds": None, "phases": {}, "runs": 0, "longest": None}
     return {
         "forecast": {
             **empty, "runs": 0, "reason": reason, "elapsed": given.elapsed, "pace": _pace(given), "bound": {}, "advice": [],
@@ -225,6 +225,12 @@ def _steps(path: Sequence[Step], prelude: float) -> list[dict[str, Any]]:
     return first + [{"service": service, "phase": phase, "seconds": round(end - begin, 3)} for service, phase, begin, end in path if end > begin]
 
 
+def _longest(path: Sequence[Step]) -> dict[str, Any]:
+    """The step that took most of the time until a service was there."""
+    service, phase, begin, end = max(path, key=lambda step: step[3] - step[2])
+    return {"service": service, "phase": phase, "seconds": round(end - begin, 3)}
+
+
 def _reason(given: Inputs, fitted: Fit, compared: Mapping[str, Any]) -> str:
     borrowed = sorted(service for service, runs in fitted.stage_runs.items() if not runs)
     text = "what hosts said they would move" if given.estimates else "catalogued sizes, before preflight"
@@ -253,7 +259,7 @@ def _service(given: Inputs, service: str, fitted: Fit, played: Played, width: fl
     return {
         "forecast": {
             "seconds": round(done, 3), "low": round(low, 3), "high": round(high, 3), "stage_seconds": round(end - begin, 3), "phases": phases,
-            "runs": runs, "reason": reason,
+            "runs": runs, "reason": reason, "longest": _longest(played.path(service)),
         },
         "rto_at_risk": None if rto is None else given.before + done > rto,
     }

@@ -73,12 +73,11 @@ def refusals(document: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Lifeb
         found.append(ConfigError(
             f"the forecast misses the RTO of {words.duration(float(entry['rto']))}: it takes {words.duration(told['seconds'])}, "
             f"between {words.duration(told['low'])} and {words.duration(told['high'])}, and {why}",
-            f"service {service}", _remedy(plan),
+            f"service {service}", _remedy(told["longest"]),
         ))
     return found
 
 
-def _remedy(plan: Mapping[str, Any]) -> str:
-    advice = (plan["forecast"].get("advice") or [None])[0]
-    faster = f"make {advice['phase']} of {advice['service']} faster ({words.duration(advice['gain'])} of the whole), or " if advice else ""
-    return f"{faster}go on all the same with -e lifeboat_rto_gate={WARN}"
+def _remedy(longest: Mapping[str, Any]) -> str:
+    faster = f"make {longest['phase']} of {longest['service']} faster ({words.duration(longest['seconds'])} of it)"
+    return f"{faster}, or go on all the same with -e lifeboat_rto_gate={WARN}"

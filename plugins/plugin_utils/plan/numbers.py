@@ -10,9 +10,8 @@ import math
 from statistics import median
 from typing import Sequence
 
-#: What is believed before anything was compared: forecasts are off by a fifth, with the weight of two comparisons. A rule of thumb.
+#: What is believed before anything was compared: forecasts are off by a fifth, as if one had been. A rule of thumb.
 PRIOR_SPREAD = 0.2
-PRIOR_WEIGHT = 2
 #: By which power of a host's pace the phases of a service change, before it was seen; and which paces are too much alike to show it.
 PRIOR_ELASTICITY = 0.7
 APART = 0.15
@@ -56,9 +55,8 @@ def spread(residuals: Sequence[float], runs: int, distance: float = 0.0) -> floa
     residuals: logarithms of measured over forecast, of forecasts that were made before. runs: how many runs this forecast stands on.
     distance: logarithm of how far what is forecast lies from what was measured (twice the bytes: log 2).
     """
-    weight = PRIOR_WEIGHT + len(residuals)
-    variance = (PRIOR_WEIGHT * PRIOR_SPREAD ** 2 + sum(value ** 2 for value in residuals)) / weight
-    return t90(weight) * math.sqrt(variance * (1 + 1 / max(1, runs)) + (distance / 4) ** 2)
+    variance = (PRIOR_SPREAD ** 2 + sum(value ** 2 for value in residuals)) / (1 + len(residuals))
+    return t90(2 + len(residuals)) * math.sqrt(variance * (1 + 1 / max(1, runs)) + (distance / 4) ** 2)
 
 
 def around(seconds: float, width: float, floor: float = FLOOR) -> tuple[float, float]:

@@ -55,11 +55,11 @@ class Played:
     def seconds(self) -> float:
         return max((end for _begin, end in self.steps.values()), default=0.0)
 
-    def path(self) -> list[Step]:
-        """What decided the end, first step first."""
+    def path(self, service: str = "") -> list[Step]:
+        """What decided the end, or when a service was there; first step first."""
         if not self.steps:
             return []
-        current: tuple[str, str] | None = max(self.steps, key=lambda step: (self.steps[step][1], step))
+        current: tuple[str, str] | None = (service, UP[-1]) if service else max(self.steps, key=lambda step: (self.steps[step][1], step))
         found: list[Step] = []
         while current is not None:
             found.append((*current, *self.steps[current]))

@@ -53,7 +53,8 @@ def test_no_directory_is_no_history(tmp_path: Path) -> None:
 
 def test_waiting_forecast_and_moved_bytes_are_kept_apart(tmp_path: Path) -> None:
     phases = [{"name": "stage", "seconds": 4.0, "offset": 2.5, "outcome": "done", "waited_for": []},
-              {"name": "gate", "seconds": 9.0, "offset": 6.5, "outcome": "done", "waited_for": [{"service": "a", "seconds": 8.5}, {"service": "b", "seconds": 3}]}]
+              {"name": "gate", "seconds": 9.0, "offset": 6.5, "outcome": "done",
+               "waited_for": [{"service": "a", "seconds": 8.5}, {"service": "b", "seconds": 3}]}]
     told = {"seconds": 20, "low": 10.5, "high": "x", "elapsed": 2, "pace": 1.5, "links": {"db1": 1000, "db2": None},
             "services": {"orders": {"moved": {"written": 70, "fetched": 30, "bytes": 100, "reused": 30}}, "mail": {"moved": None}}}
     write(tmp_path, "20300101T000000Z-restore-aaaaaa", {**run({"orders": item(seconds=18.5, phases=phases), "mail": item(seconds=4)}), "forecast": told})
@@ -73,9 +74,11 @@ def measured(run_id: str, **change: Any) -> dict[str, Any]:
 
 def test_what_hosts_recorded_fills_in_the_runs_of_other_controllers(tmp_path: Path) -> None:
     write(tmp_path, "20300102T000000Z-restore-aaaaaa", run({"orders": item()}))
-    entries = [measured("20300101T000000Z-restore-bbbbbb"), measured("20300102T000000Z-restore-aaaaaa"), measured("20300103T000000Z-backup-cccccc", verb="backup"),
-               measured("20300104T000000Z-restore-dddddd", verdict="failed"), measured("20300105T000000Z-restore-eeeeee", phases={"stage": {"seconds": "1"}}),
-               measured("../../etc"), {"run": 1}, None, [1]]
+    entries = [
+        measured("20300101T000000Z-restore-bbbbbb"), measured("20300102T000000Z-restore-aaaaaa"), measured("20300103T000000Z-backup-cccccc", verb="backup"),
+        measured("20300104T000000Z-restore-dddddd", verdict="failed"), measured("20300105T000000Z-restore-eeeeee", phases={"stage": {"seconds": "1"}}),
+        measured("../../etc"), {"run": 1}, None, [1],
+    ]
     found = history.by_service(history.runs(str(tmp_path), "shop", {"orders": entries}))["orders"]
     assert [one["run"] for one in found] == ["20300101T000000Z-restore-bbbbbb", "20300102T000000Z-restore-aaaaaa"]
     assert found[0] == {"run": "20300101T000000Z-restore-bbbbbb", "bytes": 100, "phases": {"stage": 3.0, "gate": 4.0}, "waited": {"stage": 0.0, "gate": 4.0},
