@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Callable, Mapping, Optional
 
 from ansible.release import __version__ as ansible_version
@@ -16,6 +17,8 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import Co
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import (
     approvals,
     build,
+    foresee,
+    foretelling,
     history,
     judge,
     order,
@@ -66,9 +69,16 @@ _SPEC: dict[str, dict[str, Any]] = {
     "run": {"type": "dict"},
     "plan": {"type": "dict"},
     "max_loss": {"type": "str", "default": "0"},
+    "format": {"type": "str", "default": "text", "choices": ["text", "json"]},
     # untouched
     "service": {"type": "str"},
 }
+
+
+def recorded(answers: Optional[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """service -> what its ledgers say that earlier runs took, as service_state told it."""
+    found = {service: (answer or {}).get("measured") for service, answer in (answers or {}).items()}
+    return {service: entries for service, entries in found.items() if isinstance(entries, list)}
 
 
 class ActionModule(RunActionBase):
@@ -160,7 +170,7 @@ class ActionModule(RunActionBase):
         if not args["partial"]:
             errors += busy.values()
         broken.update(busy)
-        measured = history.read(args["root"], str(document["ecosystem"])) if args["root"] else {}
+        measured = history.runs(args["root"], str(document["ecosystem"]), recorded(answers)) if args["root"] else []
         while True:
             out = refusals.left_out(services, chosen.picked, broken, "plan")
             going = order.topological_order(services, [service for service in chosen.picked if service not in out])
@@ -194,11 +204,22 @@ class ActionModule(RunActionBase):
                             document.get("never_restore_into"), together.controller(ansible_version, LEAST_ANSIBLE))
         if approved and any(line.startswith("next ") for line in found["lines"]):
             found["lines"].append("next    the approval is for the points of this plan: name the older point as lifeboat_target, and have that plan approved")
+        run = run_directory(args["run"])
+        foretold = plan.get("verb") == "restore" and run is not None and not (found["stop"] or found["again"])
+        if foretold and run is not None:
+            past = history.runs(os.path.dirname(run.path), str(document["ecosystem"]), recorded(args["pick"]))
+            found["plan"] = foresee.after_preflight(document, found["plan"], answers, past, run.run, run.plan.get("incident_started"))
+            late = foresee.refusals(document, found["plan"])
+            if late:
+                judge.refuse(found, late)
         if found["lines"]:
             display.display("\n".join(["Preflight:", *("  " + words.one_line(line, 600) for line in found["lines"])]))
-        run = run_directory(args["run"])
+        if foretold:
+            display.display(foretelling.render(found["plan"], args["format"]))
         if run is not None and not self._task.check_mode:
             judge.note(run, {**found, "left_out": {**(plan.get("left_out") or {}), **found["left_out"]}})
+        elif run is not None:
+            judge.keep(run, found["plan"])
         found["left_out"] = {**(plan.get("left_out") or {}), **found["left_out"]}
         if found["stop"] and self._task.check_mode:
             return {**found, "failed": True, "msg": found["message"]}

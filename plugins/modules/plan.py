@@ -21,7 +21,8 @@ options:
     description:
       - V(pick) decides which services the run is about, and which others have to be asked whether they are live.
       - V(build) makes the plan from what the hosts answered, or refuses.
-      - V(judge) takes what preflight found and says whether the run goes on, with whom, or once more with older points.
+      - V(judge) takes what preflight found and says whether the run goes on, with whom, or once more with older points. It forecasts the
+        restore with what preflight measured, and refuses it where a tier's C(rto_gate) says so.
       - V(untouched) says whether nothing is left to do for O(service), because its data and that of all it builds on is the target already.
     type: str
     required: true
@@ -120,6 +121,11 @@ options:
     description: How much more may be lost by going back to an older point when the chosen one does not verify, such as V(15m).
     type: str
     default: "0"
+  format:
+    description: How V(judge) shows the forecast of a restore. V(json) is the whole plan, as C(plan.json) has it.
+    type: str
+    choices: [text, json]
+    default: text
   service:
     description: The service, for V(untouched).
     type: str
@@ -228,6 +234,7 @@ def main() -> None:
         "run": {"type": "dict"},
         "plan": {"type": "dict"},
         "max_loss": {"type": "str", "default": "0"},
+        "format": {"type": "str", "default": "text", "choices": ["text", "json"]},
         "service": {"type": "str"},
     }, supports_check_mode=True)
     module.fail_json(msg="lifeboat.recovery.plan is an action on the controller: call it as a task of a playbook")

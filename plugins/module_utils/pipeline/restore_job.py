@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, TypeVar
 from ..errors import LifeboatError, SourceError
 from ..ledger import Entry, Ledger
 from ..progress import Progress
+from ..repository.metered import MeteredBackend
 from ..sources.contract import Context, Reader, Source
 from .capture import default_workers
 from .inspect import Point
@@ -50,6 +51,11 @@ class Job:
         if self._store is None:
             self._store = self.spec.reading_store(self.workers)
         return self._store
+
+    def metered(self) -> ServiceStore:
+        """The store, from now on read through a meter."""
+        self.store.backend = MeteredBackend(self.store.backend)
+        return self.store
 
     def restores(self) -> list[Restore]:
         """All restores of the service as the ledger tells them now."""

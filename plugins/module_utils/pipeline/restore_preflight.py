@@ -14,6 +14,7 @@ from .. import identity
 from ..errors import LifeboatError, TargetError
 from . import preflight_host as host
 from . import preflight_target as aim
+from .estimate import Estimate
 from .inspect import Point
 from .preflight_host import Found
 from .restore_job import Job
@@ -33,8 +34,9 @@ def look(
     job: Job, target: str, depth: str, force: bool, accept: tuple[str, ...] = (), clock: Callable[[], float] = time.time,
 ) -> dict[str, Any]:
     """{"ok", "findings", "warnings", "point", "resumes": restore id or None, "data_current", "changed": prediction} and, for the judge of
-    all services: "host", "clock", "places", "needs".
+    all services: "host", "clock", "places", "needs", "estimate".
 
+    estimate: what it would move, as Estimate.result(); None where findings kept it from being told.
     Findings are as findings.finding(). accept: words of preflight_target.WORDS that the operator gave. clock: this host's.
     """
     began = clock()
@@ -42,7 +44,8 @@ def look(
     job.clock = clock
     host.look(job, found)
     told: dict[str, Any] = {
-        "point": None, "resumes": None, "data_current": False, "changed": True, "warnings": [], "host": identity.host(), "places": [], "needs": [],
+        "point": None, "resumes": None, "data_current": False, "changed": True, "warnings": [], "estimate": None,
+        "host": identity.host(), "places": [], "needs": [],
     }
     if not job.spec.source_names:
         told.update(data_current=True, changed=False)
@@ -50,6 +53,7 @@ def look(
         opened = _open(job, found)
         try:
             if opened:
+                job.metered()
                 _look_at_data(job, target, depth, force, accept, found, told)
         except LifeboatError as error:
             found.add(error, cause=_cause(job, error))
@@ -101,9 +105,11 @@ def _look_at_data(job: Job, target: str, depth: str, force: bool, accept: tuple[
         else:
             found.add(problem, None, "warning")
     check_point(job, point)
-    _check_snapshots(job, point, depth, found)
+    estimate = Estimate()
+    _check_snapshots(job, point, depth, found, estimate)
     left = _check_sources(job, restore, point, found)
     told.update(_predict(job, restore, point, force))
+    told["estimate"] = estimate.result(job.store, point, restore, bool(told["data_current"]))
     touched = aim.footprints(job, point, list(point.snapshots), found)
     told["places"] = aim.places(touched)
     # what is staged already, or need not be, takes no more room
@@ -125,8 +131,8 @@ def _newer(problem: LifeboatError, point: Point) -> bool:
     return manifest is not None and int(place.group(2)) > int(manifest.data["sequence"])
 
 
-def _check_snapshots(job: Job, point: Point, depth: str, found: Found) -> None:
-    """Objects exist in the right size (or deeper), the tree reads, the data keys open, and a sample of the content decodes."""
+def _check_snapshots(job: Job, point: Point, depth: str, found: Found, estimate: Estimate) -> None:
+    """Objects exist in the right size (or deeper), the tree reads, the data keys open, a sample of the content decodes; and what a restore would move."""
     mine = {manifest.id: name for name, manifest in point.snapshots.items()}
     damaged = set()
     for one in verify_service(job.spec, point.id, depth, job.progress, job.store)["findings"]:
@@ -141,12 +147,16 @@ def _check_snapshots(job: Job, point: Point, depth: str, found: Found) -> None:
     def read(name: str) -> None:
         reader = job.store.reader(point.snapshots[name])
         reader.open_keys()
-        for _entry in reader.entries():
-            pass
+        source, context = job.source(name)
+        local = source.local_share(context, point.snapshots[name].data)
+        for entry in reader.entries():
+            if local is not None:
+                local.see(entry)
         if depth != "decode" and name not in damaged:  # else each chunk was decoded, or need not be
             count = reader.count()
             for number in sorted({part * (count - 1) // max(1, _SAMPLE - 1) for part in range(_SAMPLE)}) if count else ():
                 reader.chunk(number)
+        estimate.source(name, reader, local)
 
     for name in point.snapshots:
         try:

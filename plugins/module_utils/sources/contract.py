@@ -273,6 +273,18 @@ class Extraction(ABC):
         """Remove everything that is not the finished result: the private server, the staged copy, what was loaded and not published."""
 
 
+class LocalShare(ABC):
+    """How much of a snapshot the live data still holds, estimated cheaply. It is shown every entry of the tree once, in order."""
+
+    @abstractmethod
+    def see(self, entry: Entry) -> None:
+        """One entry; no work yet."""
+
+    @abstractmethod
+    def share(self) -> tuple[float, int]:
+        """(share of the bytes, 0 to 1, that a restore would take from the live data, pieces that were compared)."""
+
+
 class Source(ABC):
     """One kind of data store. Life cycle of a restore:
 
@@ -308,6 +320,10 @@ class Source(ABC):
 
         Preflight adds the needs of all sources and services of a host up: they are staged at once.
         """
+        return None
+
+    def local_share(self, context: Context, manifest: dict[str, Any]) -> LocalShare | None:
+        """What a restore could take from the live data instead of the repository; None: nothing. Changes nothing."""
         return None
 
     def log_range(self, manifest: dict[str, Any], log: Log) -> Covered | None:

@@ -22,11 +22,26 @@ from . import cluster_reach as reach
 from .cluster_private import PrivateCluster, end_leftover, find_programs
 from .cluster_recovery import Recovery
 from .cluster_restore import Rebuild
-from .cluster_restore_preflight import Preflight, footprint, plan
+from .cluster_restore_preflight import Preflight, footprint, live_directory, plan
 from .cluster_slot import keep_log
 from .cluster_standby import Standby
 from .cluster_swap import Swap
-from .contract import Captured, Comparison, Context, Covered, Extraction, Finding, Footprint, Log, Reader, Source, TreeReader, Writer, whole_files
+from .contract import (
+    Captured,
+    Comparison,
+    Context,
+    Covered,
+    Extraction,
+    Finding,
+    Footprint,
+    LocalShare,
+    Log,
+    Reader,
+    Source,
+    TreeReader,
+    Writer,
+    whole_files,
+)
 from .postgresql_client import TLS_OPTIONS, Client, ServerDown
 from .server import Server
 
@@ -104,6 +119,12 @@ class Postgresql(Source):
 
     def footprint(self, context: Context, manifest: dict[str, Any]) -> Footprint:
         return footprint(context, manifest)
+
+    def local_share(self, context: Context, manifest: dict[str, Any]) -> LocalShare | None:
+        from .cluster_share import ClusterShare
+
+        live = live_directory(context)
+        return ClusterShare(live, context.digest_key, str(manifest["id"])) if places.holds_cluster(live) else None
 
     def log_range(self, manifest: dict[str, Any], log: Log) -> Covered | None:
         return reach.log_range(manifest["facts"], log)

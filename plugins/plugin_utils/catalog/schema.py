@@ -24,6 +24,7 @@ SCHEDULE = {"full": Field(places.interval), "incremental": Field(places.interval
 RETENTION = {key: Field(kinds.integer(0, 100_000)) for key in ("last", "hourly", "daily", "weekly", "monthly", "yearly")}
 TIER = {
     "rto": Field(kinds.positive_duration),
+    "rto_gate": Field(kinds.choice("warn", "refuse")),
     "rpo": Field(kinds.positive_duration),
     "schedule": Field(kinds.closed(SCHEDULE)),
     "retention": Field(kinds.closed(RETENTION)),

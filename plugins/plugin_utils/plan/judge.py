@@ -94,13 +94,7 @@ def judge(services: Services, plan: Mapping[str, Any], answers: Mapping[str, Map
     if not told["stop"]:
         told["plan"] = without(services, plan, out, [service for service in errors if (answers.get(service) or {}).get("unreachable")])
     else:
-        blame = next(iter(errors))
-        for service in plan["order"]:
-            out.setdefault(service, {
-                "verdict": "skipped", "message": f"stopped before anything was touched: preflight of {blame} failed", "remedy": told["remedy"], "root": None,
-            })
-            if out[service]["verdict"] == "blocked":
-                out[service].update(verdict="skipped")
+        stop(told, plan, f"preflight of {next(iter(errors))} failed")
     return told
 
 
@@ -127,6 +121,24 @@ def _collect(
 def _told(answer: Mapping[str, Any]) -> bool:
     findings = answer.get("findings")
     return isinstance(findings, list) and bool(findings or not answer.get("failed"))
+
+
+def stop(told: dict[str, Any], plan: Mapping[str, Any], why: str) -> None:
+    """Everybody who has no verdict yet is skipped: the run ends here."""
+    told["stop"] = True
+    for service in plan["order"]:
+        verdict = told["left_out"].setdefault(service, {
+            "verdict": "skipped", "message": f"stopped before anything was touched: {why}", "remedy": told["remedy"], "root": None,
+        })
+        if verdict["verdict"] == "blocked":
+            verdict.update(verdict="skipped")
+
+
+def refuse(told: dict[str, Any], errors: Sequence[LifeboatError]) -> None:
+    """Stop a run that preflight would let go on."""
+    told.update(message=str(errors[0]), remedy=errors[0].remedy, errors=told["errors"] + len(errors))
+    told["lines"] = [*told["lines"], *(f"error   {error}" for error in errors)]
+    stop(told, told["plan"], f"{errors[0].where}: {errors[0].what}")
 
 
 def without(services: Services, plan: Mapping[str, Any], out: Mapping[str, Any], gone: Sequence[str]) -> dict[str, Any]:
@@ -163,18 +175,24 @@ def _with(plan: Mapping[str, Any], older: Mapping[str, Mapping[str, Any]]) -> di
     return {**plan, "services": table, "bytes": sum(entry["bytes"] for entry in table.values()), "warnings": [*(plan.get("warnings") or []), *said]}
 
 
+#: What a decision may change of plan.json; the run's own parts (who, when, resumes) stay.
+_REPLACED = ("services", "order", "islands", "dependants", "bytes", "warnings", "moves", "forecast", "critical_path")
+
+
+def keep(run: RunDirectory, plan: Mapping[str, Any]) -> None:
+    """Write what was decided into the run's plan.json."""
+    run.replace_plan({key: plan[key] for key in _REPLACED if key in plan})
+
+
 def note(run: RunDirectory, found: Mapping[str, Any]) -> None:
     """Keep a decision in the run: verdicts of who is left out, the changed plan, and all findings in the journal."""
     run.journal().append("preflight", data={key: found[key] for key in ("lines", "errors", "warnings", "stop", "again")})
     for service, more in found["findings"].items():
         run.keep(service, "judged", {"findings": more})
+    keep(run, found["plan"])
+    run.journal().append("planned", data={"plan": files.digest(run.file("plan.json"))})
     if found["again"]:
-        # the run's own parts (who, when, resumes) stay; what was planned is replaced
-        files.replace_json(run.file("plan.json"), {**run.plan, **{key: found["plan"][key] for key in ("services", "bytes", "warnings")}}, indent=2)
         return
-    if found["left_out"] and not found["stop"]:
-        kept = ("services", "order", "islands", "dependants")
-        files.replace_json(run.file("plan.json"), {**run.plan, **{key: found["plan"][key] for key in kept}}, indent=2)
     for service, verdict in found["left_out"].items():
         run.phase(service, "preflight")
         run.verdict(service, verdict["verdict"], verdict["message"], verdict["remedy"], verdict["root"])

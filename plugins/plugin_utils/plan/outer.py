@@ -55,6 +55,8 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     "lifeboat_depth": _one_of("exists", "hash", "decode"),
     "lifeboat_mode": _one_of("auto", "full", "incremental"),
     "lifeboat_protect": _one_of("check", "snapshot"),
+    "lifeboat_rto_gate": _one_of("warn", "refuse"),
+    "lifeboat_plan_format": _one_of("text", "json"),
     "lifeboat_force": _boolean,
     "lifeboat_log_units": _boolean,
     "lifeboat_partial": _boolean,
@@ -78,6 +80,7 @@ _OF_SOME: dict[str, tuple[str, ...]] = {
     "lifeboat_repair": ("copy",),
     "lifeboat_new_hosts": ("restore",),
     "lifeboat_new_version": ("rotate_keys",),
+    "lifeboat_rto_gate": ("restore",),
 }
 
 

@@ -74,13 +74,18 @@ class RunDirectory:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """The plan as it was written at the beginning; ConfigError when there is none."""
+        """The plan as preflight left it; ConfigError when there is none."""
         if self._plan is None:
             document = files.read_json(self.file("plan.json"))
             if not isinstance(document, dict):
                 raise ConfigError("this is no run directory: it has no readable plan.json", self.path, "begin the run first")
             self._plan = document
         return self._plan
+
+    def replace_plan(self, changes: dict[str, Any]) -> None:
+        """Put other parts into plan.json: what was planned may change until anything is touched."""
+        self._plan = {**self.plan, **changes}
+        files.replace_json(self.file("plan.json"), self._plan, indent=2)
 
     @property
     def run(self) -> dict[str, Any]:

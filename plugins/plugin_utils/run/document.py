@@ -10,7 +10,18 @@ import time
 from typing import Any, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import outcome
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, commands, controls, directory, evidence, journal, timings, who, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import (
+    audit,
+    commands,
+    controls,
+    directory,
+    evidence,
+    forecasts,
+    journal,
+    timings,
+    who,
+    words,
+)
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 SCHEMA = "lifeboat.run/1"
@@ -83,6 +94,7 @@ def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
         "counts": {"picked": len(picked), "verdicts": sum(1 for verdict in verdicts.values() if verdict), "by": _tally(verdicts)},
         "wall": {"seconds": wall, "human_wait_seconds": human, "net_seconds": round(max(0.0, wall - human), 3)},
         "incident": plan.get("incident_started"),
+        "forecast": forecasts.compared(plan, services),
         "islands": _islands(plan, picked),
         "services": services,
         "findings": [{**item, "service": name} for name in picked for item in evidence.findings(run.kept(name))],

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import time
@@ -153,7 +152,7 @@ def begin(
     if check:
         return target
     target.journal().append("begun", data={
-        "plan": files_digest(target.file("plan.json")), "picked": picked, "resumes": former_ids, "user": owner["user"],
+        "plan": files.digest(target.file("plan.json")), "picked": picked, "resumes": former_ids, "user": owner["user"],
         "controller": owner["controller"], "who": owner["who"], "approval": content.get("approval"),
         "before": audit.before(target, ecosystem),
     })
@@ -173,12 +172,6 @@ def _incident(root: str, asked: str, former: list[str], started: str) -> dict[st
         if isinstance(incident, dict) and words.from_iso(incident.get("time")) is not None:
             return {"time": incident["time"], "source": f"run {run}"}
     return {"time": started, "source": "start of this run"}
-
-
-def files_digest(path: str) -> str:
-    """SHA-256 of a file of the run directory."""
-    with open(path, "rb") as handle:
-        return hashlib.sha256(handle.read()).hexdigest()
 
 
 def finish(run: RunDirectory) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import causes, controls, drawing, style, who, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import causes, controls, drawing, forecasts, style, who, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.drawing import text
 
 _TOUCHED = {
@@ -64,6 +64,9 @@ def _facts(document: dict[str, Any]) -> str:
         ("Target", text(target)), ("By", text(by)), ("Started", text(run["started"])),
         ("Finished", text(run["finished"])), ("Wall clock", text(words.duration(wall["seconds"]))),
     ]
+    told = forecasts.sentence(document.get("forecast"))
+    if told:
+        facts.append(("Forecast", text(told)))
     if wall["human_wait_seconds"]:
         facts.append(("Waited for people", text(f"{words.duration(wall['human_wait_seconds'])}; net {words.duration(wall['net_seconds'])}")))
     if run["resumes"]:

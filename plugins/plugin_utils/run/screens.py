@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import causes, commands, document, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import causes, commands, document, forecasts, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 _TOUCHED = {
@@ -48,14 +48,12 @@ def plan_text(plan: dict[str, Any], picked: list[str]) -> str:
         lines.append(f"  {number:>4}. {name:<{width}}  {words.one_line('; '.join(extra), 120)}".rstrip())
     forecast = plan.get("forecast")
     if isinstance(forecast, dict) and isinstance(forecast.get("seconds"), (int, float)):
-        runs = forecast.get("runs") or 1
+        runs = forecast.get("runs") or 0
         lines.append(
             f"  forecast {words.duration(forecast['seconds'])}, between {words.duration(forecast.get('low'))} and {words.duration(forecast.get('high'))}"
-            f" (from {runs} measured run{'s' if runs != 1 else ''}, by {' > '.join(words.one_line(name, 60) for name in plan['critical_path']['services'])})"
+            f" (from {runs} measured run{'s' if runs != 1 else ''}, by {' > '.join(words.one_line(name, 60) for name in plan['critical_path']['services'])});"
+            " preflight measures it anew"
         )
-        late = [name for name in picked if table.get(name, {}).get("rto_at_risk")]
-        if late:
-            lines.append("  warning: by the forecast these miss their RTO: " + ", ".join(late))
     elif isinstance(forecast, dict):
         lines.append("  forecast none: " + words.one_line(forecast.get("reason") or "nothing was measured yet", 160))
     lines += _approval(plan)
@@ -104,6 +102,9 @@ def ending(run: RunDirectory, found: dict[str, Any]) -> str:
         if found["run"]["verb"] in ("restore", "drill") and any(item["touched"] in ("switched", "switching") for item in found["services"].values()):
             lines.append("  or undo it:  " + next_step["rollback"])
         lines.append("  status:      " + next_step["status"])
+    told = forecasts.sentence(found.get("forecast"))
+    if told and outcome == "success":
+        lines.append("  forecast:    " + told)
     for name, item in found["services"].items():
         ends = {source: words.reached(facts.get("reached")) for source, facts in item["proof"]["sources"].items()}
         lines += [f"  reached:     {name}.{source}: {text}" for source, text in ends.items() if text]

@@ -1,0 +1,83 @@
+# Copyright (c) Lifeboat contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Internal to the collection: may change in any release.
+"""The forecast after preflight: with what hosts said they would move, over the way they measured; and the gate on the RTO."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Mapping, Sequence
+
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError
+
+from ..run import words
+from .forecast import Inputs, forecast
+from .history import Past
+
+#: What the catalog's ``rto_gate`` and ``lifeboat_rto_gate`` may say.
+WARN, REFUSE = GATES = ("warn", "refuse")
+#: What the plan keeps of an estimate.
+_MOVED = ("bytes", "reused", "written", "fetched")
+
+
+def after_preflight(document: Mapping[str, Any], plan: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]], past: Sequence[Past],
+                    run: Mapping[str, Any], incident: Any = None, now: float | None = None) -> dict[str, Any]:
+    """The plan with "moves", "forecast", "critical_path", and in each entry "estimate", "forecast" and "rto_at_risk".
+
+    answers: what preflight of each service said. run: of plan.json, for when it began; incident: when the RTO's clock did.
+    """
+    order = list(plan["order"])
+    estimates = {service: answer["estimate"] for service, answer in answers.items() if service in order and isinstance(answer.get("estimate"), Mapping)}
+    began = words.from_iso(run.get("started"))
+    elapsed = None if began is None else max(0.0, (time.time() if now is None else now) - began)
+    told = words.from_iso((incident or {}).get("time"))
+    foretold = forecast(Inputs(
+        document["services"], order, plan["islands"], {service: int(plan["services"][service].get("bytes") or 0) for service in order}, past=past,
+        forks=((plan.get("forecast") or {}).get("forks") or {}).get("given") or plan.get("forks"), estimates=estimates,
+        untouched=_untouched(plan, answers), elapsed=None if elapsed is None else round(elapsed, 3),
+        before=max(0.0, began - told) if began is not None and told is not None else 0.0,
+    ))
+    table = {
+        service: {**plan["services"][service], **foretold["services"][service], "estimate": estimates.get(service)} for service in order
+    }
+    return {
+        **plan, "services": table, "forecast": foretold["forecast"], "critical_path": foretold["critical_path"],
+        "moves": {key: sum(int(estimate.get(key) or 0) for estimate in estimates.values()) for key in _MOVED} if estimates else None,
+    }
+
+
+def _untouched(plan: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    """Services whose data is the target already, and that of all they build on: they are left running, unless they are not well."""
+    found: set[str] = set()
+    forced = bool((plan.get("flags") or {}).get("force"))
+    for service in plan["order"]:
+        needed = [edge["service"] for edge in plan["services"][service]["waits_for"]]
+        if (answers.get(service) or {}).get("data_current") and not forced and all(one in found for one in needed):
+            found.add(service)
+    return frozenset(found)
+
+
+def refusals(document: Mapping[str, Any], plan: Mapping[str, Any]) -> list[LifeboatError]:
+    """One error for each service that the forecast says is late, where its tier gates on it and the command line does not say otherwise."""
+    said = str((plan.get("flags") or {}).get("rto_gate") or "")
+    found: list[LifeboatError] = []
+    for service in plan["order"]:
+        entry = plan["services"][service]
+        tier = str(entry.get("tier") or "")
+        gate = said or str((document.get("tiers") or {}).get(tier, {}).get("rto_gate") or WARN)
+        if not entry.get("rto_at_risk") or gate != REFUSE:
+            continue
+        told = entry["forecast"]
+        why = "lifeboat_rto_gate=refuse was given" if said else f"tier {tier} has rto_gate: refuse"
+        found.append(ConfigError(
+            f"the forecast misses the RTO of {words.duration(float(entry['rto']))}: it takes {words.duration(told['seconds'])}, "
+            f"between {words.duration(told['low'])} and {words.duration(told['high'])}, and {why}",
+            f"service {service}", _remedy(told["longest"]),
+        ))
+    return found
+
+
+def _remedy(longest: Mapping[str, Any]) -> str:
+    faster = f"make {longest['phase']} of {longest['service']} faster ({words.duration(longest['seconds'])} of it)"
+    return f"{faster}, or go on all the same with -e lifeboat_rto_gate={WARN}"
