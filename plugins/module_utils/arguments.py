@@ -14,6 +14,7 @@ from typing import Any, Callable
 
 from . import lease, ledger
 from .errors import CheckError, LifeboatError, StorageError
+from .meter import usage
 from .redact import hidden_values
 from .spec import Spec
 
@@ -69,14 +70,14 @@ def perform(module: Any, verb: str, work: Work) -> None:
         )
         _warn(module, told.result.pop("warnings", None) or [])
         module.fail_json(
-            msg=str(told), error=told.as_dict(), **told.result, ledger=ledger.written[written:], invocation={"module_args": known}
+            msg=str(told), error=told.as_dict(), usage=usage(), **told.result, ledger=ledger.written[written:], invocation={"module_args": known}
         )
         return
     warnings = result.pop("warnings", None) or []
     _warn(module, warnings)
     entries = {entry["hash"]: entry for entry in [*(result.pop("ledger", None) or []), *ledger.written[written:]]}
     module.exit_json(**{
-        "changed": False, **result, "notes": warnings, "run": run["id"], "ledger": sorted(entries.values(), key=lambda entry: int(entry["seq"])),
+        "changed": False, **result, "notes": warnings, "run": run["id"], "usage": usage(), "ledger": sorted(entries.values(), key=lambda entry: int(entry["seq"])),
         "invocation": {"module_args": known},
     })
 

@@ -12,14 +12,17 @@ import threading
 import time
 from typing import Any
 
+from .meter import Meter
+
 
 class Progress:
-    """Counters of one service's phase, written to ``path`` for the live view (None: count only).
+    """Counters of one service's phase, written to ``path`` for the live view (None: count only); ``meter`` measures what it takes.
 
     The file holds {service, phase, detail, bytes_done, bytes_total, items_done, started, updated}; bytes and Unix seconds.
     """
 
     def __init__(self, service: str, phase: str, path: str | None = None) -> None:
+        self.meter = Meter()
         self._path = path
         self._lock = threading.Lock()
         self._written = 0.0

@@ -118,8 +118,9 @@ def read(
 ) -> dict[str, Any]:
     """The history of a service: {"service", "runs": oldest first, "entries": those of ``run``, "warnings", "signed": whether signatures were checked}.
 
-    A run is {"run", "verb", "host", "began", "ended", "verdict", "message", "by", "resumes", "entries"}. ``local``: the ledger of this
-    host, for what is not published yet; ``run`` may be ``last``. ``backend`` None: only that.
+    A run is {"run", "verb", "host", "began", "ended", "verdict", "message", "by", "resumes", "entries", "measured":
+    data of that ledger entry (measured.py) or None}. ``local``: the ledger of this host, for what is not published yet; ``run`` may be
+    ``last``. ``backend`` None: only that.
     """
     if run == "last":
         everything = read(backend, provider, repository, service, "", local)
@@ -135,12 +136,14 @@ def read(
         seen.add(entry["hash"])
         one = runs.setdefault((host, entry["run"]), {
             "run": entry["run"], "verb": entry["verb"], "host": host, "began": entry["time"], "ended": None, "verdict": None, "message": "", "by": None,
-            "resumes": None, "entries": 0,
+            "resumes": None, "entries": 0, "measured": None,
         })
         one["entries"] += 1
         data = entry["data"]
         if entry["event"] == "run.begin":
             one.update(by=f"{data.get('user') or '?'}@{data.get('controller') or '?'}", resumes=data.get("resumes"))
+        elif entry["event"] == "measured":
+            one["measured"] = data
         elif entry["event"] == "run.end":
             one.update(ended=entry["time"], verdict=data.get("verdict"), message=str(data.get("message") or ""))
         elif entry["event"] == "run.interrupted":

@@ -17,7 +17,7 @@ from ..errors import ConfigError, KeyAccessError, LifeboatError
 from ..ledger import Ledger
 from ..progress import Progress
 from ..spec import Spec
-from . import history
+from . import history, measured
 from .restore_state import fold, held_bytes
 
 if TYPE_CHECKING:
@@ -94,9 +94,11 @@ def _whole_run(spec: Spec, run: dict[str, Any], phase: str, verdict: str, work: 
             told = work(progress)
         except Exception as error:
             with contextlib.suppress(LifeboatError):  # with a full disk the run stays unfinished, and the next one says so
+                measured.note(ledger, run, "failed", given=progress.meter.told(), error=error, phase=phase)
                 lease.release(spec, ledger, run, "failed", {"message": str(error)})
             history.publish(spec, ledger)
             raise
+        measured.note(ledger, run, verdict, given=progress.meter.told())
         lease.release(spec, ledger, run, verdict)
         return {**told, "warnings": [*told["warnings"], *history.publish(spec, ledger)]}
 
@@ -341,10 +343,10 @@ def rebuild_index(spec: Spec, run: dict[str, Any]) -> dict[str, Any]:
     return {"packs": packs, "findings": [{"level": "warning", **error.as_dict()} for error in damaged], "changed": True}
 
 
-def conclude(spec: Spec, run: dict[str, Any], verdict: str, message: str, check: bool) -> dict[str, Any]:
-    """Record a verdict, unless in check mode."""
+def conclude(spec: Spec, run: dict[str, Any], verdict: str, message: str, check: bool, told: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Record a verdict, unless in check mode; ``told``: what the run measured on the service."""
     from . import restore
 
     if verdict not in restore.VERDICTS:
         raise ConfigError(f"unknown verdict {verdict!r}", spec.service, f"use one of: {', '.join(restore.VERDICTS)}")
-    return {"verdict": verdict} if check else restore.mark_verified(spec, run, verdict, message)
+    return {"verdict": verdict} if check else restore.mark_verified(spec, run, verdict, message, told)
