@@ -77,7 +77,8 @@ def perform(module: Any, verb: str, work: Work) -> None:
     _warn(module, warnings)
     entries = {entry["hash"]: entry for entry in [*(result.pop("ledger", None) or []), *ledger.written[written:]]}
     module.exit_json(**{
-        "changed": False, **result, "notes": warnings, "run": run["id"], "usage": usage(), "ledger": sorted(entries.values(), key=lambda entry: int(entry["seq"])),
+        "changed": False, **result, "notes": warnings, "run": run["id"], "usage": usage(),
+        "ledger": sorted(entries.values(), key=lambda entry: int(entry["seq"])),
         "invocation": {"module_args": known},
     })
 
@@ -93,7 +94,7 @@ def refuse_findings(result: dict[str, Any]) -> dict[str, Any]:
     if not errors:
         return result
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    error = LifeboatError(str(errors[0]["what"]) + more, str(errors[0]["where"]), str(errors[0]["remedy"]))
+    error = LifeboatError(str(errors[0]["what"]) + more, str(errors[0]["where"]), str(errors[0]["remedy"]), str(errors[0].get("cause", "")))
     error.code = str(errors[0].get("code", "error"))
     raise fail_with(error, result)
 

@@ -23,7 +23,7 @@ from ..meter import BYTES, combined_usage, usage
 
 EVENT = "measured"
 #: What a controller may tell; the rest of what it sends is not written down.
-GIVEN = ("phases", "steps", "bytes", "usage", "failure", "human_seconds", "before", "recovery", "chain", "seconds", "forecast")
+GIVEN = ("verdict", "phases", "steps", "bytes", "usage", "failure", "human_seconds", "before", "recovery", "chain", "seconds", "forecast")
 #: The largest account of a controller that is written down.
 _LIMIT = 64 << 10
 #: Entries that a kill, a resume or a neighbour may leave between the first and the last of a phase are no work.

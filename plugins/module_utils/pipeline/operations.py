@@ -273,8 +273,9 @@ def check(spec: Spec, phase: str, wait: float | None) -> dict[str, Any]:
 def known(spec: Spec, run_id: str = "") -> dict[str, Any]:
     """What the host knows of a service without repository and keys.
 
-    {"lease", "unfinished", "restores": newest last, with bytes held, "uncommitted": their ids, "held_bytes", "origin", "proof",
-    "progress", "ledger_state", "ledger": the entries of ``run_id`` ("last": of the newest run), "logs": source -> what is remembered of its log}.
+    {"lease", "unfinished", "restores": newest last, with bytes held, "attempts": as history.attempts(), "uncommitted": their ids, "held_bytes",
+    "origin", "proof", "progress", "ledger_state", "ledger": the entries of ``run_id`` ("last": of the newest run), "logs": source -> what is
+    remembered of its log}.
     """
     ledger = Ledger.for_spec(spec)
     condition = ledger.verify()
@@ -291,11 +292,17 @@ def known(spec: Spec, run_id: str = "") -> dict[str, Any]:
     begin = lease.unfinished(ledger)
     return {
         "changed": False, "lease": lease.read(spec), "unfinished": {"run": begin["run"], "verb": begin["verb"], "since": begin["time"]} if begin else None,
-        "restores": shown, "uncommitted": [one["restore"] for one in shown if one["holds"]], "held_bytes": sum(one["held_bytes"] for one in shown),
+        "restores": shown, "attempts": history.attempts(entries), "uncommitted": [one["restore"] for one in shown if one["holds"]],
+        "held_bytes": sum(one["held_bytes"] for one in shown),
         "origin": state.read_json(spec.path("origin.json")), "proof": {"point": proof[0], **proof[1]} if proof else None,
         "progress": _progress(spec), "ledger_state": condition, "ledger": [entry for entry in entries if entry["run"] == run_id] if run_id else [],
         "sources": spec.source_names, "host_state": spec.service_dir, "logs": _logs(spec),
     }
+
+
+def recorded(spec: Spec) -> dict[str, Any]:
+    """The runs on record of a service, from repository and host; as history.of_host()."""
+    return history.of_host(spec)
 
 
 def _logs(spec: Spec) -> dict[str, Any]:

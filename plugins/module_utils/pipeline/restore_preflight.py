@@ -82,7 +82,7 @@ def _check_host(job: Job, find: Any) -> None:
     while not os.path.exists(path) and path != "/":
         path = os.path.dirname(path)
     if not os.access(path, os.W_OK | os.X_OK):
-        find(StorageError("the state directory cannot be written", path, "fix its permissions, or set state_dir in the catalog"))
+        find(StorageError("the state directory cannot be written", path, "fix its permissions, or set state_dir in the catalog", "permission"))
 
 
 def _check_ports(job: Job, find: Any) -> None:

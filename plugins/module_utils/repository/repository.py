@@ -79,7 +79,7 @@ class Repository:
             raw = _descriptor(backend, older)
         except FileNotFoundError as error:
             _refuse_headless(backend, url)
-            raise NoRepository("no repository there", url, "create it with the bootstrap playbook, or mount it") from error
+            raise NoRepository("no repository there", url, "create it with the bootstrap playbook, or mount it", "unreachable") from error
         try:
             document = checked.load(raw)
             version, repository_id = int(document["format"]), str(document["id"])

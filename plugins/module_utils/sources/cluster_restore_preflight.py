@@ -193,7 +193,9 @@ class Preflight:
                 remedy = "free space or enlarge the file system"
                 if not self._record["in_place"] and self._record["had_live"]:
                     remedy += f", {_IN_PLACE}"
-                self._all.append(Finding("error", StorageError(f"the staged copy needs {need >> 20} MiB and {free >> 20} MiB are free", path, remedy)))
+                self._all.append(Finding("error", StorageError(
+                    f"the staged copy needs {need >> 20} MiB and {free >> 20} MiB are free", path, remedy, "no_space",
+                )))
 
     def _configuration(self) -> None:
         place = self._context.config.get("config_directory")

@@ -90,8 +90,8 @@ class Files(Source):
         path, findings = self._path(context), []
         parent = os.path.dirname(path)
 
-        def error(what: str, where: str, remedy: str) -> None:
-            findings.append(Finding("error", SourceError(what, where, remedy)))
+        def error(what: str, where: str, remedy: str, cause: str = "") -> None:
+            findings.append(Finding("error", SourceError(what, where, remedy, cause)))
 
         if os.path.islink(path) or (_identity(path) is not None and not os.path.isdir(path)):
             error("what stands in the place of the source is no directory", path, "move it away, or correct 'path' in the catalog")
@@ -102,17 +102,20 @@ class Files(Source):
                 error("the directory above the source does not exist", parent, "create or mount it, or give the source a 'provision' command")
             return findings
         if not os.access(parent, os.W_OK | os.X_OK):
-            error("no right to create and rename beside the source", parent, "run as the owner of that directory or as root")
+            error("no right to create and rename beside the source", parent, "run as the owner of that directory or as root", "permission")
         facts = manifest.get("facts", {})
         status = os.statvfs(parent)
         free, need = status.f_bavail * status.f_frsize, int(facts.get("bytes", 0))
         if free < need:
-            error(f"not enough space to stage beside the live data: {need} bytes needed, {free} free", parent, "free space or enlarge the file system")
+            error(f"not enough space to stage beside the live data: {need} bytes needed, {free} free", parent, "free space or enlarge the file system",
+                  "no_space")
         if status.f_files and status.f_favail < int(facts.get("entries", 0)):
-            error(f"not enough free inodes: {facts.get('entries')} needed, {status.f_favail} free", parent, "remove files or enlarge the file system")
+            error(f"not enough free inodes: {facts.get('entries')} needed, {status.f_favail} free", parent, "remove files or enlarge the file system",
+                  "no_space")
         foreign = [uid for uid in facts.get("owners", []) if uid != os.geteuid()]
         if foreign and os.geteuid() != 0:
-            error(f"the snapshot holds files of other users (uid {', '.join(map(str, foreign[:5]))})", path, "run the restore as root")
+            error(f"the snapshot holds files of other users (uid {', '.join(map(str, foreign[:5]))})", path, "run the restore as root",
+                  "permission")
         return findings
 
     def plan_stage(self, context: Context, manifest: dict[str, Any], stage_id: str) -> dict[str, Any]:

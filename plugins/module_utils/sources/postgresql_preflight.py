@@ -235,5 +235,5 @@ def _space(findings: Findings, client: Client, directory: str, size: int) -> Non
     wanted = int(size * _GROWTH)
     if free < wanted:
         findings.error(StorageError(
-            f"the staged copy needs about {wanted >> 20} MiB and {free >> 20} MiB are free", directory, "free space or enlarge the file system",
+            f"the staged copy needs about {wanted >> 20} MiB and {free >> 20} MiB are free", directory, "free space or enlarge the file system", "no_space",
         ))

@@ -153,7 +153,7 @@ def _directory(findings: list[Finding], server: Server, settings: dict[str, Any]
     free = shutil.disk_usage(existing).free
     if free < wanted:
         findings.append(Finding("error", StorageError(
-            f"the staged copy needs about {wanted >> 20} MiB and {free >> 20} MiB are free", existing, "free space or enlarge the file system",
+            f"the staged copy needs about {wanted >> 20} MiB and {free >> 20} MiB are free", existing, "free space or enlarge the file system", "no_space",
         )))
 
 

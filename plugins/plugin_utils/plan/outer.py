@@ -47,7 +47,7 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys((
         "lifeboat_services", "lifeboat_select", "lifeboat_target", "lifeboat_max_loss", "lifeboat_confirm", "lifeboat_run", "lifeboat_runs",
         "lifeboat_run_dir", "lifeboat_newest", "lifeboat_progress", "lifeboat_job_timeout", "lifeboat_command_path", "lifeboat_config_dir",
-        "lifeboat_state_dir", "lifeboat_wait", "lifeboat_approval",
+        "lifeboat_state_dir", "lifeboat_wait", "lifeboat_approval", "lifeboat_report_dir",
     ), _anything),
     "lifeboat_scope": _one_of("service", "requirements", "group"),
     "lifeboat_dependants": _one_of("stop", "ignore"),
@@ -77,6 +77,7 @@ _OF_SOME: dict[str, tuple[str, ...]] = {
     "lifeboat_to": ("copy",),
     "lifeboat_repair": ("copy",),
     "lifeboat_new_version": ("rotate_keys",),
+    "lifeboat_report_dir": ("report",),
 }
 
 

@@ -74,7 +74,8 @@ def test_the_cause_is_the_number_behind_the_error_or_what_its_raiser_knows() -> 
 
 @pytest.mark.parametrize(("answer", "phase", "wanted"), [
     ({"unreachable": True, "msg": "disk full"}, "stage", "host_unreachable"), ({"failed": True, "timedout": {"period": 3}}, "start", "timeout"),
-    ({"failed": True, "error": CheckError("x").as_dict()}, "health", "unhealthy"), ({"failed": True, "msg": "MODULE FAILURE", "exception": "…"}, "stage", "internal"),
+    ({"failed": True, "error": CheckError("x").as_dict()}, "health", "unhealthy"),
+    ({"failed": True, "msg": "MODULE FAILURE", "exception": "…"}, "stage", "internal"),
     ({"failed": True, "rc": 1}, "start", "start_failed"),
 ])
 def test_answers_of_modules(answer: dict[str, object], phase: str, wanted: str) -> None:
