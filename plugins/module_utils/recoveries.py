@@ -38,7 +38,7 @@ def outcomes(runs: Iterable[Mapping[str, Any]], verb: str = "restore") -> list[d
     {"run", "began", "verdict", "back": bool or None (asked to stop early), "noop", "raw", "net", "limit", "met", "failure": type or "", "human", "phases",
     "forecast", "worked"}; ``runs`` as history.read() gives them. A run that has no account of what it took has raw None.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for run in sorted(runs, key=lambda one: str(one.get("began") or "")):
         if run.get("verb") != verb:
             continue
@@ -159,7 +159,10 @@ def of_group(members: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, An
         if done and all(one["back"] for one in by_run[run]):
             slowest = max(done, key=lambda one: float(one["raw"]))
             recovered.append({"run": run, "began": slowest["began"], "raw": slowest["raw"], "net": max(float(one["net"]) for one in done)})
-    return {**_summary(recovered, [one for listed in members.values() for one in listed]), "services": sorted(members)}
+    waited = sum(max((float(one["human"]) for one in listed if one["back"] and not one["noop"]), default=0.0) for listed in by_run.values())
+    return {
+        **_summary(recovered, [one for listed in members.values() for one in listed]), "human_seconds": round(waited, 3), "services": sorted(members),
+    }
 
 
 def report(

@@ -27,7 +27,10 @@ def _boolean(value: Any) -> str:
 
 
 def _seconds(value: Any) -> str:
-    return "" if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 or str(value).isdigit() and int(value) else "write seconds"
+    try:
+        return "" if not isinstance(value, bool) and 0 < float(value) < float("inf") else "write seconds"
+    except (TypeError, ValueError):
+        return "write seconds"
 
 
 def _moment(value: Any) -> str:
@@ -69,6 +72,9 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     "lifeboat_repair": _boolean,
     "lifeboat_escrow_key": _anything,
     "lifeboat_new_version": _boolean,
+    "lifeboat_probe_clients": _boolean,
+    "lifeboat_probe_interval": _seconds,
+    "lifeboat_probe_limit": _seconds,
 }
 #: Variables of some verbs: any other would do more than was asked for without a word, such as restore a whole cluster.
 _OF_SOME: dict[str, tuple[str, ...]] = {
@@ -78,6 +84,7 @@ _OF_SOME: dict[str, tuple[str, ...]] = {
     "lifeboat_repair": ("copy",),
     "lifeboat_new_version": ("rotate_keys",),
     "lifeboat_report_dir": ("report",),
+    **dict.fromkeys(("lifeboat_probe_clients", "lifeboat_probe_interval", "lifeboat_probe_limit"), ("restore",)),
 }
 
 

@@ -306,6 +306,14 @@ class RunDirectory:
         document = files.read_json(self._service_file("services", service, ".json"))
         return document if isinstance(document, dict) else {}
 
+    def others(self, picked: Iterable[str]) -> list[str]:
+        """Services that the run is not about and of which something was kept."""
+        try:
+            names = os.listdir(self.file("services"))
+        except OSError:
+            return []
+        return sorted({name[:-5] for name in names if name.endswith(".json")} - set(picked))
+
     # -- the live view -------------------------------------------------------------------------------------------------
 
     def progress(self, service: str, counters: Optional[dict[str, Any]]) -> None:

@@ -81,6 +81,7 @@ def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
         "incident": plan.get("incident_started"),
         "islands": _islands(plan, picked),
         "services": services,
+        "clients": _clients(run, picked),
         "findings": [{**item, "service": name} for name in picked for item in evidence.findings(run.kept(name))],
         "warnings": [
             *_texts(plan.get("warnings")), *problems,
@@ -90,6 +91,16 @@ def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
         "journal": {"entries": len(chain.entries), "head": chain.head, "whole": chain.whole, "problem": chain.problem},
         "audit": trail,
     }
+
+
+def _clients(run: RunDirectory, picked: list[str]) -> Optional[dict[str, Any]]:
+    """What clients of services outside the pick saw meanwhile, by service; None when nobody watched."""
+    found = {}
+    for name in run.others(picked):
+        seen = run.kept(name).get("clients")
+        if isinstance(seen, dict):
+            found[name] = {key: seen.get(key) for key in ("probes", "errors", "p50", "p95", "max", "seconds")}
+    return found or None
 
 
 def _tally(verdicts: dict[str, Any]) -> dict[str, int]:

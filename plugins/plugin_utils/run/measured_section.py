@@ -47,7 +47,8 @@ def _clients(clients: dict[str, Any] | None) -> str:
     for name, told in sorted(clients.items()):
         errors = f'<span class="no">{told["errors"]}</span>' if told["errors"] else "0"
         rows.append(html.row([
-            text(name, 60), str(told["probes"]), errors, *(text(words.duration(told[key])) if told[key] is not None else _NONE for key in ("p50", "p95", "max")),
+            text(name, 60), str(told["probes"]), errors,
+            *(f"{told[key] * 1000:.0f} ms" if isinstance(told[key], (int, float)) else _NONE for key in ("p50", "p95", "max")),
             text(words.duration(told["seconds"])),
         ]))
     return (

@@ -13,7 +13,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.cli.report impor
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import html, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.drawing import text
 
-_HEAD = ["Recoveries", "Mean", "Median", "90 %", "Last", "Before that", "Trend", "Success", "RTO met", "Waited for people", "Failures"]
+_HEAD = ["Count", "Mean", "Median", "90 %", "Last", "Trend", "Success", "RTO met", "People", "Failures"]
 _NONE = '<span class="dim">-</span>'
 #: Recoveries drawn per service, and the size of the drawing.
 _DRAWN = 30
@@ -31,14 +31,23 @@ def _share(good: int, of: int) -> str:
     return f'<span class="{kind}">{good} of {of}</span>'
 
 
+def _trend(moved: Mapping[str, float] | None) -> str:
+    """Seconds per recovery, in words in the title, and what the last but one took."""
+    if moved is None:
+        return _NONE
+    slope = moved["slope"]
+    kind = "no" if slope > 0.005 else "yes" if slope < -0.005 else "dim"
+    sign = "+" if slope > 0.005 else "−" if slope < -0.005 else ""
+    return f'<span class="{kind}" title="{text(trend(moved))}; the one before the last took {text(words.duration(moved["previous"]))}">' \
+        f"{sign}{text(words.duration(abs(slope)))}</span>"
+
+
 def _cells(one: Mapping[str, Any]) -> list[str]:
     mttr, moved, met = one["mttr"] or {}, one["trend"], one["rto"]
-    slope = moved["slope"] if moved else 0.0
-    direction = _NONE if moved is None else f'<span class="{"no" if slope > 0.005 else "yes" if slope < -0.005 else "dim"}">{text(trend(moved))}</span>'
-    wrong = ", ".join(f"{text(kind)} {count}" for kind, count in one["failures"].items())
+    wrong = "<br>".join(f"{text(kind)} {count}" for kind, count in one["failures"].items())
     return [
         str(mttr.get("count", 0)), *(_time(mttr.get(key)) for key in ("mean", "median", "p90")), _time(one["last"]["raw"] if one["last"] else None),
-        _time(moved["previous"] if moved else None), direction, _share(one["succeeded"], one["runs"]), _share(met["met"], met["met"] + met["missed"]),
+        _trend(moved), _share(one["succeeded"], one["runs"]), _share(met["met"], met["met"] + met["missed"]),
         _time(one["human_seconds"] or None), wrong or _NONE,
     ]
 
@@ -108,14 +117,16 @@ def render(document: Mapping[str, Any]) -> str:
 <p class="lead">{text(said)}; {whole['succeeded']} of {whole['runs']} attempts of services succeeded. Made {text(document['made'])}.</p>"""
     rows = [
         html.row([
-            f"<strong>{text(name, 60)}</strong>", text(one["domain"] or "-", 40), text(one["tier"] or "-", 40), _time(one["limit"]), _bars(one), *_cells(one),
+            f"<strong>{text(name, 60)}</strong><div class=\"dim\">{text(' · '.join(str(one[key]) for key in ('domain', 'tier') if one[key]) or '-', 80)}</div>",
+            _time(one["limit"]), _bars(one), *_cells(one),
         ])
         for name, one in services.items()
     ]
     main = (
         _groups(document, "tiers", "Tier") + _groups(document, "domains", "Domain")
         + "<section><h2>Services</h2><p class=\"dim\">From the incident to the verdict, with the waiting for people. Bars: the newest recoveries, a line is "
-        f"the objective. Trend: per recovery, over the newest ones.</p>{html.table(['Service', 'Domain', 'Tier', 'RTO', '', *_HEAD], rows, 'recoveries')}</section>"
+        "the objective. Trend: how much longer or shorter each recovery is than the one before, over the newest ones. People: waited for them.</p>"
+        + html.table(["Service", "RTO", "", *_HEAD], rows, "recoveries") + "</section>"
         + _phases(services) + _failures(whole)
     )
     if document["silent"]:

@@ -57,8 +57,9 @@ def _facts(document: dict[str, Any]) -> str:
         ("Finished", text(run["finished"])), ("Wall clock", text(words.duration(wall["seconds"]))),
     ]
     if document["human"]["seconds"]:
-        waits = "; ".join(f"{words.duration(one['seconds'])} after {one['after']}" for one in document["human"]["waits"])
-        facts.append(("Waited for people", text(f"{words.duration(document['human']['seconds'])}: {waits}")))
+        waits = [f"{words.duration(one['seconds'])} after {one['after']}" for one in document["human"]["waits"]]
+        total = f"{words.duration(document['human']['seconds'])}: " if len(waits) > 1 else ""
+        facts.append(("Waited for people", text(total + "; ".join(waits))))
     if run["resumes"]:
         facts.append(("Resumes", ", ".join(f"<code>{text(item)}</code>" for item in run["resumes"])))
     if run["resumed_by"]:
@@ -118,8 +119,9 @@ def _verdicts(document: dict[str, Any]) -> str:
             took = f'{text(words.duration(rto["raw"]))} of ' if rto["met"] is not None else ""
             clock += f'<div class="dim">RTO {took}{text(words.duration(rto["limit"]))} {mark}</div>'
         rows.append(html.row([
-            f'<strong title="{text(name)}">{text(name, 60)}</strong>', _pill(item["verdict"]) + _failed_as(item), clock, text(words.duration(item["waited_seconds"])),
-            text(words.size(item["bytes"]["source"])), text(_TOUCHED.get(item["touched"], item["touched"])), why or '<span class="dim">-</span>',
+            f'<strong title="{text(name)}">{text(name, 60)}</strong>', _pill(item["verdict"]) + _failed_as(item), clock,
+            text(words.duration(item["waited_seconds"])), text(words.size(item["bytes"]["source"])),
+            text(_TOUCHED.get(item["touched"], item["touched"])), why or '<span class="dim">-</span>',
         ]))
     return html.table(["Service", "Verdict", "Time", "of it waiting", "Data", "Live data", "Why"], rows, "verdicts")
 
@@ -201,11 +203,15 @@ def _times(document: dict[str, Any]) -> str:
         sums: dict[str, float] = {}
         for phase in item["phases"]:
             sums[phase["name"]] = sums.get(phase["name"], 0.0) + phase["seconds"]
-        waited: dict[str, float] = {}
+        waited: dict[str, dict[str, float]] = {}
         for phase in item["phases"]:
             for wait in phase["waited_for"]:
-                waited[wait["service"]] = max(waited.get(wait["service"], 0.0), wait["seconds"])
-        whom = ", ".join(f"{one} {words.duration(seconds)}" for one, seconds in sorted(waited.items(), key=lambda pair: -pair[1]))
+                of_phase = waited.setdefault(phase["name"], {})
+                of_phase[wait["service"]] = max(of_phase.get(wait["service"], 0.0), wait["seconds"])
+        whom = "; ".join(
+            f"{where}: " + ", ".join(f"{one} {words.duration(seconds)}" for one, seconds in sorted(found.items(), key=lambda pair: -pair[1]))
+            for where, found in waited.items()
+        )
         rows.append(html.row([
             text(name, 60), *(f"{sums[phase]:.2f}" if phase in sums else '<span class="dim">-</span>' for phase in columns),
             text(words.duration(item["seconds"])), text(whom or "-"),

@@ -53,7 +53,9 @@ def test_what_counts_as_a_recovery_and_what_as_a_failure() -> None:
 
 
 def test_a_proof_that_came_with_the_next_attempt_is_the_recovery() -> None:
-    told = stats(run(1, "failed", failure="unhealthy"), run(2, raw=30, noop=True, chain=["r1"]), run(3, raw=2, noop=True, chain=["r1"]), run(4, raw=1, noop=True))
+    told = stats(
+        run(1, "failed", failure="unhealthy"), run(2, raw=30, noop=True, chain=["r1"]), run(3, raw=2, noop=True, chain=["r1"]), run(4, raw=1, noop=True),
+    )
     assert [one["run"] for one in told["recoveries"]] == ["r2"] and told["mttr"]["mean"] == 30
 
 
