@@ -122,7 +122,7 @@ class ActionModule(RunActionBase):
         forks = task_vars.get("ansible_forks")
         if isinstance(forks, int) and forks < len(run.picked()):
             remedy += f"; {forks} forks serve {len(run.picked())} services, so one may wait for another that has not begun: raise forks"
-        run.verdict(service, "failed", message, remedy)
+        run.verdict(service, "failed", message, remedy, failure="timeout")
         return {
             "verdict": "failed", "root": {"service": service, "verdict": "failed", "message": message},
             "msg": words.one_line(f"{service}: {message}; {service} {self._touched(run, service)}; do: {remedy}", 900),

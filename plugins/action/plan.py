@@ -32,7 +32,7 @@ from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import (
 )
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.filtering import document_of
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.target import TargetErrors
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import who, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import chain, who, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.actions import RunActionBase, run_directory
 
 display = Display()
@@ -92,7 +92,7 @@ class ActionModule(RunActionBase):
         _validated, args = self.validate_argument_spec(argument_spec=_SPEC)
         result["changed"] = False
         steps: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-            "pick": lambda given: self._pick(given, task_vars or {}), "build": lambda given: self._build(given, task_vars or {}),
+            "pick": lambda given: self._pick(given, task_vars or {}), "build": lambda given: self._built(given, task_vars or {}),
             "judge": self._judge, "untouched": self._untouched,
         }
         return self.guarded(result, lambda: steps[args["step"]](args))
@@ -109,6 +109,17 @@ class ActionModule(RunActionBase):
             "pick": found.as_dict(), "picked": found.picked,
             "outside": refusals.outside(document["services"], found.picked, found.dependants, verb),
         }
+
+    def _built(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """The plan; from a refusal on the incident waits for people, and that is remembered for the run that follows."""
+        refused = True
+        try:
+            found = self._build(args, task_vars)
+            refused = bool(found.get("failed"))
+            return found
+        finally:
+            if refused and args["root"] and not self._task.check_mode:
+                chain.refuse(args["root"], str((args["catalog"] or {}).get("ecosystem") or ""), args["verb"], (args["pick"] or {}).get("picked") or [])
 
     def _build(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         document, verb = document_of(args["catalog"]), args["verb"]
@@ -144,7 +155,8 @@ class ActionModule(RunActionBase):
             dependant["of"] = dependant["chain"][-1]
         for name, entry in built["services"].items():
             entry["needed_by"] = [other for other, theirs in built["services"].items() if name in [edge["service"] for edge in theirs["waits_for"]]]
-        return {"plan": built, "picked": chosen.picked, "left_out": out, "resumes": resumes, "of_run": which}
+        attempts = [one for answer in answers.values() for one in chain.of_host(answer, verb)]
+        return {"plan": built, "picked": chosen.picked, "left_out": out, "resumes": resumes, "attempts": attempts, "of_run": which}
 
     def _approve(self, document: Mapping[str, Any], built: dict[str, Any], which: str, args: dict[str, Any], task_vars: dict[str, Any]) -> list[LifeboatError]:
         """Put into the plan what it is approved for and by whom; what keeps it from being carried out (in check mode it is only told)."""

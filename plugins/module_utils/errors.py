@@ -6,9 +6,17 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any, TypeVar
 
 _Error = TypeVar("_Error", bound="LifeboatError")
+
+#: Why the system below refused, as far as its own error number tells; closed, see failures.py.
+_CAUSES = {
+    "no_space": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    "permission": (errno.EACCES, errno.EPERM, errno.EROFS),
+    "timeout": (errno.ETIMEDOUT,),
+}
 
 
 class LifeboatError(Exception):
@@ -16,7 +24,9 @@ class LifeboatError(Exception):
 
     what: what happened, without a trailing period. where: object, path or address.
     remedy: what to do next. code: a stable word from the closed taxonomy below,
-    used by callers that must tell failures apart. No argument may hold a secret.
+    used by callers that must tell failures apart. cause: why the system below refused (no_space, permission,
+    unreachable, timeout) where whoever raises it knows; else the number of the OSError behind it tells.
+    No argument may hold a secret.
     """
 
     code = "error"
@@ -25,10 +35,11 @@ class LifeboatError(Exception):
     #: What preflight calls it when nobody says more exactly (findings.KINDS).
     kind = "host"
 
-    def __init__(self, what: str, where: str = "", remedy: str = "") -> None:
+    def __init__(self, what: str, where: str = "", remedy: str = "", cause: str = "") -> None:
         self.what = what
         self.where = where
         self.remedy = remedy
+        self._cause = cause
         #: What a module had found out until then, for its answer.
         self.result: dict[str, Any] = {}
         super().__init__(str(self))
@@ -41,14 +52,33 @@ class LifeboatError(Exception):
             text += f"; {self.remedy}"
         return text
 
+    @property
+    def cause(self) -> str:
+        """Why the system below refused, in one word; "" when nobody knows."""
+        error: BaseException | None = self
+        for _depth in range(8):
+            if error is None:
+                break
+            told = error._cause if isinstance(error, LifeboatError) else _cause_of(error)
+            if told:
+                return told
+            error = error.__cause__
+        return ""
+
     def as_dict(self) -> dict[str, str]:
-        """The error as run.json and module results carry it."""
-        return {"code": self.code, "what": self.what, "where": self.where, "remedy": self.remedy}
+        """The error as run.json and module results carry it; ``cause`` only where it is known."""
+        told = {"code": self.code, "what": self.what, "where": self.where, "remedy": self.remedy}
+        return {**told, "cause": self.cause} if self.cause else told
 
     def passing(self: _Error) -> _Error:
         """The same error, marked as one that may pass by itself."""
         self.transient = True
         return self
+
+
+def _cause_of(error: BaseException) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    return next((word for word, numbers in _CAUSES.items() if number in numbers), "")
 
 
 class ConfigError(LifeboatError):

@@ -13,10 +13,11 @@ import time
 from typing import Any
 
 from . import limits
+from .meter import Meter
 
 
 class Progress:
-    """Counters of one service's phase, written to ``path`` for the live view (None: count only).
+    """Counters of one service's phase, written to ``path`` for the live view (None: count only); ``meter`` measures what it takes.
 
     Whoever counts also learns that the step's time is over (limits.check).
 
@@ -24,6 +25,7 @@ class Progress:
     """
 
     def __init__(self, service: str, phase: str, path: str | None = None) -> None:
+        self.meter = Meter()
         self._path = path
         self._lock = threading.Lock()
         self._written = 0.0

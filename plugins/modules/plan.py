@@ -176,6 +176,11 @@ resumes:
   type: list
   elements: str
   returned: step V(build)
+attempts:
+  description: Earlier attempts at the same, as the hosts know them, C(run), C(began), C(ended) and C(verdict).
+  type: list
+  elements: dict
+  returned: step V(build)
 of_run:
   description: The run whose restore a rollback or commit is about.
   type: str

@@ -66,7 +66,7 @@ options:
   incident_started:
     description:
       - When the incident began, ISO 8601 with a zone, for V(begin). The recovery time is counted from here.
-        The default is the start of the first run in a chain of resumes.
+        The default is the start of the first of the attempts that this run goes on with.
     type: str
     default: ""
   resumes:
@@ -74,6 +74,12 @@ options:
       - Runs that this one resumes as the hosts know them, oldest first, for V(begin).
     type: list
     elements: str
+  attempts:
+    description:
+      - Earlier attempts as the hosts know them, RV(lifeboat.recovery.plan#module:attempts), for V(begin). The time between the end of one and the begin
+        of the next is shown as waiting for people.
+    type: list
+    elements: dict
   invocation:
     description:
       - What the next command needs, for V(begin), as a mapping with C(catalog), C(services), C(target), C(run) and C(confirm).
@@ -236,6 +242,7 @@ def main() -> None:
         "root": {"type": "path", "default": "runs"},
         "incident_started": {"type": "str", "default": ""},
         "resumes": {"type": "list", "elements": "str"},
+        "attempts": {"type": "list", "elements": "dict"},
         "invocation": {"type": "dict"},
         "show": {"type": "bool", "default": True},
         "service": {"type": "str"},

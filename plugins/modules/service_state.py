@@ -31,6 +31,17 @@ options:
       - Why, in one line.
     type: str
     default: ""
+  measured:
+    description:
+      - What the run measured on the service, for the ledger's entry C(measured); with O(verdict).
+      - With a run directory in O(run) it is filled in from there.
+    type: dict
+  history:
+    description:
+      - Also return the runs on record, from the copy of the ledger in the repository and from the ledger on the host.
+      - What only one of them tells is told; a repository that does not answer is a note.
+    type: bool
+    default: false
   ledger_run:
     description:
       - Also return the ledger entries of this run, V(last) for the newest one.
@@ -75,6 +86,16 @@ restores:
   type: list
   elements: dict
   returned: success
+attempts:
+  description: The newest runs that bring data back or settle it, C(run), C(verb), C(began), C(ended) and C(verdict).
+  type: list
+  elements: dict
+  returned: success
+runs:
+  description: The runs on record, oldest first, with C(run), C(verb), C(verdict), C(began), C(ended), C(host), C(by) and C(measured).
+  type: list
+  elements: dict
+  returned: when O(history=true)
 uncommitted:
   description: The names of the restores that still keep displaced data.
   type: list
@@ -158,6 +179,8 @@ def main():
                 "choices": ["verified", "restored", "degraded", "captured", "committed", "rolled_back", "blocked", "interrupted", "skipped", "failed"],
             },
             text={"type": "str", "default": ""},
+            measured={"type": "dict"},
+            history={"type": "bool", "default": False},
             ledger_run={"type": "str", "default": ""},
             points={"type": "bool", "default": False},
         ),
@@ -171,10 +194,13 @@ def work(spec, run, params, check):
 
     told = {}
     if params["verdict"]:
-        told = operations.conclude(spec, run, params["verdict"], params["text"], check)
+        told = operations.conclude(spec, run, params["verdict"], params["text"], check, params["measured"])
     if params["points"]:
         listed = operations.snapshots(spec)
         told.update(points=listed["points"], warnings=listed["warnings"])
+    if params["history"]:
+        recorded = operations.recorded(spec)
+        told.update(runs=recorded["runs"], warnings=[*told.get("warnings", []), *recorded["warnings"]])
     return {**told, **operations.known(spec, params["ledger_run"])}
 
 

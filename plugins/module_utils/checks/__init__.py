@@ -80,8 +80,8 @@ def run(
     if phase not in PHASES:
         raise ConfigError(f"unknown phase {phase!r}", f"checks of {spec.service}", f"use one of: {', '.join(PHASES)}")
     status = _status(spec)
-    health = [("health", _name(probe), probe) for probe in spec.entry.get("health") or []]
-    invariants = [("invariant", str(probe.get("name") or _name(probe)), probe) for probe in spec.entry.get("invariants") or []]
+    health = [("health", name_of(probe), probe) for probe in spec.entry.get("health") or []]
+    invariants = [("invariant", str(probe.get("name") or name_of(probe)), probe) for probe in spec.entry.get("invariants") or []]
     begin = time.monotonic()
     results: list[dict[str, Any]] = []
     warnings: list[str] = []
@@ -156,14 +156,16 @@ def is_down(spec: Spec) -> bool:
     return False
 
 
-def _name(probe: dict[str, Any]) -> str:
-    kind = _kind(probe)
+def name_of(probe: dict[str, Any]) -> str:
+    """A check's kind and what it asks, without secrets."""
+    kind = kind_of(probe)
     value = probe[kind]
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     return f"{kind} {expect.without_secrets(text)}"[:120]
 
 
-def _kind(probe: dict[str, Any]) -> str:
+def kind_of(probe: dict[str, Any]) -> str:
+    """The one kind of a check; ConfigError when it has none or several."""
     kinds = [kind for kind in PROBES if kind in probe]
     if len(kinds) != 1:
         raise ConfigError("a check needs exactly one kind", f"{sorted(probe)}", f"use one of: {', '.join(PROBES)}")
@@ -203,14 +205,15 @@ def _round(spec: Spec, checks: list[_Check]) -> list[dict[str, Any]]:
     if not checks:
         return []
     with ThreadPoolExecutor(min(_WIDTH, len(checks)), thread_name_prefix="check") as threads:
-        return list(threads.map(lambda check: _perform(spec, *check), checks))
+        return list(threads.map(lambda check: perform(spec, *check), checks))
 
 
-def _perform(spec: Spec, kind: str, name: str, probe: dict[str, Any]) -> dict[str, Any]:
+def perform(spec: Spec, kind: str, name: str, probe: dict[str, Any]) -> dict[str, Any]:
+    """One check, asked once: {"kind", "name", "ok", "detail", "seconds"}."""
     begin = time.monotonic()
     transient = False
     try:
-        which = _kind(probe)
+        which = kind_of(probe)
         timeout = expect.seconds(probe.get("timeout")) or (policy.of(spec.entry, "invariants").timeout if kind == "invariant" else TIMEOUT)
         value = PROBES[which]()(spec, probe, timeout)
         detail = expect.judge(value, probe)

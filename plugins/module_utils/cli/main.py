@@ -16,7 +16,7 @@ from ..errors import LifeboatError
 from ..keys import escrow
 from ..pipeline import operations
 from ..pipeline.host import config_dir
-from . import audit, backup, copy, extract, history, hold, log, restore, text
+from . import audit, backup, copy, extract, history, hold, log, report, restore, text
 from .shared import answer, chosen
 
 
@@ -101,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--clear", action="store_true", help="end the hold")
     one = add("history", history.history, "what was done to a service, from the repository and this host")
     one.add_argument("--run", default="", metavar="ID", help="show the entries of this run, 'last' for the newest")
+    one.add_argument("--repository", metavar="URL", default="", help="read this repository alone; needs nothing else of this host")
+    one.add_argument("--keys", metavar="DIR", default="", help="with --repository: directory with the services' public signing keys")
+    one = add("report", report.report, "how long recoveries of services took, and what failed")
     one.add_argument("--repository", metavar="URL", default="", help="read this repository alone; needs nothing else of this host")
     one.add_argument("--keys", metavar="DIR", default="", help="with --repository: directory with the services' public signing keys")
     log.add(commands)

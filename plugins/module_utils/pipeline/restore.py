@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, Iterator, TypeVar
 
 from .. import checks, faults, lease, policy, state
 from ..errors import LifeboatError
@@ -21,6 +21,7 @@ from ..progress import Progress
 from ..spec import Spec
 from . import history, prewarm
 from .inspect import Point
+from .measured import note
 from .restore_job import Job
 from .restore_live import cut_service, write_origin
 from .restore_ready import make_ready
@@ -59,7 +60,7 @@ def stage(spec: Spec, target: str, run: dict[str, Any], force: bool = False, pro
 
 def _stage(spec: Spec, target: str, run: dict[str, Any], force: bool, progress: Progress | None) -> dict[str, Any]:
     job = Job(spec, run, "stage", progress)
-    with lease.hold(spec, job.ledger, run, "stage"):
+    with lease.hold(spec, job.ledger, run, "stage"), _measured(job):
         if not spec.source_names:
             told: dict[str, Any] = {"changed": False, "data_current": True, "warnings": []}
             restore, point = None, None
@@ -88,7 +89,7 @@ def go_live(spec: Spec, target: str, run: dict[str, Any], force: bool = False, p
 
 def _cut(spec: Spec, target: str, run: dict[str, Any], force: bool, progress: Progress | None) -> tuple[dict[str, Any], Job, Restore | None]:
     job = Job(spec, run, "cutover", progress)
-    with lease.hold(spec, job.ledger, run, "cutover"):
+    with lease.hold(spec, job.ledger, run, "cutover"), _measured(job):
         if not spec.source_names:
             return _result(job, None, None, {"changed": False, "data_current": True, "noop": False, "warnings": []}), job, None
         restore = _ready(job, force)
@@ -113,6 +114,16 @@ def _attempts(spec: Spec, run: dict[str, Any], name: str, work: Callable[[], T])
     return policy.attempts(policy.of(spec.entry, name), spec.service, work, note)
 
 
+@contextlib.contextmanager
+def _measured(job: Job) -> Iterator[None]:
+    """A call that fails tells what it took, too."""
+    try:
+        yield
+    except LifeboatError as error:
+        error.result.setdefault("measured", job.progress.meter.told())
+        raise
+
+
 def _noticed(restore: Restore | None) -> list[str]:
     """What the stores said while the copies were built; kept in the ledger, so that a resumed restore tells it too."""
     return [f"{source.name}: {text}" for source in (restore.sources.values() if restore else ()) for text in source.facts.get("warnings") or []]
@@ -126,10 +137,11 @@ def _fallen_back(job: Job, restore: Restore | None) -> list[str]:
     return [f"{one['what']}: {one['where']}; {one['remedy']}" for one in told]
 
 
-def mark_verified(spec: Spec, run: dict[str, Any], verdict: str, message: str = "") -> dict[str, Any]:
+def mark_verified(spec: Spec, run: dict[str, Any], verdict: str, message: str = "", measured: dict[str, Any] | None = None) -> dict[str, Any]:
     """Record the verdict of a service in a run, note the proof of its point, and free the lease.
 
-    verdict: one of VERDICTS; what is not in the list is recorded as ``failed``. {"changed", "verdict", "warnings", "ledger"}.
+    verdict: one of VERDICTS; what is not in the list is recorded as ``failed``. measured: what the run measured, for the ledger (see
+    measured.py). {"changed", "verdict", "warnings", "ledger"}.
     """
     word = verdict if verdict in VERDICTS else "failed"
     job = Job(spec, run, "verdict")
@@ -143,6 +155,7 @@ def mark_verified(spec: Spec, run: dict[str, Any], verdict: str, message: str = 
             faults.point("restore.verdict")
             if changed:
                 job.log("restore.verdict", restore.id, verdict=word, message=message)
+        note(job.ledger, run, word, str(mine[-1].point.get("id")) if mine else None, measured)
         lease.release(spec, job.ledger, run, word, {"message": message} if message else None)
         return {"changed": changed, "verdict": word, "warnings": history.publish(spec, job.ledger), "ledger": job.ledger.appended}
 
@@ -170,10 +183,13 @@ def _settle(spec: Spec, run: dict[str, Any], which: str, verb: str, progress: Pr
             told: dict[str, Any] = act(job, restore) if restore else {"changed": False, "warnings": [], "writes": {}, "freed": 0}
         except Exception as error:
             with contextlib.suppress(LifeboatError):  # the disk may be full: then the run stays unfinished and the next one says so
+                note(job.ledger, run, "failed", error=error, phase=verb)
                 lease.release(spec, job.ledger, run, "failed", {"message": str(error)})
             history.publish(spec, job.ledger)
             raise
-        lease.release(spec, job.ledger, run, "rolled_back" if verb == "rollback" else "committed")
+        verdict = "rolled_back" if verb == "rollback" else "committed"
+        note(job.ledger, run, verdict, str(restore.point.get("id")) if restore else None)
+        lease.release(spec, job.ledger, run, verdict)
         told["warnings"] = [*told["warnings"], *history.publish(spec, job.ledger)]
         return _result(job, _find(job, restore.id) if restore else None, None, told)
 
@@ -236,4 +252,5 @@ def _result(job: Job, restore: Restore | None, point: Point | None, told: dict[s
     return {
         **told, "restore": about, "sources": about["sources"],
         "point": point.as_dict() if point else (restore.point if restore else None), "ledger": job.ledger.appended,
+        "measured": job.progress.meter.told(),
     }

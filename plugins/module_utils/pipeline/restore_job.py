@@ -49,8 +49,13 @@ class Job:
     def store(self) -> ServiceStore:
         """The service's part of the repository, opened at first use."""
         if self._store is None:
-            self._store = self.spec.reading_store(self.workers)
+            self._store = self._open()
         return self._store
+
+    def _open(self) -> ServiceStore:
+        store = self.spec.reading_store(self.workers)
+        store.meter = self.progress.meter
+        return store
 
     def metered(self) -> ServiceStore:
         """The store, from now on read through a meter."""
@@ -94,7 +99,7 @@ class Job:
         if not wanted:
             return {}
         if self._store is None and self.phase in ("preflight", "stage"):
-            self._store = self.spec.reading_store(self.workers)  # opened once, before the threads
+            self._store = self._open()  # once, before the threads
         results: dict[str, T] = {}
         failures: list[LifeboatError] = []
         with ThreadPoolExecutor(len(wanted), thread_name_prefix=self.phase) as threads:

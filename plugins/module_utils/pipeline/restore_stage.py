@@ -18,6 +18,7 @@ from typing import Any
 
 from .. import faults, limits, state
 from ..errors import CheckError, LifeboatError, TargetError
+from ..sources.contract import Context, Source
 from . import controls
 from .escrowed import escrow_used
 from .inspect import Point
@@ -225,7 +226,8 @@ def _stage_source(job: Job, restore: Restore, source: SourceState, point: Point)
     if source.stage == "verified":
         job.progress.say(f"{source.name}: verifying the staged copy")
         try:
-            comparison = kind.verify_staged(context, reader, source.record)
+            with job.progress.meter.during("verify"):
+                comparison = kind.verify_staged(context, reader, source.record)
             broken = "" if comparison.equal else "; ".join(comparison.differences[:3])
         except LifeboatError as error:
             comparison, broken = None, str(error)
@@ -252,8 +254,9 @@ def _stage_source(job: Job, restore: Restore, source: SourceState, point: Point)
     faults.point("restore.stage.filled")
     job.progress.say(f"{source.name}: verifying the staged copy")
     with ThreadPoolExecutor(1, thread_name_prefix="settle") as beside:
-        settled = beside.submit(kind.settle, context, source.record)
-        comparison = kind.verify_staged(context, reader, source.record)
+        settled = beside.submit(_settle, job, kind, context, source.record)
+        with job.progress.meter.during("verify"):
+            comparison = kind.verify_staged(context, reader, source.record)
     try:
         settled.result()
     except LifeboatError:
@@ -269,6 +272,11 @@ def _stage_source(job: Job, restore: Restore, source: SourceState, point: Point)
     job.log("stage.verified", restore.id, source.name, items=comparison.items, **_about(reader.manifest), **_noticed(source.record))
     faults.point("restore.stage.verified")
     return True
+
+
+def _settle(job: Job, kind: Source, context: Context, record: dict[str, Any]) -> None:
+    with job.progress.meter.during("write"):
+        kind.settle(context, record)
 
 
 def _about(manifest: dict[str, Any]) -> dict[str, Any]:

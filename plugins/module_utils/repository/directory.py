@@ -155,7 +155,7 @@ class DirectoryBackend(Backend):
     def new(self, name: str, subject: str) -> NewObject:
         self._path(name)
         if not os.path.isdir(self.root):
-            raise StorageError("repository directory does not exist", self.root, "mount it, or create it with the bootstrap playbook")
+            raise StorageError("repository directory does not exist", self.root, "mount it, or create it with the bootstrap playbook", "unreachable")
         return _NewFile(self.root, name, subject)
 
     def replace(self, name: str, subject: str) -> NewObject:

@@ -20,6 +20,7 @@ from typing import Any, Iterator
 
 from ..errors import DamageError
 from ..libraries import need
+from ..meter import Meter
 from ..sources.contract import Entry, TreeReader
 from . import layout
 from .backend import Backend, soundly
@@ -137,7 +138,9 @@ class ChunkTable:
 class StoredTree(TreeReader):
     """Reads a tree from a repository; ``table`` grows while entries() is read."""
 
-    def __init__(self, backend: Backend, service: str, index_key: bytes, snapshot: str, tree: dict[str, Any]) -> None:
+    def __init__(self, backend: Backend, service: str, index_key: bytes, snapshot: str, tree: dict[str, Any],
+                 meter: Meter | None = None) -> None:
+        self._meter = meter or Meter()
         self._backend = backend
         self._service = service
         self._snapshot = snapshot
@@ -152,7 +155,9 @@ class StoredTree(TreeReader):
 
     def _read(self, offset: int, length: int) -> bytes:
         try:
-            data = self._backend.read_range(self._name, offset, length)
+            with self._meter.during("fetch"):
+                data = self._backend.read_range(self._name, offset, length)
+            self._meter.add(fetched=len(data))
         except FileNotFoundError as error:
             raise self._damaged("is missing") from error
         if len(data) != length:

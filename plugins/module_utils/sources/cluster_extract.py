@@ -242,7 +242,7 @@ class ClusterExtraction(Extraction):
             free, need = status.f_bavail * status.f_frsize, int(size * _GROWTH)
             if free < need:
                 raise StorageError(f"the extracted {'database' if schema is None else 'tables'} need about {need >> 20} MiB and {free >> 20} MiB are free",
-                                   str(record["live"]), "free space or enlarge the file system; the live cluster is as it was")
+                                   str(record["live"]), "free space or enlarge the file system; the live cluster is as it was", "no_space")
         return size
 
     # -- content
@@ -356,5 +356,5 @@ class _Look(Preflight):
             if free < need:
                 self._all.append(Finding("error", StorageError(
                     f"staging the cluster and a second copy of database {database} need about {need >> 20} MiB and {free >> 20} MiB are free", self._live,
-                    "free space or enlarge the file system",
+                    "free space or enlarge the file system", "no_space",
                 )))

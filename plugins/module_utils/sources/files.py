@@ -92,7 +92,7 @@ class Files(Source):
         parent = os.path.dirname(path)
 
         def error(kind: str, what: str, where: str, remedy: str) -> None:
-            findings.append(Finding("error", SourceError(what, where, remedy), kind))
+            findings.append(Finding("error", SourceError(what, where, remedy, "permission" if kind == "permission" else ""), kind))
 
         if os.path.islink(path) or (_identity(path) is not None and not os.path.isdir(path)):
             error("place", "what stands in the place of the source is no directory", path, "move it away, or correct 'path' in the catalog")

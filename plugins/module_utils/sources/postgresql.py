@@ -192,7 +192,8 @@ class Postgresql(Source):
                 roots = [staged, *(place for _link, place in places.spaces(staged)), os.path.join(staged, "pg_wal")]
                 synced = beside.submit(durable.sync_trees, roots, "stage")
                 archives = beside.submit(_archives, context, staged, programs, owner)
-                files = inspection.run(built, rebuild.doubtful, told["checksums"])
+                with context.progress.meter.during("verify"):
+                    files = inspection.run(built, rebuild.doubtful, told["checksums"])
                 synced.result()
             told["archiving"] = None
             if archives.result():

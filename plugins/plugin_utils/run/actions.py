@@ -126,6 +126,9 @@ class LongModule(RunActionBase):
             run.phase(service, phase)
         try:
             answer = self._watched(run, service, args, task_vars) if self.long(args) else self._plain(args, task_vars)
+        except AnsibleConnectionFailure as error:
+            run.trouble(service, {"unreachable": True, "msg": words.one_line(error)})
+            raise
         finally:
             run.progress(service, None)
         self._keep(run, service, phase, self.subject_of(args, check), answer)
@@ -141,13 +144,13 @@ class LongModule(RunActionBase):
         run.keep(service, subject, {
             key: value for key, value in answer.items() if key not in _NOT_KEPT and not key.startswith("_") and not key.startswith("ansible_")
         })
-        if failed:
-            run.trouble(service, answer)
         if phase:
             then = self.then(answer)
             for number, (after, _seconds) in enumerate(then):
                 run.split(service, after, sum(seconds for _phase, seconds in then[number:]))
             run.phase(service, then[-1][0] if then else phase, "end", "failed" if failed else "done")
+        if failed:
+            run.trouble(service, answer)
 
     # -- progress ------------------------------------------------------------------------------------------------------
 

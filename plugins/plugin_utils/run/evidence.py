@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import journal, words
 
@@ -157,6 +157,14 @@ def findings(kept: dict[str, Any]) -> list[dict[str, Any]]:
             if one not in found:
                 found.append(one)
     return found
+
+
+def first_error(kept: dict[str, Any]) -> Optional[dict[str, Any]]:
+    """The first error that preflight found, as it was answered; None when there was none."""
+    for finding in _list(_mapping(kept.get("preflight")).get("findings")):
+        if isinstance(finding, dict) and finding.get("level") == "error":
+            return finding
+    return None
 
 
 def touched(state: dict[str, Any], kept: dict[str, Any], entries: list[dict[str, Any]], began: set[str], run: str) -> str:

@@ -106,8 +106,8 @@ def append_line(path: str, line: str, durable: bool = False) -> None:
         os.close(descriptor)
 
 
-def read_lines(path: str) -> list[dict[str, Any]]:
-    """Every whole JSON object line of a file; a torn or foreign line is left out."""
+def read_lines(path: str, holding: tuple[bytes, ...] = ()) -> list[dict[str, Any]]:
+    """Every whole JSON object line of a file; a torn or foreign line is left out. holding: only lines with one of these in them."""
     found = []
     try:
         with open(path, "rb") as handle:
@@ -115,6 +115,8 @@ def read_lines(path: str) -> list[dict[str, Any]]:
     except OSError:
         return []
     for line in data.split(b"\n"):
+        if holding and not any(part in line for part in holding):
+            continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):

@@ -83,8 +83,13 @@ def test_live_dependants_are_refused_stopped_or_ignored(harbour: Harbour) -> Non
     assert harbour.everything() == before
 
     running = pids(harbour)
-    outcome = harbour.succeed("restore", "-e", "lifeboat_services=rock", "-e", "lifeboat_dependants=stop")
+    outcome = harbour.succeed("restore", "-e", "lifeboat_services=rock", "-e", "lifeboat_dependants=stop", "-e", "lifeboat_probe_clients=true",
+                              "-e", "lifeboat_probe_interval=0.2")
     assert outcome.verdicts() == {"rock": "verified"}
+    clients = outcome.document["clients"]
+    assert set(clients) == {"mill", "inn", "lamp"} and all(seen["probes"] > 0 for seen in clients.values())
+    assert clients["lamp"]["errors"] == 0 and clients["inn"]["errors"] > 0, "inn was stopped for it, and its clients noticed"
+    assert not list(harbour.state.rglob("probe*.json")), "the watching ended with the run"
     after = pids(harbour)
     assert after["lamp"] == running["lamp"]
     assert all(after[name] not in (0, running[name]) for name in ("rock", "mill", "inn"))

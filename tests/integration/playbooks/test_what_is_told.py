@@ -79,6 +79,23 @@ def test_phases_are_measured_and_the_next_plan_has_a_forecast(restores: tuple[Ou
     assert set(second.plan["critical_path"]["services"]) == {"quay", "crane"}
 
 
+def test_what_it_took_is_recorded_and_the_report_makes_times_to_recover_of_it(harbour: Harbour, restores: tuple[Outcome, Outcome]) -> None:
+    first = restores[0].document["services"]["crane"]
+    assert first["failure"] is None and {"fetch", "write", "verify"} <= set(first["measured"]["steps"])
+    assert first["measured"]["bytes"]["written"] > 0 < first["measured"]["usage"]["cpu_seconds"] and first["measured"]["calls"] >= 4
+    entries = [json.loads(line) for line in (restores[0].directory / "services" / "crane.jsonl").read_text().splitlines()]
+    data = next(entry["data"] for entry in entries if entry["event"] == "measured")
+    assert data["phases"]["gate"]["waited_for"] == "quay" and data["bytes"] == first["measured"]["bytes"] and data["verdict"] == "verified"
+
+    outcome = harbour.play("report")
+    assert outcome.code == 0, outcome.text[-3000:]
+    told = json.loads((harbour.runs / "report" / "report.json").read_text())
+    assert told["services"]["crane"]["mttr"]["count"] == len(restores) == told["all"]["mttr"]["count"] and told["silent"] == {}
+    assert told["services"]["crane"]["recoveries"][0]["raw"] == data["recovery"]["raw"]
+    assert told["services"]["quay"]["trend"]["last"] > 0 and "Time to recover" in (harbour.runs / "report" / "report.html").read_text()
+    assert any(line.startswith("SERVICE") and "MEAN" in line for line in outcome.lines())
+
+
 def test_warnings_are_in_the_report_the_document_and_the_last_screen(restores: tuple[Outcome, Outcome]) -> None:
     # whoever restores with a role that may not sign is told that the ledger's copy waits
     outcome = restores[1]
