@@ -77,7 +77,7 @@ class PostgresKit(Kit):
     database = 'sh"op Ü'
 
     def __init__(self) -> None:
-        self.server = postgres.Postgres().init().start()
+        self.server = postgres.Postgres().init(copied=True).start()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class ClusterKit(Kit):
     database = "shop"
 
     def __init__(self) -> None:
-        self.server = postgres.Postgres().init()
+        self.server = postgres.Postgres().init(copied=True)
         self.space, self.wal = os.path.join(self.server.home, "space"), os.path.join(self.server.home, "wal")
         os.mkdir(self.space, 0o700)
         os.rename(f"{self.server.data}/pg_wal", self.wal)

@@ -40,7 +40,7 @@ class YesStore:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home, env={"PATH": "/usr/bin:/bin", "HOME": self.home}, start_new_session=True,
             )
         try:
-            processes.wait_for(self._answers, "rclone", 30)
+            processes.wait_for(self._answers, "rclone")
         except BaseException:
             self.__exit__()
             raise

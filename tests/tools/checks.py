@@ -98,7 +98,8 @@ def all_checks() -> dict[str, Check]:
         pytest_check("soak", 3600, 4 * 3600, "tests", "-m", "soak"),
         Check(
             "molecule", [["molecule", "test", "--all"]], 90, 900,
-            {"NO_COLOR": "1", "PY_COLORS": "0", "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_HOME": str(places.OUTPUT / "molecule")},
+            {"NO_COLOR": "1", "PY_COLORS": "0", "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_HOME": str(places.OUTPUT / "molecule"),
+             "PYTHONPATH": str(places.ROOT / "tests" / "lab" / "fast"), "LIFEBOAT_TESTS_FAST": str(places.OUTPUT / "fast")},
             # it remembers there what was prepared, and would not prepare it again
             fresh=places.OUTPUT / "molecule",
             counted=r"^INFO +\[\S+ > (converge|idempotence|verify)\] Executed: Successful",

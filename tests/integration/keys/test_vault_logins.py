@@ -257,6 +257,6 @@ def test_token_is_kept_alive_while_the_work_asks_nothing_and_no_longer(site: Sit
     keys.new_data_key(b"s")
     del keys
     gc.collect()
-    keeper.join(timeout=20)
+    keeper.join(timeout=60)
     assert not keeper.is_alive()
     _ended(site.server, token)
