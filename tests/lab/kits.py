@@ -125,7 +125,7 @@ class PostgresKit(Kit):
             return None
         environment = {**os.environ, "PGPASSWORD": postgres.PASSWORD, "PGHOST": "127.0.0.1", "PGPORT": str(self.server.port), "PGUSER": postgres.SUPERUSER}
         texts = [
-            subprocess.run(argv, env=environment, capture_output=True, timeout=60, check=True).stdout
+            subprocess.run(argv, env=environment, capture_output=True, timeout=300, check=True).stdout
             for argv in (
                 [f"{self.server.bin}/pg_dump", "--create", f"--dbname={_conninfo(self.database)}"],
                 [f"{self.server.bin}/pg_dumpall", "--roles-only"],
@@ -231,7 +231,7 @@ class ClusterKit(Kit):
             return None
         environment = {**os.environ, "PGPASSWORD": postgres.PASSWORD, "PGHOST": "127.0.0.1", "PGPORT": str(self.server.port), "PGUSER": postgres.SUPERUSER}
         argv = [f"{self.server.bin}/pg_dumpall", "--no-unlogged-table-data"]
-        text = subprocess.run(argv, env=environment, capture_output=True, timeout=60, check=True).stdout
+        text = subprocess.run(argv, env=environment, capture_output=True, timeout=300, check=True).stdout
         prepared = self.server.sql("SELECT gid FROM pg_prepared_xacts")
         return [line for line in text.splitlines() if not line.startswith((b"--", b"\\restrict", b"\\unrestrict"))], prepared
 

@@ -160,14 +160,14 @@ class LogLab:
     def alarms(self) -> set[str]:
         return {alarm["name"] for alarm in self.status()["alarms"]}
 
-    def wait_proven(self, position: int, timeline: int = 1, seconds: float = 60) -> None:
+    def wait_proven(self, position: int, timeline: int = 1, seconds: float = 300) -> None:
         try:
             processes.wait_for(lambda: self.proven() >= (timeline, position), f"{wal.text(position)} to be proven", seconds)
         except TimeoutError:
             told = json.dumps(self.status(), indent=1)
             raise AssertionError(f"{self.proven()} after {seconds} s, wanted {wal.text(position)}: {told}\n{self.said()}") from None
 
-    def wait_ok(self, seconds: float = 60) -> None:
+    def wait_ok(self, seconds: float = 300) -> None:
         try:
             processes.wait_for(lambda: bool(self.status()["ok"]), "the alarms to end", seconds)
         except TimeoutError:

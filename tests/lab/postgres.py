@@ -197,7 +197,7 @@ def _initdb(programs: str, data: str, password_file: str) -> None:
     ])
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _made(programs: str, password: str) -> str:
     """The files of an empty cluster that nothing was done with, kept until this process ends."""
     home = processes.private_dir("initdb")

@@ -76,12 +76,15 @@ def kept(path: str) -> str:
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
-    """Poll until the condition holds; TimeoutError names what was awaited."""
+    """Poll until the condition holds; TimeoutError names what was awaited. A question that takes long is asked less often."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while True:
+        begun = time.monotonic()
+        if condition():
+            return
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds} s for {what}")
-        time.sleep(0.02)
+        time.sleep(min(2.0, max(0.02, 2 * (time.monotonic() - begun))))
 
 
 def alive(pid: int) -> bool:

@@ -54,7 +54,7 @@ class YesStore:
 
     def _answers(self) -> bool:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{self.port}", timeout=2).close()
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}", timeout=30).close()
         except urllib.error.HTTPError:
             return True
         except OSError:
