@@ -54,7 +54,7 @@ class Load:
 
     def __exit__(self, *error: Any) -> None:
         processes.end(self._process.pid)
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=120)
 
 
 @pytest.fixture(scope="module", params=versions())

@@ -228,7 +228,7 @@ def test_killed_at_random_and_done_again(lab: ClusterLab, in_place: bool, tmp_pa
         process = lab.bench.spawn("stage", reader, record)
         time.sleep(0.5 + 2 * dice.random())
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=20)
+        process.communicate(timeout=120)
     source.stage(lab.bench.context, reader, record)
     live(lab, record, reader)
     assert lab.server.sql(ROWS) == good

@@ -112,7 +112,7 @@ class Bench:
             return bool(pid)
 
         try:
-            processes.wait_for(over, f"the end of {verb}", 120)
+            processes.wait_for(over, f"the end of {verb}", 600)
         except TimeoutError:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)

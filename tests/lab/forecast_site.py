@@ -37,7 +37,7 @@ class Site(Harbour):
         for name, seconds in STARTS.items():
             begin = "import os, sys, time; time.sleep(float(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
             services[name]["runtime"]["start"] = [sys.executable, "-I", "-S", "-c", begin, str(seconds), *self.argv("start", name)]
-            services[name]["timeouts"] = {"start": "60s", "health": "60s"}
+            services[name]["policy"] = {"start": {"timeout": "60s"}, "health": {"timeout": "60s"}}
         del services["gateway"]["sources"]
         services["ledger"] = {
             "owner": "team", "host": "localhost", "health": [{"sql": "select count(*) > 0 from entries", "source": "db", "equals": True}],

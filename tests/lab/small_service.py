@@ -24,7 +24,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 #: Seconds after which starting or stopping counts as hung.
-LIMIT = 20
+LIMIT = 120
 
 
 class Handler(BaseHTTPRequestHandler):

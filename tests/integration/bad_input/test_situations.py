@@ -81,8 +81,6 @@ def test_repository_of_a_newer_format(harbour: Harbour, tmp_path: pathlib.Path, 
 TARGETS = {
     "20200101T000000Z-backup-ffffff": ('unknown target "20200101T000000Z-backup-ffffff"', "lamp", "(use latest|did you mean).* newest complete points"),
     "2001-01-01T00:00:00Z": ("no complete point at or before 2001-01-01T00:00:00Z", "lamp", "the oldest complete point is"),
-    "2001-01-01T00:00:00": ("(zone|unknown target)", "lamp", "zone"),
-    "yesterday": ('unknown target "yesterday"', "lamp", "use latest"),
 }
 
 

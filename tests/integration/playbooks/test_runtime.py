@@ -13,6 +13,7 @@ import sys
 
 import pytest
 
+from ansible_collections.lifeboat.recovery.tests.lab import quick
 from ansible_collections.lifeboat.recovery.tests.lab.harbour import ROOT
 
 YES, NO, HANGS = ["/bin/true"], ["/bin/false"], ["/bin/sleep", "20"]
@@ -41,11 +42,11 @@ def play(folder: pathlib.Path, step: str, runtime: dict[str, list[str]], *argume
     }
     environment = {
         "PATH": f"{pathlib.Path(sys.executable).parent}:{os.defpath}", "HOME": str(folder), "LC_ALL": "C.UTF-8",
-        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".dev"), "ANSIBLE_HOME": str(folder / "ansible"),
+        **quick.variables(ROOT / ".dev"), "ANSIBLE_HOME": str(folder / "ansible"),
     }
     done = subprocess.run(
         [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), "-i", "here,", "play.yml", "-e", json.dumps(variables), *arguments],
-        cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
+        cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False)
     found = [line for line in done.stdout.splitlines() if "OUTCOME" in line]
     assert len(found) == 1, done.stdout
     return found[0].partition("OUTCOME ")[2].rstrip('"')
@@ -94,6 +95,6 @@ def test_task_files_are_relative_to_the_catalog(tmp_path: pathlib.Path, step: st
     done = subprocess.run(
         [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), "-i", "../site/shop.catalog.yml", "play.yml"], cwd=tmp_path / "plays",
         env={"PATH": f"{pathlib.Path(sys.executable).parent}:{os.defpath}", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8",
-             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".dev"), "ANSIBLE_HOME": str(tmp_path / "ansible")},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
+             **quick.variables(ROOT / ".dev"), "ANSIBLE_HOME": str(tmp_path / "ansible")},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False)
     assert done.returncode == 0 and "OUTCOME catalog checkout" in done.stdout, done.stdout

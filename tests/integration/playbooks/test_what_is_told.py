@@ -67,9 +67,7 @@ def test_phases_are_measured_and_the_next_plan_has_a_forecast(restores: tuple[Ou
     first, second = restores
     assert "forecast none: no measured times" in first.text and first.plan["forecast"]["seconds"] is None
     phases = {phase["name"]: phase["seconds"] for phase in first.document["services"]["quay"]["phases"]}
-    assert 1.5 <= phases["invariants"] < 1.5 + 5 and phases["protect"] > 0
-    quick = {phase["name"]: phase["seconds"] for phase in first.document["services"]["crane"]["phases"]}
-    assert quick["invariants"] < 1.5
+    assert 1.5 <= phases["invariants"] <= first.document["services"]["quay"]["seconds"] and phases["protect"] > 0
 
     forecast = second.plan["forecast"]
     assert forecast["runs"] == 1 and 0 < forecast["low"] < forecast["seconds"] < forecast["high"], forecast

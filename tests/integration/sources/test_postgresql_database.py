@@ -287,7 +287,7 @@ def test_settings_of_an_own_cluster_come_back_where_they_are_missing(tmp_path: P
         bench = Bench({**_config(server), "cluster": "own"}, tmp_path)
         reader, _writer = bench.capture()
         server.wipe()
-        subprocess.run(server.provision_argv(), check=True, timeout=60)
+        subprocess.run(server.provision_argv(), check=True, timeout=300)
         server.sql("ALTER SYSTEM SET work_mem = '9MB'")
         record = bench.stage(reader)
         facts = bench.source.cutover(bench.context, record)

@@ -225,7 +225,7 @@ def test_a_server_that_does_not_stay_down(server: RedisServer, bench: Bench, mon
     _set(server, a=1)
     reader, _writer = bench.capture()
     record = bench.stage(reader)
-    monkeypatch.setattr(redis_swap, "ANSWER_TIMEOUT", 0.5)
+    monkeypatch.setattr(redis_swap, "ANSWER_TIMEOUT", 3)
     bench.config["server"]["stop"] = ["true"]
     with pytest.raises(SourceError, match="does not stop"):
         bench.source.cutover(bench.context, record)

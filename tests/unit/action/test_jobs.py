@@ -122,5 +122,5 @@ def test_the_script_reads_the_file_and_runs_nothing_else(tmp_path: Path, state_d
         Path(f"{place}/services/orders-run-view-test/progress.json").write_text("FOUND")
     script = actions._remote_script(state_dir, "orders-run-view-test")
     environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
-    done = subprocess.run(["/bin/sh", "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["/bin/sh", "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout == ("FOUND" if place else "") and not (tmp_path / "pwned").exists()

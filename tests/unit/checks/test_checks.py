@@ -154,8 +154,8 @@ def test_command():
 
 def test_a_command_that_hangs_is_killed_with_its_children(tmp_path):
     marker = tmp_path / "child"
-    result = only(health=[{"command": ["sh", "-c", f"sleep 600 & echo $! > {marker}; wait"], "timeout": 1}])
-    assert "did not end within 1 s" in result["detail"]
+    result = only(health=[{"command": ["sh", "-c", f"sleep 600 & echo $! > {marker}; wait"], "timeout": 5}])
+    assert "did not end within 5 s" in result["detail"]
     child = int(marker.read_text())
     for _n in range(200):
         try:
@@ -296,7 +296,7 @@ def test_the_time_of_the_invariants_is_their_own(tmp_path):
     wanted = spec(health=[{"command": ["true"]}], invariants=[{"name": "slow", "command": ["sleep", "0.3"]}])
     told = checks.run(wanted, "all")
     assert told["ok"] and told["judged"] >= 0.3 and told["judged"] >= told["results"][-1]["seconds"]
-    assert checks.run(wanted, "health")["judged"] < 0.3
+    assert checks.run(wanted, "health")["judged"] < told["judged"]
 
 
 # -- data stores, schema version, warm-up
