@@ -11,7 +11,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.dev
 
 SETUP := tests/tools/setup.sh
 CHECKS := .venv/bin/python tests/tools/checks.py
-TARGETS := ruff types lint sanity changelog build unit integration stores clusters drills molecule
+TARGETS := ruff types lint sanity changelog build unit integration stores clusters drills fleet molecule
 
 .PHONY: help demo test bench bench-cluster bench-s3 soak lab setup clean distclean $(TARGETS)
 

@@ -41,3 +41,7 @@ class ActionModule(LongModule):
 
     def subject_of(self, args: dict[str, Any], check: bool) -> str:
         return "preflight" if check else str(args.get("state") or "live")
+
+    def long(self, args: dict[str, Any]) -> bool:
+        """A preflight that decodes nothing takes no longer than looking at a job would."""
+        return not self._task.check_mode or str(args.get("depth") or "") == "decode"

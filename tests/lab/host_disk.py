@@ -48,7 +48,7 @@ def prepare(upper: Path, address: str, keys: Path, name: str, image: str) -> Non
     write(ssh / "lab_host_key", (keys / f"host-{name}").read_text(), 0o600)
     write(ssh / "lab_keys", (keys / "controller.pub").read_text())
     config = (f"ListenAddress {address}\nHostKey /etc/ssh/lab_host_key\nAuthorizedKeysFile /etc/ssh/lab_keys\nPasswordAuthentication no\n"
-              "KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nUsePAM no\nUseDNS no\nSubsystem sftp internal-sftp\n")
+              "KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nUsePAM no\nUseDNS no\nLogLevel VERBOSE\nSubsystem sftp internal-sftp\n")
     # an installed system starts its own sshd, which reads the first; the other one is given to ours
     write(ssh / ("sshd_config" if image else "lab_sshd_config"), config)
 

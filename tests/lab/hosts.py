@@ -116,6 +116,10 @@ class Lab:
             self._save()
         self.network = network.Network(self._known["network"])
         self.key = self.home / "keys" / "controller"
+        #: Where ssh keeps connections: the path of a socket is short, and two labs have the same addresses.
+        self.sockets = Path("/tmp") / self.network.name
+        #: Of the hosts that this process booted: what waits for their process 1.
+        self._parents: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Lab:
         return self
@@ -168,7 +172,7 @@ class Lab:
         host_disk.write(host.home / "spec.json", json.dumps(spec))
         with open(host.home / "console", "wb") as console:
             # of our own process group unless the lab is to last: whoever ends this process with its group ends the hosts too
-            subprocess.Popen(
+            self._parents[host.name] = subprocess.Popen(
                 ["nsenter", f"--net=/run/netns/{self.network.of(host.name)}", "unshare", "--mount", "--uts", "--ipc", "--pid",
                  *(["--cgroup"] if self.image else []), "--fork", "--propagation", "private", "--", host_disk.python(), "-I", "-S", str(BOOT), "boot",
                  str(host.home / "spec.json")],
@@ -179,6 +183,7 @@ class Lab:
         def answers() -> bool:
             if (host.home / "pid").exists() and not host.pid:
                 said = processes.kept(str(host.home / "console"))[-1500:]
+                self._parents.pop(host.name).wait(LIMIT)
                 raise LabError(f"{host.name} did not boot: {said}\nIt needs a root that overlayfs takes as its lower layer, and {self.home} on a file "
                                "system that can be the upper one (ext4, xfs, btrfs, tmpfs; no overlay)")
             with self.network.inside(), contextlib.suppress(OSError):
@@ -212,6 +217,8 @@ class Lab:
         if pid:
             os.kill(pid, how)
             processes.wait_for(lambda: not processes.alive(pid), f"the end of {host.name}", LIMIT)
+        if host.name in self._parents:
+            self._parents.pop(host.name).wait(LIMIT)
 
     def wipe(self, name: str) -> None:
         """The disks of a host that is down are lost; up() makes a new machine of the same name."""
@@ -315,16 +322,24 @@ class Lab:
             output.seek(0)
             return subprocess.CompletedProcess([*argv], code, output.read().decode("utf-8", "replace"))
 
-    def inventory(self, names: Iterable[str] = (), variables: Optional[Mapping[str, Mapping[str, Any]]] = None) -> dict[str, Any]:
-        """An Ansible inventory of the hosts (all by default) as root; ``variables``: more for single hosts."""
+    def inventory(
+        self, names: Iterable[str] = (), variables: Optional[Mapping[str, Mapping[str, Any]]] = None, outside: bool = False,
+    ) -> dict[str, Any]:
+        """An Ansible inventory of the hosts (all by default) as root; ``variables``: more for single hosts. outside: for controllers that are not
+        started by run(), and so not on the bridge."""
         common = {
             "ansible_user": "root", "ansible_ssh_private_key_file": str(self.key), "ansible_python_interpreter": host_disk.python(),
             "ansible_ssh_common_args": f"-o UserKnownHostsFile={self.home}/known_hosts -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes "
                                        "-o IdentitiesOnly=yes",
-            # the path of a socket is short, and two labs have the same addresses
-            "ansible_control_path_dir": str(self.home / "cp"),
+            "ansible_control_path_dir": str(self.sockets),
         }
-        chosen = {name: {"ansible_host": self.host(name).address, **(variables or {}).get(name, {})} for name in names or self._known["hosts"]}
+        if outside:
+            host_disk.write(self.home / "ssh", f'#!/bin/sh\nexec nsenter --net=/run/netns/{self.network.name} ssh "$@"\n', 0o755)
+            common["ansible_ssh_executable"] = str(self.home / "ssh")
+        chosen = {
+            name: {"ansible_connection": "ssh", "ansible_host": self.host(name).address, **(variables or {}).get(name, {})}
+            for name in names or self._known["hosts"]
+        }
         return {"all": {"hosts": chosen, "vars": common}}
 
     def ssh(self, name: str) -> list[str]:
@@ -336,7 +351,7 @@ class Lab:
 
     def down(self) -> None:
         """Stop every host, remove the network and every file. Can be repeated."""
-        for pid in _processes(f"{self.home}/cp/"):  # connections that ssh keeps open for the next task
+        for pid in _processes(f"{self.sockets}/"):  # connections that ssh keeps open for the next task
             processes.end(pid)
         for host in self.hosts.values():
             self._end(host, signal.SIGKILL)
@@ -346,6 +361,7 @@ class Lab:
                 place = self.home / "hosts" / name / "disks" / str(number)
                 if place.is_mount():
                     network.command("umount", "--lazy", str(place))
+        _remove(self.sockets)
         _remove(self.home)
 
 

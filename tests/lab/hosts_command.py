@@ -15,7 +15,9 @@
   heal [NAME…]          undo cut, block and slow
   hang NAME…            sshd stands still; resume NAME… lets it go on
   sh NAME [COMMAND…]    a shell or a command on the host
-  run COMMAND…          a command in the controller's place, for example: run ansible-playbook lifeboat.recovery.status -i …
+  run COMMAND…          a command in the controller's place, on the bridge
+
+The inventory works from anywhere on this machine. LAB_HOME names a folder for a lab besides the one of the checkout.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ if not __package__:
 from tests.lab import host_disk, hosts
 
 NAMES = ("db1", "db2", "app1")
-HOME = Path(hosts.PLACE) / f"{hosts.PREFIX}{hashlib.sha256(str(host_disk.ROOT).encode()).hexdigest()[:8]}"
+#: One lab per checkout, unless LAB_HOME names another folder.
+HOME = Path(os.environ.get("LAB_HOME") or f"{hosts.PLACE}/{hosts.PREFIX}{hashlib.sha256(str(host_disk.ROOT).encode()).hexdigest()[:8]}")
 INVENTORY = HOME / "hosts.yml"
 
 
@@ -64,7 +67,7 @@ def main(arguments: list[str]) -> int:
         lab = hosts.Lab(HOME)
         if verb == "up":
             lab.up(*(words or NAMES))
-            INVENTORY.write_text(yaml.safe_dump(lab.inventory(), sort_keys=False), encoding="utf-8")
+            INVENTORY.write_text(yaml.safe_dump(lab.inventory(outside=True), sort_keys=False), encoding="utf-8")
         elif verb == "down":
             lab.down()
             return 0

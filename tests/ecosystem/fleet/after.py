@@ -1,7 +1,7 @@
 # Copyright (c) Lifeboat contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run a command after something has happened: ``after.py FILE COMMAND…`` waits until the file exists, at most two minutes."""
+"""Run a command after something has happened: ``after.py FILE COMMAND…`` waits until the file exists, at most a quarter of an hour."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-LIMIT = 120
+LIMIT = 900
 
 if __name__ == "__main__":
     deadline = time.monotonic() + LIMIT

@@ -85,6 +85,7 @@ class Playing:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
+        self._output.close()
 
     def wait(self, limit: float = LIMIT) -> Outcome:
         """How it went."""
@@ -93,7 +94,9 @@ class Playing:
         except BaseException:
             self.kill()
             raise
-        return Outcome(code, self.text()).with_run(self._runs, self._before)
+        found = Outcome(code, self.text()).with_run(self._runs, self._before)
+        self._output.close()
+        return found
 
 
 class Fleet:
@@ -267,6 +270,15 @@ class Fleet:
     def destroy(self, *services: str) -> None:
         """As damage(), of all by default, and the servers of their databases are lost as well."""
         self._inside("damage", services or self.members, lost=True)
+
+    def release(self, *services: str) -> None:
+        """What ``waits`` for services is there from now on; hold() takes it away again."""
+        for name in services:
+            self.lab.host(self.members[name].host).path(self.waits[name]).touch()
+
+    def hold(self, *services: str) -> None:
+        for name in services:
+            self.lab.host(self.members[name].host).path(self.waits[name]).unlink(missing_ok=True)
 
     # -- what hosts know -----------------------------------------------------------------------------------------------
 

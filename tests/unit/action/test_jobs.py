@@ -15,6 +15,7 @@ from typing import Any, Optional
 import pytest
 from ansible.errors import AnsibleConnectionFailure
 
+from ansible_collections.lifeboat.recovery.plugins.action import snapshot_restore
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import SourceError
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import actions, lifecycle
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
@@ -124,3 +125,10 @@ def test_the_script_reads_the_file_and_runs_nothing_else(tmp_path: Path, state_d
     environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
     done = subprocess.run(["/bin/sh", "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout == ("FOUND" if place else "") and not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("check, depth, job", [(False, "exists", True), (True, "exists", False), (True, None, False), (True, "decode", True)])
+def test_only_what_may_take_long_becomes_a_job(check: bool, depth: Optional[str], job: bool) -> None:
+    action = snapshot_restore.ActionModule.__new__(snapshot_restore.ActionModule)
+    action._task = SimpleNamespace(check_mode=check)
+    assert action.long({"depth": depth}) is job
