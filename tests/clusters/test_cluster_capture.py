@@ -281,6 +281,12 @@ def test_one_percent_of_the_rows_stores_about_that(cluster: Postgres, tmp_path: 
         wanted = dict(cluster_buffers.ranges(copy.data, second.facts["relation_segment_size"]))
         held = wanted[os.path.join(copy.data, copy.sql("SELECT pg_relation_filepath('t')")[0][0])]
         assert held and all(at % 8192 == 0 == length % 8192 for at, length in held), "what a restored copy is warmed up with"
+        copy.stop()
+        with open(f"{copy.data}/postgresql.auto.conf", "a", encoding="utf-8") as handle:
+            handle.write("\nshared_preload_libraries = 'pg_prewarm'\n")
+        copy.start()
+        warm = "SELECT count(*) FROM pg_buffercache WHERE relfilenode = pg_relation_filenode('t')"
+        processes.wait_for(lambda: int(copy.sql(warm)[0][0]) >= sum(length for _at, length in held) // 8192, "the server has read our note by itself", 60)
         cluster_tree.sound(copy)
     finally:
         copy.destroy()

@@ -96,7 +96,7 @@ def all_checks() -> dict[str, Check]:
         pytest_check("clusters", 400, 3600, "-n", "2", "--dist", "loadfile", "tests/clusters", "tests/integration/sources", "-m", "clusters and not soak"),
         pytest_check("drills", 110, 2400, "tests/drills"),
         # needs root, which hosts with namespaces and mounts of their own take
-        pytest_check("fleet", 180, 3000, "tests/fleet", "-m", "not soak"),
+        pytest_check("fleet", 180, 3000, "tests/fleet"),
         pytest_check("soak", 3600, 4 * 3600, "tests", "-m", "soak"),
         Check(
             "molecule", [["molecule", "test", "--all"]], 60, 1800,

@@ -44,6 +44,7 @@ services:
       db: {type: postgresql_database, database: identity, port: "${port}", host: db2, provision: [createdb, 5],
            server: {start: [pg_ctl, start], stop: {unit: pg.service}, status: [pg_isready]}}
     health: {http: "${url}/health"}
+    schema: {query: select max(version) from migrations, expect: "0042"}
     invariants:
       - {name: users, sql: "select count(*) from users", at_least: 1}
   orders:
@@ -57,7 +58,8 @@ services:
     sources:
       invoices: {type: files, path: "${root}/invoices"}
       cache: {type: redis}
-    runtime: {start: [systemctl, start, orders], hosts: [app1, app2]}
+    runtime: {start: [systemctl, start, orders], hosts: [app1, app2], migrate: [bin/migrate, up]}
+    prewarm: {http: [{http: "http://127.0.0.1:8081/hot", required: true}]}
     health: [{tcp: "127.0.0.1:${port}", timeout: 500ms}, {command: [/bin/true]}]
     invariants:
       - {name: "${label}", redis: [GET, a], equals: null}
@@ -134,6 +136,10 @@ def test_every_key_of_the_design_is_taken(load: Callable[..., model.Catalog]) ->
     assert orders["requires"] == [{"service": "identity", "kind": "hard"}, {"service": "mail", "kind": "soft"}]
     assert (orders["rto"], orders["rpo"], orders["repository"], orders["priority"]) == (300, 3600, "global", 3)
     assert orders["policy"] == {"start": {"timeout": 120, "retries": 3}, "health": {"on_error": "rollback"}}
+    assert orders["runtime"]["migrate"] == ["bin/migrate", "up"]
+    assert orders["prewarm"] == {"cache": True, "timeout": 30, "http": [
+        {"http": "http://127.0.0.1:8081/hot", "required": True, "expect_status": 200, "timeout": 10}]}
+    assert identity["schema"] == [{"query": "select max(version) from migrations", "expect": "0042", "source": "db"}]
     assert orders["runtime"]["hosts"] == ["app1", "app2"]
     assert orders["health"][0] == {"tcp": "127.0.0.1:5433", "timeout": 0.5}
     assert orders["sources"]["cache"] == {"type": "redis", "port": 6379}
