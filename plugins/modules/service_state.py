@@ -41,6 +41,11 @@ options:
       - Also return the recovery points of the service. This needs the repository, and the keys of a capture.
     type: bool
     default: false
+  fail:
+    description:
+      - Whether the call fails when it cannot tell. With V(false) it only returns RV(error), for who asks many services and tells a common cause once.
+    type: bool
+    default: true
 """
 
 EXAMPLES = r"""
@@ -141,7 +146,7 @@ run:
 error:
   description: What went wrong, C(code), C(what), C(where) and C(remedy).
   type: dict
-  returned: failure
+  returned: failure, and in its place with O(fail=false)
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -160,6 +165,7 @@ def main():
             text={"type": "str", "default": ""},
             ledger_run={"type": "str", "default": ""},
             points={"type": "bool", "default": False},
+            fail={"type": "bool", "default": True},
         ),
         supports_check_mode=True,
     )
@@ -167,6 +173,17 @@ def main():
 
 
 def work(spec, run, params, check):
+    from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError
+
+    try:
+        return tell(spec, run, params, check)
+    except LifeboatError as error:
+        if params["fail"]:
+            raise
+        return {"error": error.as_dict()}
+
+
+def tell(spec, run, params, check):
     from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations
 
     told = {}

@@ -72,8 +72,11 @@ def test_repository_of_a_newer_format(harbour: Harbour, tmp_path: pathlib.Path, 
     descriptor.write_bytes(checked.dump({**document, "format": layout.FORMAT + 1}))
     catalog = changed(harbour, repositories={"local": {"url": f"file://{newer}"}})
     before, stored = harbour.everything(), tree(newer)
-    outcome = harbour.play(verb, *LAMP, catalog=catalog)
-    refused(outcome, f"repository has format {layout.FORMAT + 1}, this version reads up to {layout.FORMAT}", f"file://{newer}", "update")
+    outcome = harbour.play(verb, *(() if verb == "restore" else LAMP), catalog=catalog)
+    line = refused(outcome, f"repository has format {layout.FORMAT + 1}, this version reads up to {layout.FORMAT}", f"file://{newer}", "update")
+    if verb == "restore":
+        assert all(name in line for name in harbour.ports), "one repository, one line"
+        assert set(outcome.recap("rescued").values()) == {0} and outcome.text.count("fatal: ") == 1, outcome.text
     assert tree(newer) == stored
     assert _apart_from_records(before, harbour.everything()) == []
 
