@@ -138,7 +138,7 @@ class ActionModule(RunActionBase):
         else:
             if verb in ("rollback", "commit"):
                 if broken and not args["partial"]:
-                    return self._refused([*errors, *broken.values()], f"{verb} was refused, nothing was touched")
+                    return self._refused([*errors, *refusals.told_once(broken)], f"{verb} was refused, nothing was touched")
                 chosen.picked, which = undo.narrow(services, chosen.picked, answers, which or "last", verb, args["explicit"])
                 broken = {service: error for service, error in broken.items() if service in chosen.picked}
             out = refusals.left_out(services, chosen.picked, broken, "plan") if verb in refusals.STOPPING else {
@@ -147,7 +147,8 @@ class ActionModule(RunActionBase):
             if verb == "extract":
                 built["target"] = args["target"]
             built["warnings"] = [f"{service} cannot be worked on: {error}" for service, error in broken.items()]
-        if not errors:
+        stopping = built.get("stopping") or {}
+        if not errors and not stopping:  # what preflight will stop needs no approval
             errors += self._approve(document, built, which, args, task_vars)
         if errors:
             return self._refused(errors, f"{verb} was refused, nothing was touched")
@@ -173,9 +174,8 @@ class ActionModule(RunActionBase):
     ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
         """(plan, who is left out of it, runs that it resumes); errors are added to, and then the rest means nothing."""
         services = document["services"]
-        if broken and not args["partial"]:
-            errors += broken.values()
-            return {}, {}, []
+        # the others are looked at all the same, so that everything is told at once; preflight stops the run then
+        stopping = {} if args["partial"] else dict(broken)
         points = {service: answers[service].get("points") or [] for service in chosen.picked if service not in broken}
         points, warnings, resumes = pinned.pin(services, list(points), points, answers, args["target"])
         busy = refusals.leases({service: answers[service] for service in points}, resumes)
@@ -195,14 +195,15 @@ class ActionModule(RunActionBase):
             except TargetErrors as error:
                 lost = judge.services_of(error, services, going) if args["partial"] else {}
                 if not lost:
-                    errors += error.errors
+                    errors += [*error.errors, *refusals.told_once(stopping)]
                     return {}, {}, []
                 broken.update(lost)
                 continue
             built["warnings"] += warnings
             built["left_out"] = out
-            if not going:
-                errors += broken.values()
+            built["stopping"] = {service: error.as_dict() for service, error in stopping.items()}
+            if not going or errors:
+                errors += refusals.told_once(stopping if going else broken)
             return built, out, resumes
 
     def _judge(self, args: dict[str, Any]) -> dict[str, Any]:
@@ -234,7 +235,8 @@ class ActionModule(RunActionBase):
             judge.keep(run, found["plan"])
         found["left_out"] = {**(plan.get("left_out") or {}), **found["left_out"]}
         if found["stop"] and self._task.check_mode:
-            return {**found, "failed": True, "msg": found["message"]}
+            # Ansible prints all of an answer that failed; what was found stands above
+            return {"failed": True, "msg": found["message"], "remedy": found["remedy"]}
         return found
 
     def _untouched(self, args: dict[str, Any]) -> dict[str, Any]:

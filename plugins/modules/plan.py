@@ -194,9 +194,18 @@ again:
   type: bool
   returned: step V(judge)
 lines:
-  description: Every finding in one line.
+  description: Every cause in one line, with whom it is about and what to do.
   type: list
   elements: str
+  returned: step V(judge)
+groups:
+  description: The same as findings, each with C(services), C(places) and C(wheres).
+  type: list
+  elements: dict
+  returned: step V(judge)
+findings:
+  description: Service to the findings that only show over several services or hosts.
+  type: dict
   returned: step V(judge)
 untouched:
   description: Whether nothing is left to do for the service.

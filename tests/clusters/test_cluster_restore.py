@@ -115,8 +115,15 @@ def test_preflight_names_every_place_that_is_taken(lab: ClusterLab) -> None:
     assert "log directory holds files" in errors(wal_directory=wal)
     lab.bench.config["server"] = {"start": ["true"]}
     assert "does not say how to stop it" in errors()
+    assert lab.bench.off_by(0, reader.manifest) == []
+    (clock,) = lab.bench.off_by(100, reader.manifest)
+    assert "100 s ahead of that of this host" in clock
+    lab.bench.config["password_file"] = "/nowhere/password"
+    assert "the password file cannot be read" in errors()
+    assert lab.bench.lacking(reader.manifest) == []
     reader.manifest["facts"]["bytes"] = 1 << 60
-    assert "in_place: true" in errors() and "there is no rollback" in errors()
+    (lacking,) = lab.bench.lacking(reader.manifest)
+    assert "not enough space" in lacking and "in_place: true" in lacking and "there is no rollback" in lacking
 
 
 def test_a_copy_does_not_archive_and_its_settings_do_not_act(lab: ClusterLab) -> None:

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from .. import faults, redact, state
+from .. import faults, identity, redact, state
 from ..errors import LifeboatError, SourceError
 from ..ledger import Ledger
 from ..progress import Progress
@@ -194,5 +194,6 @@ def _write_marks(spec: Spec, repository_id: str, published: list[StoredManifest]
     marks = state.read_json(spec.path("marks.json")) or {}
     mine = marks.setdefault(repository_id, {})
     for manifest in published:
-        mine[manifest.data["source"]] = {"sequence": manifest.data["sequence"], "digest": manifest.digest, "name": manifest.name}
+        mine[manifest.data["source"]] = {"sequence": manifest.data["sequence"], "digest": manifest.digest, "name": manifest.name,
+                                          "host": identity.host_id()}
     state.write_json(spec.path("marks.json"), marks, "mark")

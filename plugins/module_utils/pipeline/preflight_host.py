@@ -118,7 +118,7 @@ def _ports(job: Job, found: Found) -> None:
         return
     for place in taken:
         who = listener(int(place.rpartition(":")[2]))
-        remedy = f"end {who}, or correct the port in the catalog" if who else "find it with `ss -ltnp` and end it, or correct the port in the catalog"
+        remedy = ("" if who else "find it with `ss -ltnp` and ") + "end it, or correct the port in the catalog"
         by = f" ({who})" if who else ""
         if place in own:
             found.add(ConflictError(f"port in use: the service is down and something else{by} listens on its port", place, remedy), kind="port")

@@ -16,7 +16,7 @@ from typing import Any, Callable
 from .. import clocks, identity, room, state
 from ..errors import LifeboatError, TargetError
 from ..sources.contract import Footprint
-from .inspect import Point
+from .inspect import Point, read_marks
 from .preflight_host import Found
 from .restore_job import Job
 from .taken import taken
@@ -82,13 +82,16 @@ def check_identity(job: Job, point: Point, touched: dict[str, Footprint], accept
             "use the catalog it belongs to, or give this ecosystem a state_dir and places of its own",
         ), kind="identity")
     _neighbours(job, touched, mine["ecosystem"], found)
+    marks = read_marks(job.spec, job.store.repository.id) or {}
     for name, footprint in touched.items():
         before = point.snapshots[name].data.get("taken") or {}
         there = dict(before.get("host") or {})
-        same = bool(here["id"]) and there.get("id") == here["id"]
+        known = bool(here["id"]) and bool(there.get("id"))
+        same = there["id"] == here["id"] if known else there.get("name") == here["name"]
         if same or footprint.network:
             _foreign(name, footprint, before, mine, found)
-        elif here["id"] and there.get("id") and dict(origin.get("host") or {}).get("id") != here["id"]:
+        elif known and here["id"] not in (dict(origin.get("host") or {}).get("id"), (marks.get(name) or {}).get("host")):
+            # neither restored nor captured here since
             level = "warning" if "new_host" in accept else "error"
             found.add(TargetError(
                 f"host {here['name']} is another machine than {there['name']}, where the snapshot was taken", f"machine {here['id']}, was {there['id']}",

@@ -170,6 +170,8 @@ def _check_sources(job: Job, restore: Restore | None, point: Point, found: Found
     def ask(name: str) -> None:
         try:
             source, context = job.source(name)
+            position = point.positions.get(name)
+            context.target = position.as_dict() if position else None
             for one in source.preflight_restore(context, point.snapshots[name].data):
                 found.add(one.error, name, one.level, one.kind)
         except LifeboatError as error:

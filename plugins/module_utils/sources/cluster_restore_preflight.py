@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..errors import CommandError, LifeboatError, SourceError, TargetError
+from .. import clocks
+from ..errors import CommandError, LifeboatError, SourceError, TargetError, VersionError
 from . import cluster_places as places
 from .cluster_backup import read_control
 from .cluster_lsn import parse_position
 from .cluster_private import find_programs
 from .cluster_reach import parse_time
 from .contract import Context, Finding, Footprint, Need
-from .postgresql_client import Client
+from .postgresql_client import Client, ServerDown
 from .server import Server
 
 _IN_PLACE = "or set in_place: true, which overwrites the live cluster while it rebuilds it: then there is no rollback, and nothing to start until it is done"
@@ -97,7 +98,7 @@ class Preflight:
 
     def run(self) -> list[Finding]:
         for check in (self._programs, self._place, self._rights, self._commands, self._former, self._spaces, self._log_directory,
-                      self._configuration, self._identity, self._target):
+                      self._configuration, self._login, self._identity, self._target):
             try:
                 check()
             except LifeboatError as error:
@@ -111,7 +112,10 @@ class Preflight:
         self._all.append(Finding("warning", SourceError(what, where, remedy), kind))
 
     def _programs(self) -> None:
-        find_programs(self._context.config.get("bin_dir"), int(self._record["major"]), self._client.where)
+        programs = find_programs(self._context.config.get("bin_dir"), int(self._record["major"]), self._client.where)
+        if not os.path.exists(f"{programs}/pg_amcheck"):
+            self._all.append(Finding("note", VersionError("the copy's indexes are not held against its tables: there is no pg_amcheck", programs,
+                                                          "install it where amcheck shall be part of the proof")))
 
     def _place(self) -> None:
         live, parent = self._live, os.path.dirname(self._live)
@@ -208,6 +212,27 @@ class Preflight:
         if place and not os.path.isfile(os.path.join(str(place), "postgresql.conf")):
             self._error("place", "the configuration outside the data directory is not there, and it is not part of the snapshot", f"{place}/postgresql.conf",
                         "put it there (it belongs to the host's configuration), or correct config_directory")
+
+    def _login(self) -> None:
+        """The swapped cluster's server is asked with this login; where the former one runs, it can be tried, and its clock read."""
+        self._client.password()
+        if places.postmaster(self._live) is None:
+            return
+        try:
+            connection = self._client.connect(self._client.maintenance())
+        except ServerDown:
+            return
+        except SourceError as error:
+            self._warning("store", f"the server that runs does not let us in ({error.what})", error.where,
+                          f"{error.remedy}; after the swap the restored one will be asked the same way")
+            return
+        try:
+            skew = clocks.ask(self._context.clock, lambda: float(self._client.rows(connection, "SELECT extract(epoch FROM clock_timestamp())")[0][0]))
+        finally:
+            connection.close()
+        told = clocks.judge(skew, f"the server {self._client.place}", "this host", (self._context.target or {}).get("kind") == "time") if skew else None
+        if told:
+            self._all.append(Finding(*told))
 
     def _identity(self) -> None:
         found, captured = _system(self._live), str(self._facts.get("system_identifier") or "")

@@ -14,9 +14,8 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.findings import 
 from ..catalog.graph import Services
 from ..run import causes, files, words
 from ..run.directory import RunDirectory
-from . import together
+from . import refusals, together
 from .order import topological_order
-from .refusals import left_out
 from .target import TargetErrors, fall_back, units
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -56,8 +55,10 @@ def judge(services: Services, plan: Mapping[str, Any], answers: Mapping[str, Map
     """
     resolved = {service: entry["resolution"] for service, entry in plan["services"].items() if entry.get("resolution")}
     found = _collect(plan, answers, never or {}, own)
-    groups = causes.grouped({**one, "service": service} for service in plan["order"] for one in found[service])
-    lines = [causes.line(group, len(plan["order"])) for group in groups]
+    before = _before(plan)
+    order = [*before, *plan["order"]]
+    groups = causes.grouped({**one, "service": service} for service in order for one in (before.get(service) or found[service]))
+    lines = [causes.line(group, len(order)) for group in groups]
     warnings = sum(one["level"] != "error" for one in (one for each in found.values() for one in each))
     errors: dict[str, LifeboatError] = {}
     for service in plan["order"]:
@@ -72,11 +73,15 @@ def judge(services: Services, plan: Mapping[str, Any], answers: Mapping[str, Map
         "findings": {service: more for service, more in said.items() if more}, "message": "", "remedy": "", "left_out": {}, "plan": dict(plan),
         "errors": len(errors), "warnings": warnings,
     }
+    if before and not errors:
+        first = refusals.told_once({service: _error(service, more[0]) for service, more in before.items()})[0]
+        told.update(message=str(first), remedy=first.remedy)
+        stop(told, plan, f"preflight of {next(iter(before))} failed")
     if not errors:
         return told
     first = next(iter(errors.values()))
     told.update(message=str(first), remedy=first.remedy)
-    if resolved and damaged and set(damaged) == set(errors):
+    if resolved and damaged and set(damaged) == set(errors) and not before:
         try:
             older = fall_back(services, resolved, points, damaged, seconds_of(max_loss), inventory)
         except TargetErrors as error:
@@ -88,14 +93,29 @@ def judge(services: Services, plan: Mapping[str, Any], answers: Mapping[str, Map
             told.update(again=True, plan=_with(plan, older))
             lines += [f"next    {service}: goes back to {new['point']} instead, {new['lost_seconds']:g}s more are lost" for service, new in older.items()]
             return told
-    out = left_out(services, plan["order"], errors, "preflight")
+    out = refusals.left_out(services, plan["order"], errors, "preflight")
     told["left_out"] = out
-    told["stop"] = not partial or len(out) == len(plan["order"])
+    told["stop"] = bool(before) or not partial or len(out) == len(plan["order"])
     if not told["stop"]:
         told["plan"] = without(services, plan, out, [service for service in errors if (answers.get(service) or {}).get("unreachable")])
     else:
         stop(told, plan, f"preflight of {next(iter(errors))} failed")
     return told
+
+
+def _before(plan: Mapping[str, Any]) -> together.Findings:
+    """service -> findings of those who could not even be planned, and stop the run."""
+    classes: list[type[LifeboatError]] = LifeboatError.__subclasses__()
+    kinds = {kind.code: kind.kind for kind in classes}
+    return {
+        service: [{"level": "error", "kind": kinds.get(str(error.get("code")), "host"), "source": None, "cause": "", **error,
+                   "where": refusals.place_of(service, _error(service, error)) or "its host"}]
+        for service, error in (plan.get("stopping") or {}).items()
+    }
+
+
+def _error(service: str, told: Mapping[str, Any]) -> LifeboatError:
+    return LifeboatError(str(told["what"]), str(told.get("where") or service), str(told.get("remedy") or ""))
 
 
 def _collect(

@@ -91,7 +91,7 @@ def test_a_port_that_a_stranger_took_is_told_with_his_name(world):
         port = stranger.getsockname()[1]
         entry = {**world.spec().entry, "health": [{"tcp": f"127.0.0.1:{port}"}], "runtime": {"status": ["false"]}}
         one = only(look(world, entry=entry), "error", "port")
-        assert f"process {os.getpid()} (" in one["what"] and f"end process {os.getpid()}" in one["remedy"] and one["where"].endswith(f":{port}")
+        assert f"process {os.getpid()} (" in one["what"] and one["remedy"].startswith("end it, or correct") and one["where"].endswith(f":{port}")
         running = {**entry, "runtime": {"status": ["true"]}}
         assert told(look(world, entry=running)) == [], "it is the service itself"
     assert preflight_host.listener(port) == ""
@@ -283,15 +283,20 @@ def test_the_origin_marker_says_whose_data_it_is(world, monkeypatch):
 
 
 def test_another_machine_needs_a_word_and_is_known_after_a_restore(world, monkeypatch):
-    with monkeypatch.context() as there:
-        there.setattr(identity, "host_id", lambda: "f" * 32)
-        world.backup("newer")
+    monkeypatch.setattr(identity, "host_id", lambda: "f" * 32)
+    world.backup("newer")
+    monkeypatch.setattr(identity, "host_id", lambda: "a" * 32)  # the state directory came along, as on a cloned disk
     one = only(look(world), "error", "identity")
     assert "another machine" in one["what"] and "-e lifeboat_new_hosts=" in one["remedy"] and "f" * 32 in one["where"]
     assert only(look(world, accept=("new_host",)), "warning", "identity")["what"] == one["what"]
     world.restore()
     world.write("written since")
     assert told(look(world)) == [], "the service lives here now"
+    os.unlink(world.spec().path("origin.json"))
+    assert told(look(world), "error")
+    point = restore.preflight(world.spec(), "latest", new_run(), accept=("new_host",))["point"]["id"]
+    world.backup("captured here")
+    assert told(look(world, point)) == [], "it was captured here since"
 
 
 def test_a_host_without_a_machine_id_is_not_judged(world, tmp_path, monkeypatch):

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils import identity
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import judge, together
+from ansible_collections.lifeboat.recovery.plugins.module_utils import errors, identity
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import judge, refusals, together
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import causes
 
 GIB = 1 << 30
@@ -172,6 +172,28 @@ def test_causes_that_differ_are_lines_of_their_own_and_a_silent_host_is_one() ->
     services = {name: {"host": "h", "requires": [], "sources": {}} for name in plan["order"]}
     lines = judge.judge(services, plan, answers, {}, "0", False, own=together.controller("2.1", "2.19"))["lines"]
     assert [line.split(":", maxsplit=1)[0] for line in lines] == ["error   s00, s01", "error   all 6 services", "error   s02, s03", "error   s04.db"]
+
+
+def test_who_could_not_be_planned_stops_the_run_after_the_others_were_looked_at() -> None:
+    plan, answers = many(3)
+    plan["order"] = ["s01", "s02"]
+    told = errors.StorageError("no repository there", "s00: file:///b", "mount it")
+    plan["stopping"] = {"s00": told.as_dict(), "s07": {**told.as_dict(), "where": "s07: file:///b"}}
+    services = {name: {"host": "h", "requires": [], "sources": {}} for name in plan["services"]}
+    found = judge.judge(services, plan, answers, {}, "0", False)
+    assert found["stop"] and found["lines"] == ["error   s00, s07: no repository there: file:///b; mount it"]
+    assert {name: item["verdict"] for name, item in found["left_out"].items()} == {"s01": "skipped", "s02": "skipped"}
+    assert "preflight of s00 failed" in found["left_out"]["s01"]["message"] and found["message"].startswith("no repository there: s00, s07: file:///b")
+    answers["s02"]["findings"] = [{"level": "error", "kind": "port", "source": None, "cause": "", "code": "conflict", "what": "w", "where": "p",
+                                   "remedy": "r"}]
+    found = judge.judge(services, plan, answers, {}, "0", False)
+    assert found["lines"][1:] == ["error   s02: w: p; r"] and found["left_out"]["s02"]["verdict"] == "failed"
+
+
+def test_refusals_with_one_cause_are_one_line() -> None:
+    broken = {name: errors.StorageError("gone", f"{name}: file:///b", "mount it") for name in ("a", "b", "c", "d", "e")}
+    broken["f"] = errors.StorageError("gone", "f: file:///c", "mount it")
+    assert [str(error) for error in refusals.told_once(broken)] == ["gone: a, b, c and 2 more: file:///b; mount it", "gone: f: file:///c; mount it"]
 
 
 def test_what_only_the_controller_found_is_kept_for_the_report() -> None:
