@@ -94,7 +94,7 @@ def at_pace(past: Sequence[Past], pace: float | None) -> list[Past]:
         return list(past)
     known = [(own, _own_seconds(run)) for run in past if (own := pace_of(run)) is not None]
     power = numbers.elasticity(known)
-    found = []
+    found: list[Past] = []
     for run in past:
         own = pace_of(run)
         factor = min(4.0, max(0.25, pace / own)) ** power if own else 1.0
@@ -108,9 +108,11 @@ def at_pace(past: Sequence[Past], pace: float | None) -> list[Past]:
 
 def _own_seconds(run: Past) -> float:
     """What the services of a run took together, without preflight and without waiting for each other; per service."""
-    own = [sum(seconds - (item.get("waited") or {}).get(phase, 0.0) for phase, seconds in item["phases"].items() if phase not in ("plan", "preflight"))
-           for item in run["services"].values()]
-    return sum(own) / len(own)
+    total = 0.0
+    for item in run["services"].values():
+        waited = item.get("waited") or {}
+        total += sum(max(0.0, seconds - waited.get(phase, 0.0)) for phase, seconds in item["phases"].items() if phase not in ("plan", "preflight"))
+    return total / len(run["services"])
 
 
 def fit(past: Sequence[Past], loads: Sequence[Load], cores: Mapping[str, float]) -> Fit:

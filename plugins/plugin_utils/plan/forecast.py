@@ -103,7 +103,8 @@ def forecast(given: Inputs) -> dict[str, Any]:
 
 def accuracy(past: Sequence[Past]) -> dict[str, Any]:
     """How good forecasts were: {"pairs": [(forecast, measured)], "runs", "median_error", "inside" (how many lay in their interval)}."""
-    pairs, inside = [], 0
+    pairs: list[tuple[float, float]] = []
+    inside = 0
     for run in past[::-1]:
         told = run.get("forecast") or {}
         if run.get("seconds") and told.get("seconds") and len(pairs) < CALIBRATION:
