@@ -160,7 +160,9 @@ def _check_snapshots(job: Job, point: Point, depth: str, findings: list[dict[str
         for entry in reader.entries():
             if local is not None:
                 local.see(entry)
-        estimate.source(name, reader, local)
+        position = point.positions.get(name)
+        log = source.log_bytes(point.snapshots[name].data, position.as_dict(), reader.log) if position and reader.log else 0
+        estimate.source(name, reader, local, log)
 
     for name in point.snapshots:
         try:

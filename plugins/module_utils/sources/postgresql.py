@@ -100,6 +100,9 @@ class Postgresql(Source):
     def log_range(self, manifest: dict[str, Any], log: Log) -> Covered | None:
         return reach.log_range(manifest["facts"], log)
 
+    def log_bytes(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> int:
+        return reach.log_bytes(manifest["facts"], position, log)
+
     def reachable(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> str:
         return reach.reachable(manifest["facts"], position, log)
 

@@ -83,7 +83,7 @@ def links_of(past: Past) -> dict[str, float]:
 
 
 def pace_of(past: Past) -> float | None:
-    """Seconds that plan and preflight of a run took without reading from the repository: the same work each time, so it tells how busy all were."""
+    """Seconds that plan and preflight of a run took besides looking at stores: the same work each time, so it tells how busy all were."""
     value = (past.get("forecast") or {}).get("pace")
     return float(value) if value else None
 

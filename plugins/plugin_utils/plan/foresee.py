@@ -36,7 +36,7 @@ def after_preflight(document: Mapping[str, Any], plan: Mapping[str, Any], answer
         document["services"], order, plan["islands"], {service: int(plan["services"][service].get("bytes") or 0) for service in order}, past=past,
         forks=((plan.get("forecast") or {}).get("forks") or {}).get("given") or plan.get("forks"), estimates=estimates,
         untouched=_untouched(plan, answers), elapsed=None if elapsed is None else round(elapsed, 3),
-        before=max(0.0, began - told) if began is not None and told is not None else 0.0,
+        before=max(0.0, began - told) if began is not None and told is not None else 0.0, rounds=int(plan.get("rounds") or 1),
     ))
     table = {
         service: {**plan["services"][service], **foretold["services"][service], "estimate": estimates.get(service)} for service in order
@@ -56,6 +56,15 @@ def _untouched(plan: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]]
         if (answers.get(service) or {}).get("data_current") and not forced and all(one in found for one in needed):
             found.add(service)
     return frozenset(found)
+
+
+def slim(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan as tasks take it along: what only people and the next forecast read stays in plan.json."""
+    def part(entry: Mapping[str, Any]) -> dict[str, Any]:
+        told = entry.get("forecast") or {}
+        return {**{key: value for key, value in entry.items() if key != "estimate"}, "forecast": {key: told[key] for key in told if key != "phases"}}
+
+    return {**plan, "services": {service: part(entry) for service, entry in plan["services"].items()}}
 
 
 def refusals(document: Mapping[str, Any], plan: Mapping[str, Any]) -> list[LifeboatError]:

@@ -154,7 +154,8 @@ def _with(plan: Mapping[str, Any], older: Mapping[str, Mapping[str, Any]]) -> di
     }
     said = [f"{service} goes back to {new['point']}: {new['fallback_from']} does not verify; {new['lost_seconds']:g}s more are lost"
             for service, new in older.items()]
-    return {**plan, "services": table, "bytes": sum(entry["bytes"] for entry in table.values()), "warnings": [*(plan.get("warnings") or []), *said]}
+    return {**plan, "services": table, "bytes": sum(entry["bytes"] for entry in table.values()), "warnings": [*(plan.get("warnings") or []), *said],
+            "rounds": int(plan.get("rounds") or 1) + 1}
 
 
 #: What a decision may change of plan.json; the run's own parts (who, when, resumes) stay.

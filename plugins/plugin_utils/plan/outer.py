@@ -80,6 +80,7 @@ _OF_SOME: dict[str, tuple[str, ...]] = {
     "lifeboat_repair": ("copy",),
     "lifeboat_new_version": ("rotate_keys",),
     "lifeboat_rto_gate": ("restore",),
+    "lifeboat_plan_format": ("restore",),
 }
 
 
