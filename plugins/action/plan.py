@@ -207,7 +207,7 @@ class ActionModule(RunActionBase):
             found["plan"] = foresee.after_preflight(document, found["plan"], answers, past, run.run, run.plan.get("incident_started"))
             late = foresee.refusals(document, found["plan"])
             if late:
-                judge.refuse(found, late)
+                foresee.refuse(found, late)
         if found["lines"]:
             display.display("\n".join(["Preflight:", *("  " + words.one_line(line, 600) for line in found["lines"])]))
         if foretold:

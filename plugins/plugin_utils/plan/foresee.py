@@ -87,6 +87,16 @@ def refusals(document: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Lifeb
     return found
 
 
+def refuse(told: dict[str, Any], errors: Sequence[LifeboatError]) -> None:
+    """Stop a run that preflight would let go on; ``told`` as judge() gives it."""
+    first = errors[0]
+    why = f"stopped before anything was touched: {first.where}: {first.what}"
+    told.update(stop=True, message=str(first), remedy=first.remedy, errors=told["errors"] + len(errors),
+                lines=[*told["lines"], *(f"error   {error}" for error in errors)])
+    for service in told["plan"]["order"]:
+        told["left_out"].setdefault(service, {"verdict": "skipped", "message": why, "remedy": first.remedy, "root": None})
+
+
 def _remedy(longest: Mapping[str, Any]) -> str:
     faster = f"make {longest['phase']} of {longest['service']} faster ({words.duration(longest['seconds'])} of it)"
     return f"{faster}, or go on all the same with -e lifeboat_rto_gate={WARN}"

@@ -101,26 +101,14 @@ def judge(services: Services, plan: Mapping[str, Any], answers: Mapping[str, Map
     if not told["stop"]:
         told["plan"] = without(services, plan, out, [service for service in errors if (answers.get(service) or {}).get("unreachable")])
     else:
-        stop(told, plan, f"preflight of {next(iter(errors))} failed")
+        blame = next(iter(errors))
+        for service in plan["order"]:
+            out.setdefault(service, {
+                "verdict": "skipped", "message": f"stopped before anything was touched: preflight of {blame} failed", "remedy": told["remedy"], "root": None,
+            })
+            if out[service]["verdict"] == "blocked":
+                out[service].update(verdict="skipped")
     return told
-
-
-def stop(told: dict[str, Any], plan: Mapping[str, Any], why: str) -> None:
-    """Everybody who has no verdict yet is skipped: the run ends here."""
-    told["stop"] = True
-    for service in plan["order"]:
-        verdict = told["left_out"].setdefault(service, {
-            "verdict": "skipped", "message": f"stopped before anything was touched: {why}", "remedy": told["remedy"], "root": None,
-        })
-        if verdict["verdict"] == "blocked":
-            verdict.update(verdict="skipped")
-
-
-def refuse(told: dict[str, Any], errors: Sequence[LifeboatError]) -> None:
-    """Stop a run that preflight would let go on."""
-    told.update(message=str(errors[0]), remedy=errors[0].remedy, errors=told["errors"] + len(errors))
-    told["lines"] = [*told["lines"], *(f"error   {error}" for error in errors)]
-    stop(told, told["plan"], f"{errors[0].where}: {errors[0].what}")
 
 
 def without(services: Services, plan: Mapping[str, Any], out: Mapping[str, Any], gone: Sequence[str]) -> dict[str, Any]:

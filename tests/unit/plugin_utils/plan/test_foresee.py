@@ -111,7 +111,7 @@ def test_a_refusal_stops_a_run_that_preflight_would_let_go_on() -> None:
     plan = planned(60.0)
     found = judge.judge(DOCUMENT["services"], plan, answers(), {}, "0", False)
     assert not found["stop"]
-    judge.refuse(found, foresee.refusals(DOCUMENT, plan))
+    foresee.refuse(found, foresee.refusals(DOCUMENT, plan))
     assert found["stop"] and "misses the RTO" in found["message"] and found["lines"][-1].startswith("error   the forecast misses the RTO")
     assert {name: verdict["verdict"] for name, verdict in found["left_out"].items()} == dict.fromkeys(ORDER, "skipped")
     assert "stopped before anything was touched: service identity: the forecast misses" in found["left_out"]["gateway"]["message"]
