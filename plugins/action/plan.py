@@ -76,9 +76,9 @@ _SPEC: dict[str, dict[str, Any]] = {
 
 
 def recorded(answers: Optional[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """service -> what its ledgers say that earlier runs took, as service_state told it."""
-    found = {service: (answer or {}).get("measured") for service, answer in (answers or {}).items()}
-    return {service: entries for service, entries in found.items() if isinstance(entries, list)}
+    """service -> the runs that its ledgers tell of, where service_state was asked for them."""
+    found = {service: (answer or {}).get("runs") for service, answer in (answers or {}).items()}
+    return {service: listed for service, listed in found.items() if isinstance(listed, list)}
 
 
 class ActionModule(RunActionBase):
@@ -105,8 +105,10 @@ class ActionModule(RunActionBase):
         if wrong:
             return self._refused(wrong, f"{verb} was refused, nothing was touched")
         found = pick.pick_services(document, args["services"], args["select"], args["scope"], args["limit"], verb, args["inventory"])
+        measured = history.runs(args["root"], str(document["ecosystem"]), found.picked) if verb == "restore" and args["root"] else []
+        known = history.by_service(measured)
         return {
-            "pick": found.as_dict(), "picked": found.picked,
+            "pick": found.as_dict(), "picked": found.picked, "unmeasured": [service for service in found.picked if service not in known],
             "outside": refusals.outside(document["services"], found.picked, found.dependants, verb),
         }
 
@@ -182,7 +184,7 @@ class ActionModule(RunActionBase):
         if not args["partial"]:
             errors += busy.values()
         broken.update(busy)
-        measured = history.runs(args["root"], str(document["ecosystem"]), recorded(answers)) if args["root"] else []
+        measured = history.runs(args["root"], str(document["ecosystem"]), chosen.picked, recorded(answers)) if args["root"] else []
         while True:
             out = refusals.left_out(services, chosen.picked, broken, "plan")
             going = order.topological_order(services, [service for service in chosen.picked if service not in out])
@@ -220,11 +222,11 @@ class ActionModule(RunActionBase):
         run = run_directory(args["run"])
         foretold = plan.get("verb") == "restore" and run is not None and not (found["stop"] or found["again"])
         if foretold and run is not None:
-            past = history.runs(os.path.dirname(run.path), str(document["ecosystem"]), recorded(args["pick"]))
+            past = history.runs(os.path.dirname(run.path), str(document["ecosystem"]), plan["order"], recorded(args["pick"]))
             found["plan"] = foresee.after_preflight(document, found["plan"], answers, past, run.run, run.plan.get("incident_started"))
             late = foresee.refusals(document, found["plan"])
             if late:
-                judge.refuse(found, late)
+                foresee.refuse(found, late)
         if found["lines"]:
             display.display("\n".join(["Preflight:", *("  " + words.one_line(line, 600) for line in found["lines"])]))
         if foretold:
@@ -234,6 +236,7 @@ class ActionModule(RunActionBase):
         elif run is not None:
             judge.keep(run, found["plan"])
         found["left_out"] = {**(plan.get("left_out") or {}), **found["left_out"]}
+        found["plan"] = foresee.slim(found["plan"])
         if found["stop"] and self._task.check_mode:
             # Ansible prints all of an answer that failed; what was found stands above
             return {"failed": True, "msg": found["message"], "remedy": found["remedy"]}

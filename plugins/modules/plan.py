@@ -100,7 +100,8 @@ options:
     default: false
   root:
     description:
-      - For V(build) the folder of run directories; what earlier restores in it took is the ground of the forecast. Without it there is none.
+      - For V(pick) and V(build) the folder of run directories; what earlier restores in it took is the ground of the forecast. Without it
+        there is none.
     type: path
     default: ""
   approval:
@@ -158,6 +159,11 @@ picked:
   type: list
   elements: str
   returned: steps V(pick) and V(build)
+unmeasured:
+  description: Picked services of which no run in O(root) tells how long their restore takes; their hosts may know.
+  type: list
+  elements: str
+  returned: step V(pick)
 outside:
   description: Services outside the pick that have to be asked, with C(service), C(role) and the C(phase) to ask for.
   type: list

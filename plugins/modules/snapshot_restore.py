@@ -162,6 +162,14 @@ needs:
   type: list
   elements: dict
   returned: in check mode
+estimate:
+  description:
+    - What it would move, in bytes. C(bytes) of data, of them C(reused) from the live data (estimated from a sample) and C(written) anew,
+      C(fetched) as stored; the same in C(sources) by name.
+    - C(link) is what was read of the repository, C(bytes) in C(seconds); C(cores) of the host; C(seconds) of this preflight.
+    - Null when findings keep it from being told.
+  type: dict
+  returned: in check mode
 resumes:
   description: The unfinished restore that would be gone on with.
   type: str

@@ -47,7 +47,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     try:
         server.sql("create database ledger")
         server.sql("create table entries (id bigint primary key, note text)", "ledger")
-        with Seaweed() as store, SlowLink(store.ports[3]) as link, Site(options.mib, server, store, link) as site:
+        with Seaweed() as store, SlowLink(store.ports[3]) as link, Site(options.mib, server, store, link, options.few) as site:
             site.succeed("bootstrap")
             points = {}
             for times in (1, 2):
@@ -65,7 +65,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     predicted = rows[len(LEARNT):]
     return {
         "learnt": rows[:len(LEARNT)], "predicted": predicted, "error": round(statistics.median(abs(row["error"]) for row in predicted), 4),
-        "inside": sum(bool(row["inside"]) for row in predicted), "mib": options.mib, "cores": len(os.sched_getaffinity(0)),
+        "inside": sum(bool(row["inside"]) for row in predicted), "mib": options.mib, "few": options.few, "cores": len(os.sched_getaffinity(0)),
     }
 
 
@@ -85,7 +85,7 @@ def page(found: dict[str, Any]) -> str:
     loads = [row["load"] for row in [*found["learnt"], *rows]]
     lines = [
         f"Measured {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC on {found['cores']} cores, load average {min(loads)} to {max(loads)} before each restore; "
-        f"five services, {found['mib']:g} MiB in the largest. The three that were learnt from took "
+        f"{'three' if found['few'] else 'five'} services, {found['mib']:g} MiB in the largest. The three that were learnt from took "
         + ", ".join(f"{row['measured']:.1f} s" for row in found["learnt"]) + ".", "",
         "| data | link | forecast | 80 % interval | measured | error | inside |", "|---|---|---|---|---|---|---|",
     ]
@@ -100,6 +100,7 @@ def page(found: dict[str, Any]) -> str:
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=float, default=32, help="size of the largest service (default 32)")
+    parser.add_argument("--few", action="store_true", help="three services instead of five")
     parser.add_argument("--docs", action="store_true", help="replace the measured part of docs/benchmarks.md")
     parser.add_argument("--json", type=Path, help="where the raw result goes")
     options = parser.parse_args(argv)

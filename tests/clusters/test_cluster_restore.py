@@ -59,8 +59,15 @@ def test_pages_the_live_cluster_still_holds_are_not_fetched(lab: ClusterLab) -> 
     lab.server.sql("UPDATE t SET id = -id WHERE id < 50")
     lab.server.sql("CHECKPOINT")
     lab.bench.config["content_digest"] = True
+    local = lab.bench.source.local_share(lab.bench.context, reader.manifest)
+    assert local is not None
+    for entry in reader.entries():
+        local.see(entry)
+    share, compared = local.share()
     record = lab.stage(reader)
     facts = live(lab, record, reader)
+    # what preflight said would be reused, from a sample, is what was reused
+    assert compared >= 20 and share == pytest.approx(facts["bytes_reused"] / (facts["bytes_reused"] + facts["bytes_fetched"]), abs=0.1)
     log_segments = 2 * 16 << 20
     assert facts["bytes_fetched"] < log_segments + (4 << 20)
     assert facts["bytes_reused"] > 10 << 20

@@ -62,6 +62,7 @@ class Ecosystem:
         estimates = {
             name: {
                 "bytes": one.size * scale, "reused": 0, "written": one.size * scale, "fetched": one.size * scale, "cores": self.cores,
+                "seconds": reading,
                 # they read at the same time, so each sees its share of the link
                 "link": {"bytes": one.size * scale, "seconds": reading, "began": 1e9, "ended": 1e9 + reading} if one.size else None,
             } for name, one in self.services.items()

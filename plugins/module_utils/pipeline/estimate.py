@@ -35,20 +35,21 @@ class Estimate:
         self._began = time.monotonic()
         self._sources: dict[str, dict[str, Any]] = {}
 
-    def source(self, name: str, reader: SnapshotReader, local: LocalShare | None) -> None:
-        """A snapshot whose entries were all read, and shown to ``local``."""
+    def source(self, name: str, reader: SnapshotReader, local: LocalShare | None, log: int = 0) -> None:
+        """A snapshot whose entries were all read, and shown to ``local``; and so many bytes of log."""
         data = reader.manifest
         plain, sealed = int((data.get("bytes") or {}).get("source", 0)), reader.sealed_bytes()
         share, sampled = local.share() if local is not None else (0.0, 0)
         reused = round(plain * min(1.0, max(0.0, share)))
         self._sources[name] = {
-            "type": str(data.get("type", "")), "bytes": plain, "reused": reused, "written": plain - reused,
-            "fetched": round(sealed * (1 - reused / plain)) if plain else sealed, "sampled": sampled,
+            "type": str(data.get("type", "")), "bytes": plain + log, "reused": reused, "written": plain + log - reused,
+            "fetched": (round(sealed * (1 - reused / plain)) if plain else sealed) + log, "log": log, "sampled": sampled,
         }
 
     def result(self, store: ServiceStore, point: Point, restore: Restore | None, current: bool) -> dict[str, Any]:
-        """{"bytes", "reused", "written", "fetched" (stored bytes over the link), "sources": the same by name with "type" and "sampled"
-        (pieces of local data that were compared), "link": MeteredBackend.link() or None, "cores", "seconds" of this preflight}.
+        """{"bytes", "reused", "written", "fetched" (stored bytes over the link), "sources": the same by name with "type", "log" (bytes of log
+        in it) and "sampled" (pieces of local data that were compared), "link": MeteredBackend.link() or None, "cores", "seconds" of
+        this preflight}.
 
         What is in place already, and what an unfinished restore has staged, moves nothing.
         """

@@ -156,7 +156,9 @@ def _check_snapshots(job: Job, point: Point, depth: str, found: Found, estimate:
             count = reader.count()
             for number in sorted({part * (count - 1) // max(1, _SAMPLE - 1) for part in range(_SAMPLE)}) if count else ():
                 reader.chunk(number)
-        estimate.source(name, reader, local)
+        position = point.positions.get(name)
+        log = source.log_bytes(point.snapshots[name].data, position.as_dict(), reader.log) if position and reader.log else 0
+        estimate.source(name, reader, local, log)
 
     for name in point.snapshots:
         try:

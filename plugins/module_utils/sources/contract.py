@@ -330,6 +330,10 @@ class Source(ABC):
         """How far the log leads on from this snapshot without a hole; None when it does not. ``start`` is where a restore may end first."""
         return None
 
+    def log_bytes(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> int:
+        """Bytes of its log that a restore of this snapshot to a position (as Context.target) goes through, as far as can be told without opening it."""
+        return 0
+
     def reachable(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> str:
         """Why a restore of this snapshot cannot end at a position of its log (as Context.target), as far as positions and times
         tell without opening the log; "" when they do not speak against it. stage() proves it before it builds anything.

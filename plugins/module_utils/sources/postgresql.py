@@ -124,10 +124,13 @@ class Postgresql(Source):
         from .cluster_share import ClusterShare
 
         live = live_directory(context)
-        return ClusterShare(live, context.digest_key, str(manifest["id"])) if places.holds_cluster(live) else None
+        return ClusterShare(live, context.digest_key, str(manifest["digest"]["value"])) if places.holds_cluster(live) else None
 
     def log_range(self, manifest: dict[str, Any], log: Log) -> Covered | None:
         return reach.log_range(manifest["facts"], log)
+
+    def log_bytes(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> int:
+        return reach.log_bytes(manifest["facts"], position, log)
 
     def reachable(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> str:
         return reach.reachable(manifest["facts"], position, log)

@@ -17,8 +17,9 @@ from .simulate import UP
 
 #: Only the newest runs of a service count; it changes.
 WINDOW = 5
-#: Core seconds of staging that do not grow with the bytes, as long as nothing tells them from the rest.
-FIXED = 0.8
+#: Core seconds of staging that do not grow with the bytes, as long as nothing tells them from the rest: as long as it takes to call a
+#: module that does next to nothing, which is what this phase is.
+FIXED_LIKE, FIXED = "verdict", 0.8
 #: From this share of the time on the way to the repository was what made staging take so long, and nothing is learnt of the work.
 BOUND = 0.6
 #: Phases of one service that are forecast one by one, besides preflight and stage.
@@ -83,7 +84,7 @@ def links_of(past: Past) -> dict[str, float]:
 
 
 def pace_of(past: Past) -> float | None:
-    """Seconds that plan and preflight of a run took without reading from the repository: the same work each time, so it tells how busy all were."""
+    """Seconds that plan and preflight of a run took besides looking at stores: the same work each time, so it tells how busy all were."""
     value = (past.get("forecast") or {}).get("pace")
     return float(value) if value else None
 
@@ -94,7 +95,7 @@ def at_pace(past: Sequence[Past], pace: float | None) -> list[Past]:
         return list(past)
     known = [(own, _own_seconds(run)) for run in past if (own := pace_of(run)) is not None]
     power = numbers.elasticity(known)
-    found = []
+    found: list[Past] = []
     for run in past:
         own = pace_of(run)
         factor = min(4.0, max(0.25, pace / own)) ** power if own else 1.0
@@ -108,9 +109,11 @@ def at_pace(past: Sequence[Past], pace: float | None) -> list[Past]:
 
 def _own_seconds(run: Past) -> float:
     """What the services of a run took together, without preflight and without waiting for each other; per service."""
-    own = [sum(seconds - (item.get("waited") or {}).get(phase, 0.0) for phase, seconds in item["phases"].items() if phase not in ("plan", "preflight"))
-           for item in run["services"].values()]
-    return sum(own) / len(own)
+    total = 0.0
+    for item in run["services"].values():
+        waited = item.get("waited") or {}
+        total += sum(max(0.0, seconds - waited.get(phase, 0.0)) for phase, seconds in item["phases"].items() if phase not in ("plan", "preflight"))
+    return total / len(run["services"])
 
 
 def fit(past: Sequence[Past], loads: Sequence[Load], cores: Mapping[str, float]) -> Fit:
@@ -118,7 +121,7 @@ def fit(past: Sequence[Past], loads: Sequence[Load], cores: Mapping[str, float])
     host = {load.service: load.host for load in loads}
     samples: dict[tuple[str, ...], list[tuple[float, float]]] = {}
     then: list[tuple[Past, list[Load]]] = []
-    for run in past:
+    for run in past[-3 * WINDOW:]:
         moved = loads_of(run, loads)
         if not moved:
             continue
@@ -128,7 +131,8 @@ def fit(past: Sequence[Past], loads: Sequence[Load], cores: Mapping[str, float])
         for load in moved:
             if not _bound(load.host, moved, spans, links_of(run)):
                 samples.setdefault(load.kind, []).append((load.written, took[load.service]))
-    work = _work(samples, {load.kind for load in loads})
+    calls = [seconds for load in loads for _size, seconds in _own(load.service, FIXED_LIKE, past)]
+    work = _work(samples, {load.kind for load in loads}, median(calls) if calls else FIXED)
     found = Fit(work, {}, {}, {}, [])
     ratios: dict[str, list[float]] = {}
     for run, moved in then[-2 * WINDOW:]:
@@ -171,8 +175,11 @@ def _bound(host: str, moved: Sequence[Load], spans: Mapping[str, tuple[float, fl
     return bool(rate) and sum(load.fetched for load in here) / float(rate or 1.0) > BOUND * span
 
 
-def _work(samples: Mapping[tuple[str, ...], Sequence[tuple[float, float]]], kinds: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[float, float]]:
-    """Services without data tell the fixed part for all kinds; a kind of which only one size was seen takes the fixed part of all together."""
+def _work(
+    samples: Mapping[tuple[str, ...], Sequence[tuple[float, float]]], kinds: Iterable[tuple[str, ...]], call: float,
+) -> dict[tuple[str, ...], tuple[float, float]]:
+    """Services without data tell the fixed part for all kinds; a kind of which only one size was seen takes the fixed part of all together,
+    and where nobody tells it, that of a ``call``."""
     everything = [sample for one in samples.values() for sample in one]
     empty = [sample for sample in everything if not sample[0]]
     whole = numbers.line(everything)
@@ -182,9 +189,9 @@ def _work(samples: Mapping[tuple[str, ...], Sequence[tuple[float, float]]], kind
         known = numbers.line(own)
         if known is None and own:
             size, took = median(size for size, _took in own), median(took for _size, took in own)
-            fixed = min(whole[0] if whole else FIXED, took if not size else 0.8 * took)
+            fixed = min(whole[0] if whole else call, took if not size else 0.8 * took)
             known = (fixed if size else took, (took - fixed) / size if size else 0.0)
-        found[kind] = known or whole or (FIXED, 0.0)
+        found[kind] = known or whole or (call, 0.0)
     return found
 
 

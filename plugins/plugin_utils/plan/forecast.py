@@ -36,7 +36,7 @@ class Inputs:
     """estimates: service -> what preflight said it moves (module_utils/pipeline/estimate.py), sizes: service -> bytes of its point.
 
     untouched: services where nothing is left to do. elapsed: seconds since the run began, when preflight has ended; None before it.
-    before: seconds from the incident to the begin of this run.
+    before: seconds from the incident to the begin of this run. rounds: of preflight, because points were given up.
     """
 
     services: Services
@@ -49,6 +49,7 @@ class Inputs:
     untouched: frozenset[str] = frozenset()
     elapsed: float | None = None
     before: float = 0.0
+    rounds: int = 1
 
 
 def forecast(given: Inputs) -> dict[str, Any]:
@@ -103,7 +104,8 @@ def forecast(given: Inputs) -> dict[str, Any]:
 
 def accuracy(past: Sequence[Past]) -> dict[str, Any]:
     """How good forecasts were: {"pairs": [(forecast, measured)], "runs", "median_error", "inside" (how many lay in their interval)}."""
-    pairs, inside = [], 0
+    pairs: list[tuple[float, float]] = []
+    inside = 0
     for run in past[::-1]:
         told = run.get("forecast") or {}
         if run.get("seconds") and told.get("seconds") and len(pairs) < CALIBRATION:
@@ -137,12 +139,11 @@ def _hosts(given: Inputs) -> dict[str, str]:
 
 
 def _pace(given: Inputs) -> float | None:
-    """See fit.pace_of: seconds until now, less those in which the service that read longest was reading."""
+    """See fit.pace_of: seconds until now for each round of preflight, less those that the longest look at a service took on its host."""
     if given.elapsed is None:
         return None
-    links = [estimate.get("link") for estimate in given.estimates.values()]
-    reading = max((float(link["seconds"]) for link in links if isinstance(link, Mapping)), default=0.0)
-    return round(max(0.1, given.elapsed - reading), 3)
+    looking = max((float(estimate.get("seconds") or 0.0) for estimate in given.estimates.values()), default=0.0)
+    return round(max(0.1, given.elapsed / max(1, given.rounds) - looking), 3)
 
 
 def _nothing(given: Inputs) -> dict[str, Any]:

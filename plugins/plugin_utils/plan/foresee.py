@@ -14,6 +14,7 @@ from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import Co
 from ..run import words
 from .forecast import Inputs, forecast
 from .history import Past
+from .judge import stop
 
 #: What the catalog's ``rto_gate`` and ``lifeboat_rto_gate`` may say.
 WARN, REFUSE = GATES = ("warn", "refuse")
@@ -36,7 +37,7 @@ def after_preflight(document: Mapping[str, Any], plan: Mapping[str, Any], answer
         document["services"], order, plan["islands"], {service: int(plan["services"][service].get("bytes") or 0) for service in order}, past=past,
         forks=((plan.get("forecast") or {}).get("forks") or {}).get("given") or plan.get("forks"), estimates=estimates,
         untouched=_untouched(plan, answers), elapsed=None if elapsed is None else round(elapsed, 3),
-        before=max(0.0, began - told) if began is not None and told is not None else 0.0,
+        before=max(0.0, began - told) if began is not None and told is not None else 0.0, rounds=int(plan.get("rounds") or 1),
     ))
     table = {
         service: {**plan["services"][service], **foretold["services"][service], "estimate": estimates.get(service)} for service in order
@@ -58,6 +59,15 @@ def _untouched(plan: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]]
     return frozenset(found)
 
 
+def slim(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan as tasks take it along: what only people and the next forecast read stays in plan.json."""
+    def part(entry: Mapping[str, Any]) -> dict[str, Any]:
+        told = entry.get("forecast") or {}
+        return {**{key: value for key, value in entry.items() if key != "estimate"}, "forecast": {key: told[key] for key in told if key != "phases"}}
+
+    return {**plan, "services": {service: part(entry) for service, entry in plan["services"].items()}}
+
+
 def refusals(document: Mapping[str, Any], plan: Mapping[str, Any]) -> list[LifeboatError]:
     """One error for each service that the forecast says is late, where its tier gates on it and the command line does not say otherwise."""
     said = str((plan.get("flags") or {}).get("rto_gate") or "")
@@ -76,6 +86,14 @@ def refusals(document: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Lifeb
             f"service {service}", _remedy(told["longest"]),
         ))
     return found
+
+
+def refuse(told: dict[str, Any], errors: Sequence[LifeboatError]) -> None:
+    """Stop a run that preflight would let go on; ``told`` as judge() gives it."""
+    first = errors[0]
+    told.update(message=str(first), remedy=first.remedy, errors=told["errors"] + len(errors),
+                lines=[*told["lines"], *(f"error   {error}" for error in errors)])
+    stop(told, told["plan"], f"{first.where}: {first.what}")
 
 
 def _remedy(longest: Mapping[str, Any]) -> str:

@@ -14,8 +14,9 @@ from ..run.words import RUN_ID, SUCCESS, WAITING_PHASES
 
 #: Runs that count: both bring the data back and check it.
 VERBS = ("restore", "drill")
-#: Newest runs looked at, and the size of a run.json that is still read.
+#: Newest runs looked at, measured runs of a service that are enough, and the size of a run.json that is still read.
 MAX_RUNS = 100
+ENOUGH = 12
 MAX_BYTES = 32 * 1024 * 1024
 
 #: One earlier run: {"run", "seconds" (begin to the last verdict) or None, "forecast": {"seconds", "low", "high", "elapsed", "pace", "links"} or None,
@@ -24,17 +25,25 @@ MAX_BYTES = 32 * 1024 * 1024
 Past = Mapping[str, Any]
 
 
-def runs(root: str, ecosystem: str, recorded: Mapping[str, Iterable[Any]] | None = None) -> list[Past]:
+def runs(root: str, ecosystem: str, wanted: Iterable[str] = (), recorded: Mapping[str, Iterable[Any]] | None = None) -> list[Past]:
     """The earlier runs, oldest first.
 
-    root: the directory of run directories. recorded: service -> entries ``measured`` of its ledgers, for runs of other controllers.
-    A run that cannot be read is passed over: a forecast is not worth a failed restore.
+    root: the directory of run directories. wanted: no more runs are read than these services need. recorded: service -> its runs as
+    service_state tells them, each with "run" and "measured", for what other controllers did. A run that cannot be read is passed
+    over: a forecast is not worth a failed restore.
     """
     found: dict[str, dict[str, Any]] = {}
-    for name in _names(root)[-MAX_RUNS:]:
+    lacking = dict.fromkeys(wanted, ENOUGH)
+    for name in _names(root)[:-MAX_RUNS - 1:-1]:
         document = _document(os.path.join(root, name, "run.json"))
-        if document.get("ecosystem") == ecosystem and isinstance(document.get("services"), dict):
-            found[name] = _past(name, document)
+        if document.get("ecosystem") != ecosystem or not isinstance(document.get("services"), dict):
+            continue
+        found[name] = _past(name, document)
+        for service in found[name]["services"]:
+            if lacking.get(service, 0) > 0:
+                lacking[service] -= 1
+        if lacking and not any(lacking.values()):
+            break
     known = set(found)
     for service, entries in (recorded or {}).items():
         for entry in entries:
@@ -138,10 +147,11 @@ def _measured(item: Any) -> dict[str, Any] | None:
 
 
 def _recorded(entry: Any) -> tuple[str, dict[str, Any] | None]:
-    """(run, what it took) of an entry ``measured`` as hosts record it."""
+    """(run, what it took) of a run as hosts have it on record."""
     entry = _mapping(entry)
-    data, name = _mapping(entry.get("data")), str(entry.get("run") or "")
-    if not RUN_ID.match(name) or data.get("verb") not in VERBS or data.get("verdict") not in SUCCESS["restore"] or data.get("failure"):
+    data, name = _mapping(entry.get("measured")), str(entry.get("run") or "")
+    undone = data.get("failure") or _mapping(data.get("recovery")).get("noop")
+    if not RUN_ID.match(name) or data.get("verb") not in VERBS or data.get("verdict") not in SUCCESS["restore"] or undone:
         return name, None
     phases: dict[str, float] = {}
     waited: dict[str, float] = {}
@@ -150,7 +160,7 @@ def _recorded(entry: Any) -> tuple[str, dict[str, Any] | None]:
         if seconds is None:
             return name, None
         phases[str(phase)] = seconds
-        waited[str(phase)] = seconds if _mapping(one).get("waited_for") else 0.0  # how much of it was waiting is not recorded
+        waited[str(phase)] = seconds if _mapping(one).get("waited_for") else 0.0  # how much of it was waiting is not on record
     size = {key: _seconds(_mapping(data.get("bytes")).get(key)) or 0.0 for key in ("written", "reused", "fetched")}
     if not phases:
         return name, None

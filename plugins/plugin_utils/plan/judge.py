@@ -99,7 +99,13 @@ def judge(services: Services, plan: Mapping[str, Any], answers: Mapping[str, Map
     if not told["stop"]:
         told["plan"] = without(services, plan, out, [service for service in errors if (answers.get(service) or {}).get("unreachable")])
     else:
-        stop(told, plan, f"preflight of {next(iter(errors))} failed")
+        blame = next(iter(errors))
+        for service in plan["order"]:
+            out.setdefault(service, {
+                "verdict": "skipped", "message": f"stopped before anything was touched: preflight of {blame} failed", "remedy": told["remedy"], "root": None,
+            })
+            if out[service]["verdict"] == "blocked":
+                out[service].update(verdict="skipped")
     return told
 
 
@@ -154,13 +160,6 @@ def stop(told: dict[str, Any], plan: Mapping[str, Any], why: str) -> None:
             verdict.update(verdict="skipped")
 
 
-def refuse(told: dict[str, Any], errors: Sequence[LifeboatError]) -> None:
-    """Stop a run that preflight would let go on."""
-    told.update(message=str(errors[0]), remedy=errors[0].remedy, errors=told["errors"] + len(errors))
-    told["lines"] = [*told["lines"], *(f"error   {error}" for error in errors)]
-    stop(told, told["plan"], f"{errors[0].where}: {errors[0].what}")
-
-
 def without(services: Services, plan: Mapping[str, Any], out: Mapping[str, Any], gone: Sequence[str]) -> dict[str, Any]:
     """The plan without those who are left out. They still run on their former data, so whoever they write into is restored
     while they are stopped, like any dependant outside the pick; a host that does not answer cannot be told to stop.
@@ -192,7 +191,8 @@ def _with(plan: Mapping[str, Any], older: Mapping[str, Mapping[str, Any]]) -> di
     }
     said = [f"{service} goes back to {new['point']}: {new['fallback_from']} does not verify; {new['lost_seconds']:g}s more are lost"
             for service, new in older.items()]
-    return {**plan, "services": table, "bytes": sum(entry["bytes"] for entry in table.values()), "warnings": [*(plan.get("warnings") or []), *said]}
+    return {**plan, "services": table, "bytes": sum(entry["bytes"] for entry in table.values()), "warnings": [*(plan.get("warnings") or []), *said],
+            "rounds": int(plan.get("rounds") or 1) + 1}
 
 
 #: What a decision may change of plan.json; the run's own parts (who, when, resumes) stay.

@@ -87,6 +87,7 @@ _OF_SOME: dict[str, tuple[str, ...]] = {
     "lifeboat_new_hosts": ("restore",),
     "lifeboat_new_version": ("rotate_keys",),
     "lifeboat_rto_gate": ("restore",),
+    "lifeboat_plan_format": ("restore",),
     "lifeboat_report_dir": ("report",),
     **dict.fromkeys(("lifeboat_probe_clients", "lifeboat_probe_interval", "lifeboat_probe_limit"), ("restore",)),
 }

@@ -15,7 +15,8 @@ def compared(plan: Mapping[str, Any], services: Mapping[str, Mapping[str, Any]])
     """``forecast`` of run.json; None for a run without one.
 
     {"seconds", "low", "high", "runs", "reason", "elapsed", "pace", "links", "measured", "error" (forecast over measured, less 1), "inside",
-    "services": {service: {"seconds", "low", "high", "measured", "moved": {"bytes", "reused", "written", "fetched"} or None}}}.
+    "services": {service: {"seconds", "low", "high", "measured", "moved": {"bytes", "reused", "written", "fetched"} or None,
+    "phases": {phase: {"seconds", "low", "high", "measured"}}, all without waiting for others}}}.
     measured is null until every service has a verdict of success.
     """
     told = plan.get("forecast")
@@ -40,7 +41,12 @@ def _against(told: Mapping[str, Any], measured: Optional[float]) -> dict[str, An
 def _service(entry: Mapping[str, Any], item: Mapping[str, Any]) -> dict[str, Any]:
     told, estimate = entry.get("forecast") or {}, entry.get("estimate")
     moved = {key: estimate.get(key) for key in ("bytes", "reused", "written", "fetched")} if isinstance(estimate, Mapping) else None
-    return {**{key: told.get(key) for key in ("seconds", "low", "high")}, "measured": item["seconds"], "moved": moved}
+    took: dict[str, float] = {}
+    for phase in item.get("phases") or []:
+        waited = max((float(one["seconds"]) for one in phase["waited_for"]), default=0.0)
+        took[phase["name"]] = round(took.get(phase["name"], 0.0) + max(0.0, float(phase["seconds"]) - waited), 3)
+    phases = {phase: {**one, "measured": took.get(phase)} for phase, one in (told.get("phases") or {}).items()}
+    return {**{key: told.get(key) for key in ("seconds", "low", "high")}, "measured": item["seconds"], "moved": moved, "phases": phases}
 
 
 def sentence(found: Any) -> str:

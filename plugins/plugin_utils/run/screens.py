@@ -102,9 +102,9 @@ def ending(run: RunDirectory, found: dict[str, Any]) -> str:
         if found["run"]["verb"] in ("restore", "drill") and any(item["touched"] in ("switched", "switching") for item in found["services"].values()):
             lines.append("  or undo it:  " + next_step["rollback"])
         lines.append("  status:      " + next_step["status"])
-    expected = forecasts.sentence(found.get("forecast"))
-    if expected and outcome == "success":
-        lines.append("  forecast:    " + expected)
+    foretold = forecasts.sentence(found.get("forecast"))
+    if foretold and outcome == "success":
+        lines.append("  forecast:    " + foretold)
     for name, item in found["services"].items():
         ends = {source: words.reached(facts.get("reached")) for source, facts in item["proof"]["sources"].items()}
         lines += [f"  reached:     {name}.{source}: {text}" for source, text in ends.items() if text]

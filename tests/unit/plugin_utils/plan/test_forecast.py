@@ -49,7 +49,8 @@ def campaign(seed: int, blind: bool = False, **more: Any) -> tuple[list[float], 
         given = inputs(attempt, past)
         if blind:
             usual = sum(one["bytes"] for one in attempt.estimates.values()) * (1 / link - 1 / FAST)
-            given = replace(given, estimates={name: {**one, "link": None} for name, one in attempt.estimates.items()}, elapsed=attempt.elapsed - usual)
+            untold = {name: {**one, "link": None, "seconds": 0} for name, one in attempt.estimates.items()}
+            given = replace(given, estimates=untold, elapsed=attempt.elapsed - usual)
         told = forecast(given)["forecast"]
         run = attempt.carry_out(f"{number:04d}", told=told)
         past.append(run)

@@ -111,7 +111,7 @@ def test_a_refusal_stops_a_run_that_preflight_would_let_go_on() -> None:
     plan = planned(60.0)
     found = judge.judge(DOCUMENT["services"], plan, answers(), {}, "0", False)
     assert not found["stop"]
-    judge.refuse(found, foresee.refusals(DOCUMENT, plan))
+    foresee.refuse(found, foresee.refusals(DOCUMENT, plan))
     assert found["stop"] and "misses the RTO" in found["message"] and found["lines"][-1].startswith("error   the forecast misses the RTO")
     assert {name: verdict["verdict"] for name, verdict in found["left_out"].items()} == dict.fromkeys(ORDER, "skipped")
     assert "stopped before anything was touched: service identity: the forecast misses" in found["left_out"]["gateway"]["message"]
@@ -125,6 +125,12 @@ def test_what_came_out_is_kept_beside_the_forecast() -> None:
     assert found is not None and found["measured"] == round(took, 3) and found["error"] == pytest.approx(0.1, abs=1e-3) and found["inside"] is True
     assert found["services"]["orders"]["moved"] == {"bytes": 100 * MIB, "reused": 40 * MIB, "written": 60 * MIB, "fetched": 10 * MIB}
     assert forecasts.sentence(found).endswith(f"it took {words.duration(took)}")
+    waiting = [{"name": "start", "seconds": 3.0, "waited_for": []}, {"name": "gate", "seconds": 9.0, "waited_for": [{"service": "identity", "seconds": 8.5}]}]
+    orders = forecasts.compared(plan, {**services, "orders": {**services["orders"], "phases": waiting}})
+    assert orders is not None
+    phases = orders["services"]["orders"]["phases"]
+    assert phases["start"]["seconds"] == 2.0
+    assert [phases[name]["measured"] for name in ("start", "gate", "stage")] == [3.0, 0.5, None]
     outside = forecasts.compared(plan, {**services, "orders": {"verdict": "verified", "seconds": 500.0}})
     assert outside is not None and outside["inside"] is False and "which is outside" in forecasts.sentence(outside)
     unfinished = forecasts.compared(plan, {**services, "orders": {"verdict": "failed", "seconds": 5.0}})

@@ -69,7 +69,7 @@ def test_waiting_forecast_and_moved_bytes_are_kept_apart(tmp_path: Path) -> None
 def measured(run_id: str, **change: Any) -> dict[str, Any]:
     data = {"verb": "restore", "verdict": "verified", "seconds": 9, "phases": {"stage": {"seconds": 3.0, "waited_for": None},
             "gate": {"seconds": 4.0, "waited_for": "identity"}}, "bytes": {"fetched": 10, "written": 40, "reused": 60}, "failure": None}
-    return {"run": run_id, "event": "measured", "data": {**data, **change}}
+    return {"run": run_id, "verb": "restore", "verdict": "verified", "measured": {**data, **change}}
 
 
 def test_what_hosts_recorded_fills_in_the_runs_of_other_controllers(tmp_path: Path) -> None:
@@ -77,9 +77,16 @@ def test_what_hosts_recorded_fills_in_the_runs_of_other_controllers(tmp_path: Pa
     entries = [
         measured("20300101T000000Z-restore-bbbbbb"), measured("20300102T000000Z-restore-aaaaaa"), measured("20300103T000000Z-backup-cccccc", verb="backup"),
         measured("20300104T000000Z-restore-dddddd", verdict="failed"), measured("20300105T000000Z-restore-eeeeee", phases={"stage": {"seconds": "1"}}),
-        measured("../../etc"), {"run": 1}, None, [1],
+        measured("../../etc"), measured("20300106T000000Z-restore-ffffff", recovery={"noop": True}), {"run": 1, "measured": None}, None, [1],
     ]
-    found = history.by_service(history.runs(str(tmp_path), "shop", {"orders": entries}))["orders"]
+    found = history.by_service(history.runs(str(tmp_path), "shop", ["orders"], {"orders": entries}))["orders"]
     assert [one["run"] for one in found] == ["20300101T000000Z-restore-bbbbbb", "20300102T000000Z-restore-aaaaaa"]
     assert found[0] == {"run": "20300101T000000Z-restore-bbbbbb", "bytes": 100, "phases": {"stage": 3.0, "gate": 4.0}, "waited": {"stage": 0.0, "gate": 4.0},
                         "offset": None, "moved": {"written": 40.0, "fetched": 10.0}}
+
+
+def test_no_more_is_read_than_is_needed(tmp_path: Path) -> None:
+    for day in range(1, 20):
+        write(tmp_path, f"203001{day:02d}T000000Z-restore-aaaaaa", run({"orders": item(), **({"mail": item()} if day < 5 else {})}))
+    assert [one["run"][:8] for one in history.runs(str(tmp_path), "shop", ["orders"])] == [f"203001{day:02d}" for day in range(8, 20)]
+    assert len(history.runs(str(tmp_path), "shop", ["orders", "mail"])) == 19
