@@ -12,7 +12,9 @@ from typing import Any
 
 from .. import control, lease
 from ..errors import ConfigError, LifeboatError
+from ..failures import classify
 from ..log import status as log_status
+from ..meter import combined
 from ..pipeline import operations
 from ..pipeline import restore as machine
 from ..spec import Spec
@@ -53,24 +55,29 @@ def restore(options: argparse.Namespace) -> int:
         answer(options, found, f"{spec.service}: preflight passed; {change}")
         return 0
     runtime = _runtime(spec, options)
+    took: dict[str, Any] = {"phase": "stage", "calls": []}
     try:
-        return _restore(options, spec, run, runtime)
+        return _restore(options, spec, run, runtime, took)
     except LifeboatError as error:
         known = operations.known(spec)
         mine = [one for one in known["restores"] if run["id"] in one["runs"]]
         for name, source in (mine[-1]["sources"] if mine else {}).items():
             say(f"  {name}: {source['state']}")
-        machine.mark_verified(spec, run, "failed", str(error))
+        took["calls"].append(error.result.get("measured") or {})
+        failure = {"type": classify(error.code, took["phase"], error.cause), "phase": took["phase"]}
+        machine.mark_verified(spec, run, "failed", str(error), {**combined(took["calls"]), "failure": failure})
         say(f"next: mend it and run the same command again, or: lifeboat rollback {spec.service}")
         raise
 
 
-def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runtime: dict[str, Any]) -> int:
+def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runtime: dict[str, Any], took: dict[str, Any]) -> int:
+    """``took`` is kept up to date for whoever notes a failure: {"phase", "calls": what they measured}."""
     told = operations.set_state(spec, run, "staged", options.target, "last", {"force": options.force}, False)
     warn(told["warnings"])
+    took["calls"].append(told["measured"])
     point = (told["point"] or {}).get("id") or "no data"
     if told["noop"]:
-        warn(machine.mark_verified(spec, run, _verdict(spec))["warnings"])
+        warn(machine.mark_verified(spec, run, _verdict(spec), measured={**combined(took["calls"]), "recovery": {"noop": True}})["warnings"])
         answer(options, {**told, "verdict": _verdict(spec)}, f"{spec.service}: is {point} already and well; nothing was changed")
         return 0
     say(f"staged and verified: {point}")
@@ -81,20 +88,27 @@ def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runti
     if options.until == "staged":
         answer(options, told, f"{spec.service}: staged beside the live data; the same command without --until goes on")
         return 0
+    took["phase"] = "stop"
     _run(spec, runtime, "stop")
+    took["phase"] = "cutover"
     told = operations.set_state(spec, run, "live", options.target, "last", {"force": options.force}, False)
     warn(told["warnings"])
+    took["calls"].append(told["measured"])
     say(f"live: {point}")
     if options.until == "cutover":
         answer(options, told, f"{spec.service}: {point} is live; start the service, check it, then: lifeboat commit {spec.service}")
         return 0
+    took["phase"] = "start"
     _run(spec, runtime, "start")
+    took["phase"] = "health"
     checked = operations.check(spec, "all", None, warm=True)
     warn(checked["warnings"])
     for result in checked["results"]:
         say(f"  {'ok  ' if result['ok'] else 'FAIL'} {result['kind']} {result['name']}: {result['detail']} ({result['seconds']} s)")
     verdict = _verdict(spec) if checked["ok"] else "failed"
-    warn(machine.mark_verified(spec, run, verdict)["warnings"])
+    broken = next((result["kind"] for result in checked["results"] if not result["ok"]), "")
+    failure = {"type": "invariant_broken" if broken == "invariant" else "unhealthy", "phase": "invariants" if broken == "invariant" else "health"}
+    warn(machine.mark_verified(spec, run, verdict, measured={**combined(took["calls"]), "failure": failure if broken else None})["warnings"])
     unshipped = log_status.all_unshipped(spec) if checked["ok"] else []
     warn(unshipped)
     steps = f"undo: lifeboat rollback {spec.service}\nkeep: lifeboat commit {spec.service} (deletes the former data)\nprotect: take a new backup"

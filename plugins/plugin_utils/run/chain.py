@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Iterable, Mapping, Optional
+from typing import Any, Iterable, Mapping
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import StorageError
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import files, words
@@ -124,11 +124,12 @@ def joined(attempts: Iterable[Attempt], began: float) -> list[Attempt]:
 def waits(attempts: list[Attempt], began: float) -> list[dict[str, Any]]:
     """Where the attempts waited for people: [{"after": run or "a refusal", "seconds"}]; work that overlaps is no wait."""
     found = []
-    edge: Optional[float] = None
+    edge, latest = 0.0, ""
     for position, one in enumerate(attempts):
         last = words.from_iso(one["ended"]) or began
-        edge = last if edge is None else max(edge, last)
+        if last >= edge:
+            edge, latest = last, str(one["run"] or "a refusal")
         following = words.from_iso(attempts[position + 1]["began"]) if position + 1 < len(attempts) else began
         if following is not None and following > edge:
-            found.append({"after": str(one["run"] or "a refusal"), "seconds": round(following - edge, 3)})
+            found.append({"after": latest, "seconds": round(following - edge, 3)})
     return found
