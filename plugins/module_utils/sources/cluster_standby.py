@@ -134,10 +134,9 @@ class Standby:
         return cluster_roles.prove(self._context.config, self._where, self.upstream.identify, stalled=_AGAIN)
 
     def proves_well(self) -> str:
-        """Why what runs on this host is not such a standby already; "" when it is."""
+        """Why what runs on this host is no standby of the primary already, by whatever slot; "" when it is."""
         found = cluster_roles.ask(self._context.config, self._where)
-        lacks = cluster_roles.follows(found, self.upstream.identify())
-        return lacks or ("" if found["slot"] == self._way["slot"] else f"it streams by slot {found['slot']}")
+        return cluster_roles.follows(found, self.upstream.identify())
 
     # -- the log
 

@@ -69,6 +69,9 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     "lifeboat_repair": _boolean,
     "lifeboat_escrow_key": _anything,
     "lifeboat_new_version": _boolean,
+    "lifeboat_members": _anything,
+    "lifeboat_primary": _anything,
+    "lifeboat_lost_members": _anything,
 }
 #: Variables of some verbs: any other would do more than was asked for without a word, such as restore a whole cluster.
 _OF_SOME: dict[str, tuple[str, ...]] = {
@@ -77,6 +80,9 @@ _OF_SOME: dict[str, tuple[str, ...]] = {
     "lifeboat_to": ("copy",),
     "lifeboat_repair": ("copy",),
     "lifeboat_new_version": ("rotate_keys",),
+    "lifeboat_members": ("reseed",),
+    "lifeboat_primary": ("restore", "rollback", "commit", "reseed"),
+    "lifeboat_lost_members": ("restore",),
 }
 
 
