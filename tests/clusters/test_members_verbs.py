@@ -40,7 +40,7 @@ def inventory(harbour: Harbour, lab: ReplicatedLab) -> pathlib.Path:
     place = harbour.home / "inventory"
     place.mkdir(exist_ok=True)
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-    (place / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {name: local for name in lab.servers}}}))
+    (place / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": dict.fromkeys(lab.servers, local)}}))
     source = lab.entry["sources"]["data"]
     (place / "bank.catalog.yml").write_text(yaml.safe_dump({
         "plugin": "lifeboat.recovery.catalog", "ecosystem": "bank", "state_dir": str(harbour.state),
@@ -69,8 +69,8 @@ def test_a_cluster_that_fails_over_is_captured_restored_and_put_back_with_its_st
     lab.promote("db2")
     second.sql("INSERT INTO notes SELECT generate_series(1001, 1500)")
     assert harbour.succeed("backup", catalog=place).verdicts() == {"ledger": "captured"}
-    manifests = [json.loads(path.read_text())["data"] for path in sorted(harbour.repository.rglob("manifests/**/*.json"))]
-    assert manifests[-1]["facts"]["data_directory"] == second.data and manifests[-1]["facts"]["timeline"] == 2
+    manifests = [json.loads(path.read_text())["data"] for path in sorted(harbour.repository.glob("services/ledger/snapshots/db/*.json"))]
+    assert [manifest["facts"]["data_directory"] for manifest in manifests] == [first.data, second.data]
     harbour.succeed("reseed", "-e", "lifeboat_members=db1", catalog=place)
     assert lab.ask("db1")["role"] == "standby" and first.sql(COUNT) == [(1500,)]
 

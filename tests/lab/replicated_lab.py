@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import cluster_members, cluster_roles
-from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.contract import Comparison
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_standby import Standby
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.contract import Comparison
 from ansible_collections.lifeboat.recovery.tests.doubles.memory_store import MemoryReader
 from ansible_collections.lifeboat.recovery.tests.lab import postgres, processes
 from ansible_collections.lifeboat.recovery.tests.lab.bench import Bench

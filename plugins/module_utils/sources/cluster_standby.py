@@ -85,7 +85,8 @@ class Standby:
             self.look()
             reason = self.fits()
             if reason:
-                raise TargetError(f"the snapshot cannot become a standby: {reason}", self._where, "take a snapshot of the primary, then run the same command again")
+                raise TargetError(f"the snapshot cannot become a standby: {reason}", self._where,
+                                  "take a snapshot of the primary, then run the same command again")
         except LifeboatError as error:
             return [Finding("error", error)]
         return []
