@@ -21,9 +21,10 @@ options:
     required: true
   part:
     description:
-      - V(data) or V(runtime) keep the checks of that part; V(hosts) gives the hosts that it runs on instead, none when that is the one with its data.
+      - V(data) or V(runtime) keep the checks of that part, V(whole) keeps all.
+      - V(hosts) gives the hosts that it runs on instead, none when that is the one with its data alone.
     type: str
-    choices: [data, runtime, hosts]
+    choices: [data, runtime, whole, hosts]
     required: true
 """
 
@@ -53,7 +54,9 @@ from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.filtering i
 def entry_part(entry: Any, part: str) -> Union[dict[str, Any], list[str]]:
     """See DOCUMENTATION."""
     service = mapping_in(entry, "the entry")
-    return clusters.runtime_hosts(service) if part == "hosts" else clusters.part(service, part)
+    if part == "hosts":
+        return clusters.runtime_hosts(service)
+    return dict(service) if part == "whole" else clusters.part(service, part)
 
 
 class FilterModule:

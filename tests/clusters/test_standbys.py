@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 import pytest
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import faults
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import SourceError
 from ansible_collections.lifeboat.recovery.tests.lab.replicated_lab import ReplicatedLab
 
 ROWS = "SELECT count(*), sum(id) FROM public.t"
@@ -26,25 +28,59 @@ def lab(tmp_path: Path) -> Iterator[ReplicatedLab]:
         made.destroy()
 
 
-def test_a_lost_standby_comes_back_from_the_repository_and_streams(lab: ReplicatedLab) -> None:
+def test_a_lost_standby_comes_back_from_the_repository_and_later_with_what_it_still_has(lab: ReplicatedLab) -> None:
     reader = lab.bench.capture()[0]
     lab.server.sql("INSERT INTO t SELECT g FROM generate_series(20001, 20100) g")
     first = lab.reseed("db2", "db1", reader)
     assert first["bytes_reused"] == 0 and not first["displaced"]
-    assert lab.ask("db2")["role"] == "standby"
     assert lab.servers["db2"].sql(ROWS) == lab.server.sql(ROWS), "what was written since the snapshot was streamed"
     (seen,) = lab.ask("db1")["standbys"]
     assert (seen["slot"], seen["state"], seen["name"]) == ("lifeboat_standby_db2", "streaming", "db2")
-
-
-def test_a_standby_that_lags_is_reseeded_with_what_it_still_has(lab: ReplicatedLab) -> None:
-    lab.reseed("db2", "db1", lab.bench.capture()[0])
     lab.servers["db2"].stop()
     lab.server.sql("UPDATE t SET v = 'changed' WHERE id <= 100")
     lab.server.sql("CHECKPOINT")
     again = lab.reseed("db2", "db1", lab.bench.capture()[0])
     assert again["displaced"] and again["bytes_reused"] > 10 << 20 and again["bytes_fetched"] < (32 << 20) + (4 << 20), "pages are those it has; log is new"
     assert lab.servers["db2"].sql("SELECT count(*) FROM t WHERE v = 'changed'") == [(100,)]
+    writer = lab.servers["db2"]
+    writer.sql("SELECT pg_promote(true, 60)")
+    bench = lab.member("db2", "db1")
+    assert "takes writes" in "".join(bench.errors(bench.source.preflight_restore(bench.context, reader.manifest))), "a second primary is never made a standby"
+
+
+def test_the_log_of_the_repository_leads_to_what_the_primary_still_has(lab: ReplicatedLab) -> None:
+    lab.slot()
+    reader = lab.bench.capture()[0]
+    for number in range(3):
+        lab.server.sql(f"INSERT INTO t SELECT g FROM generate_series({20001 + 100 * number}, {20100 + 100 * number}) g")
+        lab.server.sql("SELECT pg_switch_wal()")
+    timeline, end = lab.receive()
+    lab.server.sql("SELECT pg_drop_replication_slot('lab')")
+    lab.server.sql("CHECKPOINT")
+    with pytest.raises(SourceError, match="log between the snapshot and the primary is not there.*already been removed"):
+        lab.reseed("db2", "db1", reader)
+    assert not list(Path(lab.servers["db2"].home).iterdir()), "nothing was built"
+    reader.log = lab.log({timeline: end})
+    told = lab.reseed("db2", "db1", reader)
+    assert told["standby"]["log_bytes"] > 3 * 16 << 20
+    assert lab.servers["db2"].sql(ROWS) == lab.server.sql(ROWS)
+
+
+def test_a_capture_does_not_outlive_a_failover(lab: ReplicatedLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.reseed("db2", "db1", lab.bench.capture()[0])
+    standby = lab.member("db2")
+    then: dict[str, Callable[[], object]] = {"cluster.capture.read": lambda: lab.promote("db2")}
+    monkeypatch.setattr(faults, "point", lambda name: then.pop(name, lambda: None)())
+    with pytest.raises(SourceError, match="promoted"):
+        standby.capture()
+    assert then == {} and lab.ask("db2")["timeline"] == 2
+    then["cluster.capture.read"] = lab.server.crash
+    with pytest.raises(SourceError):
+        lab.bench.capture()
+    assert lab.ask("db1")["role"] == "down"
+    lab.servers["db2"].sql("INSERT INTO t VALUES (0, 'after the failover')")
+    facts = lab.member("db2").capture()[0].manifest["facts"]
+    assert (facts["timeline"], facts["from_standby"]) == (2, False), "the next one is of the new primary"
 
 
 def test_after_a_restore_a_standby_follows_the_new_timeline_and_nothing_of_the_old_one(lab: ReplicatedLab) -> None:

@@ -16,7 +16,7 @@ import os
 from typing import Any
 
 from .. import lease
-from ..errors import ConfigError, LifeboatError, SourceError, TargetError
+from ..errors import ConfigError, LifeboatError, TargetError
 from ..ledger import Ledger
 from ..progress import Progress
 from ..sources import cluster_members, cluster_places, cluster_roles, cluster_swap
@@ -54,7 +54,7 @@ def ask(spec: Spec, member: str) -> dict[str, Any]:
     about = {"changed": False, "host": member, "source": name}
     try:
         return {**about, **cluster_roles.ask(config, f"{spec.service}.{name} on {member}")}
-    except SourceError as error:
+    except LifeboatError as error:
         return {**about, "role": None, "error": error.what}
 
 
@@ -86,7 +86,7 @@ def reseed(spec: Spec, run: dict[str, Any], member: str, primary: str, force: bo
     standby = _standby(job, name, {})
     lacks = "forced" if force else standby.proves_well()
     if not lacks:
-        return {"changed": False, "snapshot": None, "proof": standby.prove(), "warnings": []}
+        return {"changed": False, "snapshot": None, "proof": standby.follows_again(), "warnings": []}
     point, problems = _fitting(job, name)
     snapshot = point.snapshots[name]
     told: dict[str, Any] = {"changed": True, "snapshot": snapshot.id, "because": lacks, "warnings": problems}

@@ -86,7 +86,8 @@ def parse_conninfo(text: str) -> dict[str, str]:
             raise ConfigError("a conninfo cannot be read", "conninfo", "write host=… port=… user=… passfile=…, values with blanks in single quotes")
         name, value = pair.groups()
         if name == "password":
-            raise ConfigError("a conninfo holds a password, and catalogs are stored with every snapshot", "conninfo", "write it to a file, and passfile=/that/file")
+            raise ConfigError("a conninfo holds a password, and catalogs are stored with every snapshot", "conninfo",
+                              "write it to a file, and passfile=/that/file")
         if name not in PARAMETERS:
             raise ConfigError(f"a conninfo has the unknown parameter {name!r}", "conninfo", f"known: {', '.join(PARAMETERS)}")
         found[name] = re.sub(r"\\(.)", r"\1", value[1:-1] if value.startswith("'") else value)

@@ -22,7 +22,8 @@ SELECT pg_is_in_recovery(), (SELECT system_identifier::text FROM pg_control_syst
   CASE WHEN pg_is_in_recovery() THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver), (SELECT min_recovery_end_timeline FROM pg_control_recovery()))
     ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
   (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END)::text,
-  (SELECT status FROM pg_stat_wal_receiver), (SELECT slot_name FROM pg_stat_wal_receiver), CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END
+  (SELECT status FROM pg_stat_wal_receiver), (SELECT slot_name FROM pg_stat_wal_receiver),
+  CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END
 """
 _SENDERS = """
 SELECT s.slot_name, r.state, r.replay_lsn::text, r.application_name, s.wal_status

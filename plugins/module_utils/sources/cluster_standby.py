@@ -85,7 +85,8 @@ class Standby:
             self.look()
             reason = self.fits()
             if reason:
-                raise TargetError(f"the snapshot cannot become a standby: {reason}", self._where, "take a snapshot of the primary, then run the same command again")
+                raise TargetError(f"the snapshot cannot become a standby: {reason}", self._where,
+                                  "take a snapshot of the primary, then run the same command again")
         except LifeboatError as error:
             return [Finding("error", error)]
         return []
@@ -134,10 +135,9 @@ class Standby:
         return cluster_roles.prove(self._context.config, self._where, self.upstream.identify, stalled=_AGAIN)
 
     def proves_well(self) -> str:
-        """Why what runs on this host is not such a standby already; "" when it is."""
+        """Why what runs on this host is no standby of the primary already, by whatever slot; "" when it is."""
         found = cluster_roles.ask(self._context.config, self._where)
-        lacks = cluster_roles.follows(found, self.upstream.identify())
-        return lacks or ("" if found["slot"] == self._way["slot"] else f"it streams by slot {found['slot']}")
+        return cluster_roles.follows(found, self.upstream.identify())
 
     # -- the log
 

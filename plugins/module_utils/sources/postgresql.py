@@ -82,7 +82,8 @@ class Postgresql(Source):
             "help": "Restores also measure a digest of every table, which reads all rows: it tells later which tables were written to.",
         },
         "conninfo": {
-            "type": "str", "help": "How standbys reach this server, as libpq reads it, without a password: host, port, user, passfile (on the standby), sslmode…",
+            "type": "str",
+            "help": "How standbys reach this server, as libpq reads it, without a password: host, port, user, passfile (on the standby), sslmode…",
         },
         "replication_slot": {"type": "str", "help": "Slot by which this server streams when it is a standby; default: lifeboat_standby_<host>."},
         "capture_from": {

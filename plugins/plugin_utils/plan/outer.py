@@ -77,6 +77,9 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     "lifeboat_probe_clients": _boolean,
     "lifeboat_probe_interval": _seconds,
     "lifeboat_probe_limit": _seconds,
+    "lifeboat_members": _anything,
+    "lifeboat_primary": _anything,
+    "lifeboat_lost_members": _anything,
 }
 #: Variables of some verbs: any other would do more than was asked for without a word, such as restore a whole cluster.
 _OF_SOME: dict[str, tuple[str, ...]] = {
@@ -90,6 +93,9 @@ _OF_SOME: dict[str, tuple[str, ...]] = {
     "lifeboat_plan_format": ("restore",),
     "lifeboat_report_dir": ("report",),
     **dict.fromkeys(("lifeboat_probe_clients", "lifeboat_probe_interval", "lifeboat_probe_limit"), ("restore",)),
+    "lifeboat_members": ("reseed",),
+    "lifeboat_primary": ("restore", "rollback", "commit", "reseed"),
+    "lifeboat_lost_members": ("restore",),
 }
 
 

@@ -16,7 +16,7 @@ from .order import topological_order
 from .pick import DEPENDANTS, refuse_dependants
 
 #: Verbs that change live data, or what opens its snapshots.
-CHANGING = ("restore", "rollback", "commit", "extract", "rotate_keys")
+CHANGING = ("restore", "rollback", "commit", "extract", "rotate_keys", "reseed")
 #: Verbs that stop and start services, so that others notice.
 STOPPING = ("restore", "rollback")
 

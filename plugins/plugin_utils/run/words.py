@@ -36,6 +36,7 @@ SUCCESS = {
     "commit": ("committed",),
     "verify": ("verified",),
     "extract": ("verified",),
+    "reseed": ("verified",),
     "copy": ("verified",),
     "rotate_keys": ("verified",),
 }
