@@ -13,7 +13,7 @@ SETUP := tests/tools/setup.sh
 CHECKS := .venv/bin/python tests/tools/checks.py
 TARGETS := ruff types lint sanity changelog build unit integration stores clusters drills fleet molecule
 
-.PHONY: help demo test bench bench-cluster bench-s3 soak lab setup clean distclean $(TARGETS)
+.PHONY: help demo test bench bench-cluster bench-scale bench-s3 soak lab setup clean distclean $(TARGETS)
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,10 @@ bench: ## beside restic and cp -a, then bench-cluster; updates docs/benchmarks.m
 bench-cluster: ## PostgreSQL clusters beside pgBackRest
 	@$(SETUP) bench
 	@.venv/bin/python tests/benchmarks/cluster_bench.py $(CLUSTER_ARGS)
+
+bench-scale: ## fifty services beside a lower bound, and what each costs; updates docs/benchmarks.md
+	@$(SETUP) bench
+	@.venv/bin/python tests/benchmarks/scale_bench.py $(SCALE_ARGS)
 
 bench-s3: ## the S3 backend beside plain boto3 transfers
 	@$(SETUP) bench

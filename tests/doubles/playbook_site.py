@@ -24,6 +24,9 @@ GRAPH: dict[str, list[str]] = {
     "s9": ["s4"], "s10": ["s7"], "s11": ["s8"], "s12": ["s10", "s11"],
 }
 
+#: Twenty services, each on two earlier ones.
+TWENTY: dict[str, list[str]] = {f"s{number}": sorted({f"s{number // 2}", f"s{number // 3}"} - {"s0"}) for number in range(1, 21)}
+
 
 def plan_of(graph: dict[str, list[str]]) -> dict[str, Any]:
     """A plan as the planner writes it, as far as gates and reports read it. The graph is given in order."""

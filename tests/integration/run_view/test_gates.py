@@ -16,7 +16,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from ansible_collections.lifeboat.recovery.tests.doubles.playbook_site import GRAPH, ROOT, Outcome, Site
+from ansible_collections.lifeboat.recovery.tests.doubles.playbook_site import GRAPH, ROOT, TWENTY, Outcome, Site
 
 #: Seconds after which a playbook counts as hung.
 LIMIT = 300
@@ -50,12 +50,13 @@ def check_schema(document: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(document)
 
 
-@pytest.mark.parametrize("forks", [1, 12])
-def test_the_order_holds_for_any_number_of_forks(site: Site, forks: int) -> None:
-    outcome = site.play(forks=forks)
+@pytest.mark.parametrize(("forks", "graph"), [(1, GRAPH), (12, GRAPH), (5, TWENTY)])
+def test_the_order_holds_for_any_number_of_forks(site: Site, forks: int, graph: dict[str, list[str]]) -> None:
+    outcome = site.play(forks=forks, graph=graph)
     assert outcome.code == 0, outcome.out + outcome.error
-    assert outcome.document["counts"] == {"picked": 12, "verdicts": 12, "by": {"verified": 12}}
-    check_order(outcome, GRAPH)
+    assert outcome.document["counts"] == {"picked": len(graph), "verdicts": len(graph), "by": {"verified": len(graph)}}
+    assert "DEPRECATION" not in outcome.out + outcome.error
+    check_order(outcome, graph)
     check_schema(outcome.document)
     assert "Time-line of" in outcome.out and outcome.directory and (outcome.directory / "report.html").is_file()
 

@@ -168,7 +168,7 @@ def test_hostvars(load: Callable[..., model.Catalog]) -> None:
     assert {key: hostvars[key] for key in hostvars if key not in ("lifeboat_entry", "lifeboat_repository")} == {
         "lifeboat_service": "a", "lifeboat_ecosystem": "store", "lifeboat_production": False,
         "lifeboat_keys": {"provider": "file", "path": "/k"},
-        "lifeboat_state_dir": "", "lifeboat_catalog_digest": catalog.digest, "lifeboat_data_host": "h",
+        "lifeboat_state_dir": "", "lifeboat_catalog_digest": catalog.digest, "lifeboat_data_host": "h", "lifeboat_beside": [*catalog.services],
     }
 
 
