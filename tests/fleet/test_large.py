@@ -55,12 +55,12 @@ def test_one_service_with_neighbours_everywhere(lab: Lab, fleet: Fleet) -> None:
     assert {fleet.member(name).host for name in fleet.members[service].requires} - {host}
     others = [name for name in HOSTS if name != host]
     fleet.damage(service)
-    before = {name: written for name, (written, _log) in trees(lab, *others).items()}
+    before = {name: written for name, (written, _log) in trees(lab, fleet, *others).items()}
     ledgers = {name: fleet.ledger(name) for name in fleet.members if name != service}
     outcome = fleet.restore("--limit", service, "-e", "lifeboat_dependants=ignore")
     assert outcome.code == 0, outcome.text
     assert outcome.verdicts() == {service: "verified"}
-    assert {name: written for name, (written, _log) in trees(lab, *others).items()} == before
+    assert {name: written for name, (written, _log) in trees(lab, fleet, *others).items()} == before
     assert {name: fleet.ledger(name) for name in ledgers} == ledgers and fleet.content() == captured
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -14,17 +15,19 @@ from ansible_collections.lifeboat.recovery.tests.lab.hosts import Lab
 
 from .conftest import HOSTS, SLOW
 
-#: What the other hosts keep: data, ledgers and leases, configuration, what ssh left in homes.
-PLACES = ("/srv/fleet", "/var/lib/lifeboat", "/etc", "/root", "/home", "/var/tmp")
+#: What the other hosts keep besides the data of services: ledgers and leases, configuration, what ssh left in homes.
+PLACES = ("var/lib/lifeboat", "etc", "root", "home", "var/tmp")
 
 
-def trees(lab: Lab, *hosts: str) -> dict[str, tuple[dict[str, Any], bytes]]:
-    """Everything that a visitor might leave on these hosts, and the journal of their sshd."""
+def trees(lab: Lab, fleet: Fleet, *hosts: str) -> dict[str, tuple[dict[str, Any], bytes]]:
+    """Everything that a visitor might leave on these hosts, and the journal of their sshd. Of databases only names: their servers write all the time."""
     found = {}
     for name in hosts:
-        host = lab.host(name)
-        written = {place: harbour.tree(host.home / "upper" / place.lstrip("/")) for place in PLACES}
-        found[name] = (written, host.path("/var/log/sshd.log").read_bytes())
+        upper = lab.host(name).home / "upper"
+        written: dict[str, Any] = {place: harbour.tree(upper / place) for place in PLACES}
+        written["names"] = {str(path): sorted(os.listdir(path)) for path in (upper / "srv/fleet").glob("*")}
+        written["data"] = {service: harbour.tree(upper / fleet.member(service).folder.lstrip("/") / "data") for service in fleet.on(name)}
+        found[name] = (written, (upper / "var/log/sshd.log").read_bytes())
     return found
 
 
@@ -68,10 +71,10 @@ def test_of_one_service_no_other_host_is_touched(lab: Lab, fleet: Fleet, capture
     others = [name for name in HOSTS if name != fleet.member(service).host]
     neighbours = [name for name in fleet.on(fleet.member(service).host) if name != service]
     fleet.damage(service)
-    before, ledgers = trees(lab, *others), {name: fleet.ledger(name) for name in fleet.members if name != service}
+    before, ledgers = trees(lab, fleet, *others), {name: fleet.ledger(name) for name in fleet.members if name != service}
     outcome = fleet.restore("--limit", service)
     assert outcome.code == 0, outcome.text
     assert outcome.verdicts() == {service: "verified"}
-    assert trees(lab, *others) == before
+    assert trees(lab, fleet, *others) == before
     assert {name: fleet.ledger(name) for name in ledgers} == ledgers
     assert fleet.content() == captured and all(fleet.usable(name) for name in neighbours)

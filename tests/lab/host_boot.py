@@ -4,7 +4,7 @@
 """How a host of the lab boots: ``host_boot.py boot SPEC.json`` makes its root and becomes ``host_boot.py init``, which is its process 1.
 
 Runs as process 1 of new mount, pid, uts and ipc namespaces; standard library only.
-SPEC: {name, lower, upper, work, root, binds: [[from, to, writable]], hosts: {name: address}, pid_file, init: argv}.
+SPEC: {name, upper, work, root, binds: [[from, to, writable]], hosts: {name: address}, pid_file, init: argv}.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def boot(spec: dict[str, Any]) -> None:
     write(spec["pid_file"], os.readlink("/proc/self"))
     os.umask(0o022)
     root = spec["root"]
-    mount("overlay", root, f"lowerdir={spec['lower']}", f"upperdir={spec['upper']}", f"workdir={spec['work']}")
+    mount("overlay", root, "lowerdir=/", f"upperdir={spec['upper']}", f"workdir={spec['work']}")
     for folder in ("proc", "sys", "dev", "run", "tmp"):
         os.makedirs(f"{root}/{folder}", exist_ok=True)
     for source, target, writable in spec["binds"]:
@@ -74,8 +74,6 @@ def boot(spec: dict[str, Any]) -> None:
     mount("tmpfs", f"{root}/run", "mode=755")
     mount("tmpfs", f"{root}/tmp", "mode=1777")
     make_devices(f"{root}/dev")
-    if spec["init"][0].endswith("systemd"):
-        mount("cgroup2", f"{root}/sys/fs/cgroup")
     socket.sethostname(spec["name"])
     write(f"{root}/etc/hostname", spec["name"] + "\n")
     names = {"localhost": "127.0.0.1", **spec["hosts"]}
@@ -87,7 +85,7 @@ def boot(spec: dict[str, Any]) -> None:
     os.chroot(".")
     os.chdir("/")
     subprocess.run(["umount", "--lazy", "/.machine"], check=True, timeout=30)
-    os.execve(spec["init"][0], spec["init"], {"PATH": PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", "container": "lab"})
+    os.execve(spec["init"][0], spec["init"], {"PATH": PATH, "HOME": "/root", "LC_ALL": "C.UTF-8"})
 
 
 class ShutDown(Exception):

@@ -22,21 +22,19 @@ USER = "deploy"
 USER_ID = 2000
 
 
-def prepare(upper: Path, address: str, keys: Path, name: str, image: str) -> None:
+def prepare(upper: Path, address: str, keys: Path, name: str) -> None:
     """What hides the machine's own state, users, sshd. Nothing where there is a disk already."""
     if upper.exists():
         return
     etc = upper / "etc"
-    for folder, mode in (PRIVATE if not image else {"etc": 0o755}).items():
+    for folder, mode in PRIVATE.items():
         place = upper / folder
         place.mkdir(parents=True, exist_ok=True)
         place.chmod(mode)
-        if not image:
-            os.setxattr(place, "trusted.overlay.opaque", b"y")
-    below = Path(image or "/")
+        os.setxattr(place, "trusted.overlay.opaque", b"y")
     lines = {"passwd": f"{USER}:x:{USER_ID}:{USER_ID}::/home/{USER}:/bin/bash", "group": f"{USER}:x:{USER_ID}:", "shadow": f"{USER}:*:19000:0:99999:7:::"}
     for file, line in lines.items():
-        shutil.copy(below / "etc" / file, etc / file)
+        shutil.copy(f"/etc/{file}", etc / file)
         with open(etc / file, "a", encoding="utf-8") as handle:
             handle.write(line + "\n")
     (etc / "sudoers.d").mkdir(exist_ok=True)
@@ -49,8 +47,7 @@ def prepare(upper: Path, address: str, keys: Path, name: str, image: str) -> Non
     write(ssh / "lab_keys", (keys / "controller.pub").read_text())
     config = (f"ListenAddress {address}\nHostKey /etc/ssh/lab_host_key\nAuthorizedKeysFile /etc/ssh/lab_keys\nPasswordAuthentication no\n"
               "KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nUsePAM no\nUseDNS no\nLogLevel VERBOSE\nSubsystem sftp internal-sftp\n")
-    # an installed system starts its own sshd, which reads the first; the other one is given to ours
-    write(ssh / ("sshd_config" if image else "lab_sshd_config"), config)
+    write(ssh / "lab_sshd_config", config)
 
 
 def python() -> str:

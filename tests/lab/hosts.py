@@ -18,8 +18,8 @@
 
 A host is an overlay over this machine's own root in its own network, mount, pid, uts and ipc namespaces: it has PostgreSQL, Redis and the checkout's
 .venv of the machine, and a private and empty /etc/lifeboat, /home, /root, /run, /srv, /tmp, /var/lib, /var/log, /var/tmp. What it writes stays in
-HOME/hosts/NAME/upper. It has root and an ordinary user (`deploy`, who may sudo). Process 1 keeps sshd running. With LAB_IMAGE=<root of an installed
-Debian> the overlay is over that, and process 1 is its systemd.
+HOME/hosts/NAME/upper. It has root and an ordinary user (`deploy`, who may sudo). Process 1 keeps sshd running; there is no
+systemd.
 
 Labs of several processes do not see each other. What a killed process left is removed by the next Lab(). Nothing outlives down().
 """
@@ -96,7 +96,7 @@ class Host:
 class Lab:
     """A network and its hosts below one folder. ``home`` of an earlier lab goes on with that one; with it the lab outlives this process."""
 
-    def __init__(self, home: Optional[Path] = None, image: str = "") -> None:
+    def __init__(self, home: Optional[Path] = None) -> None:
         if os.geteuid() != 0:
             raise LabError("hosts have namespaces and mounts, which only root can make: run this as root")
         missing = [name for name in ("ip", "tc", "nsenter", "unshare", "sshd", "ssh-keygen") if not shutil.which(name, path=host_disk.PATH)]
@@ -107,7 +107,6 @@ class Lab:
         self.lasting = home is not None
         self.home = home or Path(tempfile.mkdtemp(prefix=PREFIX, dir=PLACE))
         self.home.mkdir(parents=True, exist_ok=True)
-        self.image = image or os.environ.get("LAB_IMAGE", "")
         self._file = self.home / "lab.json"
         self._known: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8")) if self._file.exists() else {}
         if not self._known:
@@ -152,7 +151,7 @@ class Lab:
             host = self.host(name)
             if not host.pid:
                 self.network.join(name, host.index)
-                host_disk.prepare(host.home / "upper", host.address, self.home / "keys", name, self.image)
+                host_disk.prepare(host.home / "upper", host.address, self.home / "keys", name)
                 self._boot(host)
         for name in names:
             self._await_ssh(self.host(name))
@@ -163,19 +162,17 @@ class Lab:
         (host.home / "pid").unlink(missing_ok=True)
         binds = [*host_disk.needed(), *([folder, where, True] for where, folder in self._known["shares"].items()),
                  *([str(host.home / "disks" / str(number)), where, True] for number, where in enumerate(self._known["disks"].get(host.name, {})))]
-        init = ["/lib/systemd/systemd"] if self.image else [host_disk.python(), "-I", "-S", str(BOOT), "init"]
         spec = {
-            "name": host.name, "lower": self.image or "/", "upper": str(host.home / "upper"), "work": str(host.home / "work"),
-            "root": str(host.home / "root"), "binds": binds, "pid_file": str(host.home / "pid"), "init": init,
+            "name": host.name, **{part: str(host.home / part) for part in ("upper", "work", "root")}, "binds": binds, "pid_file": str(host.home / "pid"),
+            "init": [host_disk.python(), "-I", "-S", str(BOOT), "init"],
             "hosts": {other.name: other.address for other in self.hosts.values()},
         }
         host_disk.write(host.home / "spec.json", json.dumps(spec))
         with open(host.home / "console", "wb") as console:
             # of our own process group unless the lab is to last: whoever ends this process with its group ends the hosts too
             self._parents[host.name] = subprocess.Popen(
-                ["nsenter", f"--net=/run/netns/{self.network.of(host.name)}", "unshare", "--mount", "--uts", "--ipc", "--pid",
-                 *(["--cgroup"] if self.image else []), "--fork", "--propagation", "private", "--", host_disk.python(), "-I", "-S", str(BOOT), "boot",
-                 str(host.home / "spec.json")],
+                ["nsenter", f"--net=/run/netns/{self.network.of(host.name)}", "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork",
+                 "--propagation", "private", "--", host_disk.python(), "-I", "-S", str(BOOT), "boot", str(host.home / "spec.json")],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console, cwd="/", start_new_session=self.lasting,
             )
 
@@ -210,7 +207,7 @@ class Lab:
 
     def stop(self, name: str) -> None:
         """A clean shutdown."""
-        self._end(self.host(name), signal.SIGRTMIN + 4 if self.image else signal.SIGTERM)
+        self._end(self.host(name), signal.SIGTERM)
 
     def _end(self, host: Host, how: int) -> None:
         pid = host.pid
@@ -228,7 +225,8 @@ class Lab:
         for folder in ("upper", "work"):
             shutil.rmtree(host.home / folder, ignore_errors=True)
         for number in range(len(self._known["disks"].get(name, {}))):
-            self._clear(host.home / "disks" / str(number))
+            for entry in [*(host.home / "disks" / str(number)).iterdir()]:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     def cut(self, name: str) -> None:
         """Nothing reaches the host any more, and nothing comes from it; its processes go on."""
@@ -285,13 +283,6 @@ class Lab:
 
     def _disk(self, name: str, where: str) -> Path:
         return self.home / "hosts" / name / "disks" / str(list(self._known["disks"][name]).index(where))
-
-    def _clear(self, place: Path) -> None:
-        for entry in list(place.iterdir()):
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
 
     def share(self, where: str) -> Path:
         """A folder that all hosts booted from now on see at ``where``, like one of a file server; returns it as the machine sees it."""
