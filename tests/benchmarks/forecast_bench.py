@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How good the forecast of a restore is: three restores, then ten more that are predicted, among them twice the data and a slowed link.
 
-usage: .venv/bin/python tests/benchmarks/forecast_bench.py [--docs] [--mib N] [--json FILE]
+usage: make bench-forecast FORECAST_ARGS="..." or forecast_bench.py [--docs] [--few] [--mib N] [--json FILE]
 
 Every restore is the playbook as an operator runs it: services with files and with a database of PostgreSQL, which take a while to start, an S3
 store (SeaweedFS) behind a proxy that lets through so many bytes a second. What is compared is the forecast that preflight prints, before anything

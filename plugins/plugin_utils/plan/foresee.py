@@ -39,13 +39,34 @@ def after_preflight(document: Mapping[str, Any], plan: Mapping[str, Any], answer
         untouched=_untouched(plan, answers), elapsed=None if elapsed is None else round(elapsed, 3),
         before=max(0.0, began - told) if began is not None and told is not None else 0.0, rounds=int(plan.get("rounds") or 1),
     ))
-    table = {
-        service: {**plan["services"][service], **foretold["services"][service], "estimate": estimates.get(service)} for service in order
-    }
+    table = {}
+    for service in order:
+        entry = plan["services"][service]
+        table[service] = {
+            **entry, **foretold["services"][service], "estimate": estimates.get(service),
+            "resolution": {**entry["resolution"], "why": why(entry["resolution"], (answers.get(service) or {}).get("resumes"))},
+        }
     return {
         **plan, "services": table, "forecast": foretold["forecast"], "critical_path": foretold["critical_path"],
         "moves": {key: sum(int(estimate.get(key) or 0) for estimate in estimates.values()) for key in _MOVED} if estimates else None,
     }
+
+
+def why(resolution: Mapping[str, Any], resumes: Any = None) -> str:
+    """Why a service goes back to what it goes back to, in words; ``resumes``: the unfinished restore that is gone on with."""
+    asked, point = str(resolution.get("target") or "latest"), resolution.get("point")
+    if not point:
+        return "it has no data"
+    if resumes:
+        return "kept from the unfinished restore that is gone on with"
+    if resolution.get("fallback_from"):
+        return f"{resolution['fallback_from']} does not verify, and lifeboat_max_loss allows this older point"
+    words_of = {"latest": "the newest complete point", "proven": "the newest point that a restore or drill has proven"}
+    reason = words_of.get(asked) or ("the newest state before the time asked for" if words.from_iso(asked) is not None else "as asked for")
+    if resolution.get("at") != point:
+        reason += ", with its log"
+    others = [name for name in resolution.get("together") or [] if name]
+    return f"{reason} of {', '.join(others)} together" if len(others) > 1 else reason
 
 
 def _untouched(plan: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:

@@ -31,7 +31,7 @@ def render(plan: Mapping[str, Any], form: str = "text") -> str:
 def lines(plan: Mapping[str, Any]) -> list[str]:
     """What is moved, how long it takes per service and phase, what decides it, and what would make it faster."""
     told, moves = plan["forecast"], plan.get("moves")
-    found = ["Forecast:"]
+    found = ["Forecast:", *_targets(plan)]
     if moves:
         kept = f", {words.size(moves['reused'])} of {words.size(moves['bytes'])} are in place" if moves["reused"] else ""
         found.append(f"  to move  {words.size(moves['written'])}, of it {words.size(moves['fetched'])} stored bytes over the link{kept}")
@@ -69,6 +69,17 @@ def _step(step: Mapping[str, Any]) -> str:
 def between(told: Mapping[str, Any]) -> str:
     """A forecast with its interval."""
     return f"{words.duration(told['seconds'])}, between {words.duration(told['low'])} and {words.duration(told['high'])}"
+
+
+def _targets(plan: Mapping[str, Any]) -> list[str]:
+    """What services go back to and why, those together that agree."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name in plan["order"]:
+        resolution = plan["services"][name]["resolution"]
+        if resolution.get("at"):
+            groups.setdefault((str(resolution["at"]), str(resolution["why"])), []).append(name)
+    return [f"  back to  {words.one_line(at, 100)}, {why}" + (f": {words.one_line(', '.join(names), 200)}" if len(groups) > 1 else "")
+            for (at, why), names in groups.items()]
 
 
 def _table(plan: Mapping[str, Any]) -> list[str]:

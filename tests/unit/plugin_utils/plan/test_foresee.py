@@ -65,11 +65,25 @@ def test_the_plan_keeps_what_hosts_said_and_what_follows_from_it() -> None:
     assert plan["services"]["orders"]["estimate"]["written"] == 60 * MIB
     assert plan["forecast"]["seconds"] == plan["services"]["gateway"]["forecast"]["seconds"] > plan["services"]["orders"]["forecast"]["seconds"]
     text = "\n".join(foretelling.lines(plan))
+    reasons = {name: entry["resolution"]["why"] for name, entry in plan["services"].items()}
+    assert reasons == {"identity": "the newest complete point", "orders": "the newest complete point", "gateway": "it has no data"}
+    assert "  back to  r1, the newest complete point\n" in text
     for part in ("to move  120.0 MiB, of it 20.0 MiB stored bytes over the link, 80.0 MiB of 200.0 MiB are in place", "db1 reads 100.0 MiB/s",
                  "cores decide", "(80 %)", "rule of thumb", "there after", "critical preflight 4.50 s > ", "orders start 2.00 s", "faster   ", "of the whole"):
         assert part in text, (part, text)
     assert "forks" not in text and "so far" not in text and "RTO" not in text
     assert json.loads(foretelling.render(plan, "json")) == plan
+
+
+@pytest.mark.parametrize("resolution, reason", [
+    ({"target": "proven"}, "the newest point that a restore or drill has proven"),
+    ({"target": "2030-01-31T12:00:00Z", "at": "p@time:2030-01-31T12:00:00Z"}, "the newest state before the time asked for, with its log"),
+    ({"target": "p"}, "as asked for"), ({"together": ["a", "b"]}, "the newest complete point of a, b together"),
+    ({"fallback_from": "q"}, "q does not verify, and lifeboat_max_loss allows this older point"),
+])
+def test_why_a_service_goes_there(resolution: dict[str, Any], reason: str) -> None:
+    assert foresee.why({"target": "latest", "point": "p", "at": "p", "together": ["a"], **resolution}) == reason
+    assert foresee.why({"target": "latest", "point": "p", "at": "p"}, "some-restore") == "kept from the unfinished restore that is gone on with"
 
 
 def test_a_slow_link_makes_the_same_bytes_take_longer() -> None:
