@@ -68,6 +68,10 @@ def test_start(tmp_path: pathlib.Path, start: list[str], outcome: str) -> None:
     assert outcome in play(tmp_path, "start", {"start": start}, "-c", "local")
 
 
+def test_a_service_that_is_never_started_is_no_failure(tmp_path: pathlib.Path) -> None:
+    assert play(tmp_path, "start", {}, "-c", "local") == "done"
+
+
 @pytest.mark.parametrize("step", ["start", "stop"])
 def test_a_host_that_does_not_answer_is_a_failure(tmp_path: pathlib.Path, step: str) -> None:
     assert play(tmp_path, step, {step: YES, "status": NO}, "-e", "ansible_host=127.0.0.1", "-e", "ansible_port=1").startswith("failed")
