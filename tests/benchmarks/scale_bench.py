@@ -82,7 +82,7 @@ def cpu() -> float:
 def restore(fleet: Any, shape: str, forks: int, probe: Path | None = None) -> dict[str, Any]:
     """One restore by the playbook: {"rto", "first", "seconds", "cpu", "verdicts", "deprecations", "forks", "tasks"}."""
     fleet.destroy()
-    env = {"XDG_CACHE_HOME": str(fleet.home / "cache")}
+    env: dict[str, str] = {}
     if probe is not None:
         probe.unlink(missing_ok=True)
         env.update(PYTHONPATH=str(HERE / "scale_probe"), LIFEBOAT_PROBE=str(probe))

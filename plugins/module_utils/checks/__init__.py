@@ -185,7 +185,7 @@ def _until(spec: Spec, checks: list[_Check], wait: float, sleep: Callable[[float
                     result["detail"] += f" (for {wait:g} s)"
             return results
         sleep(min(pause, left))
-        pause = min(1.0, pause * 1.5)
+        pause = min(0.5, pause * 1.5)
 
 
 def _judged(spec: Spec, invariants: list[_Check], sleep: Callable[[float], None]) -> list[dict[str, Any]]:

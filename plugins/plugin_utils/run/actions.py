@@ -31,6 +31,7 @@ from ansible.utils.vars import load_extra_vars
 from ansible_collections.lifeboat.recovery.plugins.module_utils import policy
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError, SourceError
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import lines, payload, presence, who, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.built import remembered
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 display = Display()
@@ -73,8 +74,11 @@ class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no 
     _whole = False
 
     def _configure_module(self, module_name: str, module_args: dict[str, Any], task_vars: dict[str, Any]) -> Any:
-        built, path = super()._configure_module(module_name, module_args, task_vars)
-        if not module_name.startswith("lifeboat.recovery.") or built.module_style != "new" or C.DEFAULT_KEEP_REMOTE_FILES:
+        if not module_name.startswith("lifeboat.recovery."):
+            return super()._configure_module(module_name, module_args, task_vars)
+        with remembered(module_name.rpartition(".")[2], C.DEFAULT_LOCAL_TMP):
+            built, path = super()._configure_module(module_name, module_args, task_vars)
+        if built.module_style != "new" or C.DEFAULT_KEEP_REMOTE_FILES:
             return built, path
         return dataclasses.replace(built, b_module_data=payload.slim(built.b_module_data, self._whole, C.DEFAULT_LOCAL_TMP)), path
 

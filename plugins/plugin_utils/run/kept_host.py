@@ -15,13 +15,13 @@ import os
 import sys
 
 #: Copies that no call used for so long are removed when a new one is made.
-_FORGET_AFTER = 30 * 86400.0
+FORGET_AFTER = 30 * 86400.0
 #: Seconds to wait for another call that makes the same copy.
 _PATIENCE = 10.0
 
 
-def _folder() -> str:
-    """The private folder of the copies; OSError where there can be none that only we (and root) write to."""
+def private_folder(name: str) -> str:
+    """A folder of this user that lasts; OSError where there can be none that only we (and root) write to."""
     import pwd
 
     own = os.geteuid()
@@ -31,7 +31,7 @@ def _folder() -> str:
         base = os.path.join(pwd.getpwuid(own).pw_dir, ".cache")
     os.makedirs(base, exist_ok=True)
     path = base
-    for part in ("lifeboat", "code"):
+    for part in ("lifeboat", name):
         path = os.path.join(path, part)
         try:
             os.mkdir(path, 0o700)
@@ -102,7 +102,7 @@ def _make(folder: str, path: str, zip_data: str) -> None:
         os.rename(new, path)
         for name in os.listdir(folder):
             other = os.path.join(folder, name)
-            if name != ".lock" and os.stat(other).st_mtime < time.time() - _FORGET_AFTER:
+            if name != ".lock" and os.stat(other).st_mtime < time.time() - FORGET_AFTER:
                 os.unlink(other)
 
 
@@ -126,7 +126,7 @@ def _lifeboat_main(
     sys.path = [entry for entry in sys.path if entry not in ("", ".", os.path.dirname(os.path.realpath(here)) if here else "")]
     path, remove, why = "", False, "absent"
     try:
-        folder = _folder()
+        folder = private_folder("code")
         path = os.path.join(folder, digest + "-" + str(sys.implementation.cache_tag) + ".zip")
         if not _whole(path):
             if not zip_data:
@@ -136,7 +136,7 @@ def _lifeboat_main(
     except OSError:
         path, why = "", "impossible"  # a home that is read-only or full, or that others write to
     if not path and not zip_data:
-        print('{"failed": true, "lifeboat_code": "' + why + '", "msg": "the code of the module is not kept on this host"}')
+        sys.stdout.write('{"failed": true, "lifeboat_code": "' + why + '", "msg": "the code of the module is not kept on this host"}')
         return
     if not path:
         import tempfile
