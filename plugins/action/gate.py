@@ -16,6 +16,7 @@ from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory im
 _TOUCHED = {
     "untouched": "was not touched", "restarted": "was restarted, its data was not touched", "stopped": "was stopped, its data was not touched",
     "switching": "may have been switched: look with the status playbook", "switched": "has its restored data live",
+    "back": "is back in its former data",
 }
 
 
@@ -125,7 +126,7 @@ class ActionModule(RunActionBase):
         forks = task_vars.get("ansible_forks")
         if isinstance(forks, int) and forks < len(run.picked()):
             remedy += f"; {forks} forks serve {len(run.picked())} services, so one may wait for another that has not begun: raise forks"
-        run.verdict(service, "failed", message, remedy)
+        run.verdict(service, "failed", message, remedy, failure="timeout")
         return {
             "verdict": "failed", "root": {"service": service, "verdict": "failed", "message": message},
             "msg": words.one_line(f"{service}: {message}; {service} {self._touched(run, service)}; do: {remedy}", 900),

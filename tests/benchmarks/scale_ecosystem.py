@@ -127,13 +127,13 @@ class Fleet(Harbour):
         found = super().entry(name, requires)
         # a status command as systemctl is one: it costs next to nothing
         found["runtime"]["status"] = ["/bin/sh", "-c", 'kill -0 "$(cat "$1")"', "status", str(self.folder(name) / "pid")]
+        found["runtime"]["start"] = [*found["runtime"]["start"], f"{one.seconds:g}"]
         found["timeouts"] = {"start": "120s", "health": f"{int(one.seconds) + 600}s"}
         return found
 
     def fill(self, name: str, items: int = 4, seed: int = 0) -> None:
         """Data of the declared size: half of it compresses well, half not at all."""
         super().fill(name, items)
-        (self.folder(name) / "seconds").write_text(str(self.services[name].seconds))
         dice, size = random.Random(seed), self.services[name].size // items
         for number in range(items):
             data = dice.randbytes(size) if number % 2 else (dice.randbytes(256) * (size // 256 + 1))[:size]

@@ -28,6 +28,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import policy
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError, SourceError
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import lines, payload, presence, who, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.built import remembered
@@ -171,11 +172,31 @@ class LongModule(RunActionBase):
         if phase:
             run.phase(service, phase)
         try:
-            answer = self._watched(run, service, args, task_vars) if self.long(args) else self._plain(args, task_vars)
+            answer = self._patiently(phase, args, lambda: self._watched(run, service, args, task_vars) if self.long(args) else self._plain(args, task_vars))
+        except AnsibleConnectionFailure as error:
+            run.trouble(service, {"unreachable": True, "msg": words.one_line(error)})
+            raise
         finally:
             run.progress(service, None)
         self._keep(run, service, phase, self.subject_of(args, check), answer)
         return _brief(answer)
+
+    def _patiently(self, phase: str, args: dict[str, Any], call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The answer of a host, which is called again as the service's policy says when it cannot be reached: the module goes on where it was."""
+        step = policy.of(args.get("entry") or {}, phase) if phase in policy.STEPS else None
+        tries, leash = 1, Leash()
+        while True:
+            try:
+                return call()
+            except AnsibleConnectionFailure as error:
+                if step is None or tries > step.retries:
+                    raise
+                display.display(words.one_line(f"{args.get('service')}: the host cannot be reached, trying again ({error})"))
+            until = time.monotonic() + step.pause(tries)
+            while time.monotonic() < until:
+                leash.check()
+                time.sleep(0.5)
+            tries += 1
 
     def _plain(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = self._execute_module(module_name=self.MODULE, module_args=args, task_vars=task_vars)
@@ -187,13 +208,13 @@ class LongModule(RunActionBase):
         run.keep(service, subject, {
             key: value for key, value in answer.items() if key not in _NOT_KEPT and not key.startswith("_") and not key.startswith("ansible_")
         })
-        if failed:
-            run.trouble(service, answer)
         if phase:
             then = self.then(answer)
             for number, (after, _seconds) in enumerate(then):
                 run.split(service, after, sum(seconds for _phase, seconds in then[number:]))
             run.phase(service, then[-1][0] if then else phase, "end", "failed" if failed else "done")
+        if failed:
+            run.trouble(service, answer)
 
     # -- progress ------------------------------------------------------------------------------------------------------
 
