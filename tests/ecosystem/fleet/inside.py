@@ -109,7 +109,10 @@ def stop(member: Told) -> None:
 def content(member: Told) -> str:
     found: list[Any] = []
     if has_files(member):
-        found.append(sorted(harbour.tree(Path(member["folder"]) / "data").items()))
+        tree = harbour.tree(Path(member["folder"]) / "data")
+        if not tree:
+            return "absent"
+        found.append(sorted(tree.items()))
     if database(member):
         cluster = server(member)
         if cluster.pid() is None or not cluster.sql("SELECT 1 FROM pg_database WHERE datname = %s", parameters=(database(member),)):
