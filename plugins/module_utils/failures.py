@@ -33,7 +33,9 @@ TYPES: dict[str, str] = {
 }
 
 #: Causes (LifeboatError.cause) that say more than any code does.
-CAUSES = {"no_space": "no_space", "permission": "permission", "unreachable": "repository_unreachable", "timeout": "timeout"}
+CAUSES = {
+    "no_space": "no_space", "permission": "permission", "unreachable": "repository_unreachable", "host": "host_unreachable", "timeout": "timeout",
+}
 
 #: Every code of an error class; "" where the phase decides.
 CODES = {

@@ -157,4 +157,4 @@ def note(run: RunDirectory, found: Mapping[str, Any]) -> None:
         files.replace_json(run.file("plan.json"), {**run.plan, **{key: found["plan"][key] for key in kept}}, indent=2)
     for service, verdict in found["left_out"].items():
         run.phase(service, "preflight")
-        run.verdict(service, verdict["verdict"], verdict["message"], verdict["remedy"], verdict["root"])
+        run.verdict(service, verdict["verdict"], verdict["message"], verdict["remedy"], verdict["root"], failure=str(verdict.get("failure") or ""))
