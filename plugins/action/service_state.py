@@ -29,4 +29,5 @@ class ActionModule(RunActionBase):
         if verdict and args.get("measured") is None and run is not None and run.exists() and words.SERVICE_NAME.match(service) and not self._task.check_mode:
             args["measured"] = measure.for_ledger(run, service, verdict)
         found: dict[str, Any] = self._execute_module(module_name="lifeboat.recovery.service_state", module_args=args, task_vars=task_vars)
+        self._remove_tmp_path(self._connection._shell.tmpdir)
         return found

@@ -107,7 +107,7 @@ def refuse_checks(spec: Spec, result: dict[str, Any]) -> dict[str, Any]:
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
     raise fail_with(CheckError(
         f"{failed[0]['kind']} check failed{more}, {failed[0]['name']}: {failed[0]['detail']}", spec.service,
-        "look at the service's own log, then run the same command again",
+        str(failed[0].get("remedy") or "look at the service's own log, then run the same command again"),
     ), result)
 
 

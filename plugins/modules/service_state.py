@@ -52,6 +52,11 @@ options:
       - Also return the recovery points of the service. This needs the repository, and the keys of a capture.
     type: bool
     default: false
+  fail:
+    description:
+      - Whether the call fails when it cannot tell. With V(false) it only returns RV(error), for who asks many services and tells a common cause once.
+    type: bool
+    default: true
 """
 
 EXAMPLES = r"""
@@ -162,7 +167,7 @@ run:
 error:
   description: What went wrong, C(code), C(what), C(where) and C(remedy).
   type: dict
-  returned: failure
+  returned: failure, and in its place with O(fail=false)
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -183,6 +188,7 @@ def main():
             history={"type": "bool", "default": False},
             ledger_run={"type": "str", "default": ""},
             points={"type": "bool", "default": False},
+            fail={"type": "bool", "default": True},
         ),
         supports_check_mode=True,
     )
@@ -190,6 +196,17 @@ def main():
 
 
 def work(spec, run, params, check):
+    from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError
+
+    try:
+        return tell(spec, run, params, check)
+    except LifeboatError as error:
+        if params["fail"]:
+            raise
+        return {"error": error.as_dict()}
+
+
+def tell(spec, run, params, check):
     from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations
 
     told = {}

@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--force", action="store_true", help="restore even when the live data is the target already")
     one.add_argument("--no-runtime", action="store_true", help="neither stop nor start the service; it is stopped by hand")
     one.add_argument("--confirm", metavar="ECOSYSTEM", default="", help="name of the ecosystem, where the catalog marks production")
+    one.add_argument("--new-host", action="store_true", help="this is another machine than the one of the snapshot, and the service moves here")
     keys(one)
     for name, function, about in (
         ("rollback", restore.rollback, "put back what a restore displaced"),

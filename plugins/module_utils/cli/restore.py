@@ -10,9 +10,8 @@ import argparse
 import sys
 from typing import Any
 
-from .. import checks, lease
-from ..checks.command import run_argv
-from ..errors import ConfigError, LifeboatError, SourceError
+from .. import control, lease
+from ..errors import ConfigError, LifeboatError
 from ..failures import classify
 from ..log import status as log_status
 from ..meter import combined
@@ -41,7 +40,7 @@ def restore(options: argparse.Namespace) -> int:
         confirm(spec, options)
     run = lease.new_run("restore")
     say(f"run {run['id']}: preflight of {spec.service} to {options.target}")
-    found = machine.preflight(spec, options.target, run, "exists", options.force)
+    found = machine.preflight(spec, options.target, run, "exists", options.force, ("new_host",) if options.new_host else ())
     for finding in found["findings"]:
         say(f"  {finding['level']}: {finding['what']}: {finding['where']}; {finding['remedy']}")
     warn(found["warnings"])
@@ -102,8 +101,8 @@ def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runti
     took["phase"] = "start"
     _run(spec, runtime, "start")
     took["phase"] = "health"
-    wait = checks.expect.seconds((spec.entry.get("timeouts") or {}).get("health")) or 60.0
-    checked = checks.run(spec, "all", wait)
+    checked = operations.check(spec, "all", None, warm=True)
+    warn(checked["warnings"])
     for result in checked["results"]:
         say(f"  {'ok  ' if result['ok'] else 'FAIL'} {result['kind']} {result['name']}: {result['detail']} ({result['seconds']} s)")
     verdict = _verdict(spec) if checked["ok"] else "failed"
@@ -172,29 +171,13 @@ def confirm(spec: Spec, options: argparse.Namespace) -> None:
 def _runtime(spec: Spec, options: argparse.Namespace) -> dict[str, Any]:
     """The runtime's commands, refused before anything is changed when this command cannot perform them."""
     runtime = {} if options.no_runtime else dict(spec.entry.get("runtime") or {})
-    for word in ("start", "stop"):
-        if isinstance(runtime.get(word), dict) and not runtime[word].get("unit"):
-            raise ConfigError(
-                f"runtime.{word} is a task file, which only Ansible can run", spec.service, "stop the service by hand and add --no-runtime, or use the playbook"
-            )
+    control.refuse_tasks(spec.service, {"runtime": runtime})
     return runtime
 
 
 def _run(spec: Spec, runtime: dict[str, Any], word: str) -> None:
-    command = runtime.get(word)
-    if not command:
-        return
-    argv = ["systemctl", word, str(command["unit"])] if isinstance(command, dict) else [str(part) for part in command]
-    timeouts = spec.entry.get("timeouts") or {}
-    timeout = checks.expect.seconds(timeouts.get(word) or timeouts.get("start")) or 60.0
-    status, output, errors = run_argv(argv, timeout)
-    if status == 0:
-        return
-    running = checks.run(spec, "status")
-    if word == "stop" and running["results"] and not running["ok"]:
-        return  # it was down already
-    lines = (errors.strip() or output.strip()).splitlines()
-    raise SourceError(
-        f"the {word} command failed with exit status {status}" + (f" ({lines[-1][:200]})" if lines else ""), f"{spec.service}: {argv[0]}",
-        "run it by hand to see why, then run the same command again",
-    )
+    entry = {**spec.entry, "runtime": runtime}
+    if word == "start":
+        control.start(spec.service, entry)
+    else:
+        control.stop(spec.service, entry)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
-from .. import checks, lease, state
+from .. import checks, lease, policy, state
 from ..errors import ConfigError, KeyAccessError, LifeboatError
 from ..ledger import Ledger
 from ..progress import Progress
@@ -232,7 +232,7 @@ def snapshots(spec: Spec, target: str | None = None) -> dict[str, Any]:
 
 
 def set_state(spec: Spec, run: dict[str, Any], wanted: str, target: str, which: str, options: dict[str, Any], check: bool) -> dict[str, Any]:
-    """Bring the service's data to a state: staged, live, rolled_back or committed. ``options``: force, depth.
+    """Bring the service's data to a state: staged, live, rolled_back or committed. ``options``: force, depth, accept.
 
     With ``check`` nothing is changed: staged and live answer with preflight's findings, the others with what they would do.
     """
@@ -242,7 +242,7 @@ def set_state(spec: Spec, run: dict[str, Any], wanted: str, target: str, which: 
     before = restore.current_state(spec)
     if wanted in ("staged", "live"):
         if check:
-            told = restore.preflight(spec, target, run, str(options.get("depth") or "exists"), force)
+            told = restore.preflight(spec, target, run, str(options.get("depth") or "exists"), force, tuple(options.get("accept") or ()))
             told = {**told, "noop": told["data_current"], "sources": {}}
             point = told["point"] or {}
             return {**told, "diff": _diff(before, {"point": point.get("id"), "snapshots": point.get("snapshots") or {}}, wanted)}
@@ -263,11 +263,11 @@ def _diff(before: dict[str, Any], after: dict[str, Any], wanted: str) -> dict[st
     return {"before": before, "after": {**after, "digests": after.get("digests", {})}, "before_header": "live data", "after_header": f"live data, {wanted}"}
 
 
-def check(spec: Spec, phase: str, wait: float | None) -> dict[str, Any]:
-    """Health and invariants; ``wait`` None takes the entry's timeouts.health."""
+def check(spec: Spec, phase: str, wait: float | None, warm: bool = False) -> dict[str, Any]:
+    """Health and invariants; ``wait`` None takes the entry's policy.health.timeout. ``warm``: make the service's warm-up requests too."""
     if wait is None:
-        wait = checks.expect.seconds((spec.entry.get("timeouts") or {}).get("health"))
-    return {**checks.run(spec, phase, wait), "changed": False}
+        wait = policy.of(spec.entry, "health").timeout
+    return {**checks.run(spec, phase, wait, warm=warm), "changed": False}
 
 
 def known(spec: Spec, run_id: str = "") -> dict[str, Any]:

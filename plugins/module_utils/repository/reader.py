@@ -65,6 +65,10 @@ class SnapshotReader(Reader):
         """Chunks declared so far; all of them once entries() was read to its end."""
         return len(self._tree.table)
 
+    def sealed_bytes(self) -> int:
+        """Stored bytes of the chunks declared so far."""
+        return self._tree.table.sealed_bytes()
+
     def _cipher(self, pack: bytes, key_id: str) -> Sealer:
         cipher = self._ciphers.get(pack)
         if cipher is None:

@@ -15,7 +15,7 @@ import os
 from typing import Any, Iterator
 from urllib.parse import urlsplit
 
-from ..errors import ConfigError, ConflictError, LifeboatError, StorageError
+from ..errors import ClockError, ConfigError, ConflictError, LifeboatError, StorageError
 from ..libraries import need
 
 #: Attempts of one request, the first included.
@@ -123,10 +123,13 @@ class Client:
             return StorageError(f"these credentials may not {verb} this object", where,
                                 f"grant {_RIGHTS.get(verb, 'the right')} to the role that runs this, or use the role that has it", "permission")
         if code == "RequestTimeTooSkewed":
-            return StorageError("the clock of this host is wrong", where, "set it right (chronyc tracking), then run the same command again")
-        kind = "is throttling" if code in ("SlowDown", "Throttling", "TooManyRequests", "503") else f"answered {code or status}"
-        return StorageError(f"cannot {verb} in the repository: the S3 server {kind} ({ATTEMPTS} attempts)", where,
-                            "check the S3 server, then run the same command again", "unreachable")
+            return ClockError("the clock of this host is wrong", where, "set it right (chronyc tracking), then run the same command again")
+        throttling = code in ("SlowDown", "Throttling", "TooManyRequests", "503")
+        kind = "is throttling" if throttling else f"answered {code or status}"
+        passing = throttling or int(status or 0) >= 500
+        refused = StorageError(f"cannot {verb} in the repository: the S3 server {kind} ({ATTEMPTS} attempts)", where,
+                               "check the S3 server, then run the same command again", "unreachable" if passing else "")
+        return refused.passing() if passing else refused
 
 
 #: What an operator must grant for a verb.
@@ -142,7 +145,7 @@ def _failed(error: Exception, verb: str, where: str, exceptions: Any) -> Lifeboa
         return StorageError("the S3 server's certificate is not trusted", where, "set ca_file to the CA that signed it")
     if isinstance(error, (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError, exceptions.ConnectionError, exceptions.HTTPClientError)):
         return StorageError(f"cannot {verb} in the repository: the S3 server does not answer ({type(error).__name__})", where,
-                            "check network and endpoint, then run the same command again", "unreachable")
+                            "check network and endpoint, then run the same command again", "unreachable").passing()
     return StorageError(f"cannot {verb} in the repository ({type(error).__name__})", where, "check the repository's settings in the catalog")
 
 

@@ -117,6 +117,10 @@ class ChunkTable:
         self._sealed.append(sealed)
         self._plain.append(plain)
 
+    def sealed_bytes(self) -> int:
+        """What all chunks take in their packs."""
+        return sum(self._sealed)
+
     def chunk_id(self, number: int) -> bytes:
         if not 0 <= number < len(self._pack):
             raise IndexError(number)

@@ -17,7 +17,7 @@ import subprocess
 import time
 from typing import Any, Callable, Iterator
 
-from .. import durable
+from .. import durable, limits
 from ..errors import SourceError, TargetError
 from . import cluster_reach
 from .cluster_fetch import Fetcher
@@ -229,7 +229,7 @@ class Recovery:
                 examine: Callable[[PrivateCluster], None] | None) -> dict[str, Any]:
         self._signal(directory)
         settings = {
-            **private_settings(self._programs, directory, self._owner, self._where), **target,
+            **private_settings(self._programs, directory, self._owner, self._where, bool(self._context.config.get("members"))), **target,
             "restore_command": fetcher.command, "recovery_target_timeline": str(reach.timeline), "recovery_target_action": "promote",
         }
         user = str(self._context.config.get("user") or "postgres")
@@ -271,6 +271,7 @@ class Recovery:
                 seen, since = moved, time.monotonic()
             elif time.monotonic() - since > STALLED:
                 raise SourceError(f"recovery made no progress for {STALLED:.0f} s", self._where, f"see {private.log}")
+            limits.check()
             time.sleep(pause)
             pause = min(pause * 1.1, 0.25)
 

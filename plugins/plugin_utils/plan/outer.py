@@ -50,7 +50,7 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys((
         "lifeboat_services", "lifeboat_select", "lifeboat_target", "lifeboat_max_loss", "lifeboat_confirm", "lifeboat_run", "lifeboat_runs",
         "lifeboat_run_dir", "lifeboat_newest", "lifeboat_progress", "lifeboat_job_timeout", "lifeboat_command_path", "lifeboat_config_dir",
-        "lifeboat_state_dir", "lifeboat_wait", "lifeboat_approval", "lifeboat_report_dir",
+        "lifeboat_state_dir", "lifeboat_wait", "lifeboat_approval", "lifeboat_new_hosts", "lifeboat_report_dir",
     ), _anything),
     "lifeboat_scope": _one_of("service", "requirements", "group"),
     "lifeboat_dependants": _one_of("stop", "ignore"),
@@ -58,6 +58,8 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     "lifeboat_depth": _one_of("exists", "hash", "decode"),
     "lifeboat_mode": _one_of("auto", "full", "incremental"),
     "lifeboat_protect": _one_of("check", "snapshot"),
+    "lifeboat_rto_gate": _one_of("warn", "refuse"),
+    "lifeboat_plan_format": _one_of("text", "json"),
     "lifeboat_force": _boolean,
     "lifeboat_log_units": _boolean,
     "lifeboat_partial": _boolean,
@@ -75,6 +77,9 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     "lifeboat_probe_clients": _boolean,
     "lifeboat_probe_interval": _seconds,
     "lifeboat_probe_limit": _seconds,
+    "lifeboat_members": _anything,
+    "lifeboat_primary": _anything,
+    "lifeboat_lost_members": _anything,
 }
 #: Variables of some verbs: any other would do more than was asked for without a word, such as restore a whole cluster.
 _OF_SOME: dict[str, tuple[str, ...]] = {
@@ -82,9 +87,15 @@ _OF_SOME: dict[str, tuple[str, ...]] = {
     "lifeboat_from": ("copy", "verify"),
     "lifeboat_to": ("copy",),
     "lifeboat_repair": ("copy",),
+    "lifeboat_new_hosts": ("restore",),
     "lifeboat_new_version": ("rotate_keys",),
+    "lifeboat_rto_gate": ("restore",),
+    "lifeboat_plan_format": ("restore",),
     "lifeboat_report_dir": ("report",),
     **dict.fromkeys(("lifeboat_probe_clients", "lifeboat_probe_interval", "lifeboat_probe_limit"), ("restore",)),
+    "lifeboat_members": ("reseed",),
+    "lifeboat_primary": ("restore", "rollback", "commit", "reseed"),
+    "lifeboat_lost_members": ("restore",),
 }
 
 

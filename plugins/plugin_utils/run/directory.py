@@ -67,13 +67,18 @@ class RunDirectory:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """The plan as it was written at the beginning; ConfigError when there is none."""
+        """The plan as preflight left it; ConfigError when there is none."""
         if self._plan is None:
             document = files.read_json(self.file("plan.json"))
             if not isinstance(document, dict):
                 raise ConfigError("this is no run directory: it has no readable plan.json", self.path, "begin the run first")
             self._plan = document
         return self._plan
+
+    def replace_plan(self, changes: dict[str, Any]) -> None:
+        """Put other parts into plan.json: what was planned may change until anything is touched."""
+        self._plan = {**self.plan, **changes}
+        files.replace_json(self.file("plan.json"), self._plan, indent=2)
 
     @property
     def run(self) -> dict[str, Any]:
@@ -174,12 +179,12 @@ class RunDirectory:
 
     def verdict(
         self, service: str, verdict: str, message: str = "", remedy: str = "", root: Optional[dict[str, Any]] = None,
-        data: Optional[dict[str, Any]] = None, failure: str = "",
+        data: Optional[dict[str, Any]] = None, phase: str = "", failure: str = "",
     ) -> dict[str, Any]:
         """Give a service its verdict, once: a later one never replaces the first, which is returned instead.
 
-        An unknown word is ``failed``. A success with a soft requirement down is ``degraded``. failure: the type of the failure (failures.py) where
-        whoever gives the verdict knows it; else what failed in this phase tells.
+        An unknown word is ``failed``. A success with a soft requirement down is ``degraded``. phase: the one that failed, where it is not the last.
+        failure: the type of the failure (failures.py) where whoever gives the verdict knows it; else what failed in this phase tells.
         """
         state = self._known(service)
         if state.get("verdict"):
@@ -190,14 +195,15 @@ class RunDirectory:
         if verdict in ("verified", "restored") and state.get("degraded_by"):
             verdict = "degraded"
             message = message or "soft requirement down: " + ", ".join(state["degraded_by"])
-        phase = str(state.get("phase") or "plan")
+        last = str(state.get("phase") or "plan")
+        phase = phase or last
         trouble: dict[str, str] = state["trouble"] if verdict == "failed" and isinstance(state.get("trouble"), dict) else {}
         message, remedy = message or trouble.get("message", ""), remedy or trouble.get("remedy", "")
         if state.get("open"):
             failed = verdict in ("failed", "blocked", "interrupted")
-            self.mark(service, phase, "end", outcome="failed" if failed else "done")
+            self.mark(service, last, "end", outcome="failed" if failed else "done")
             if not failed:
-                state["done"] = _with(state.get("done"), phase)
+                state["done"] = _with(state.get("done"), last)
         message = words.one_line(message)
         if verdict == "failed" and root is None:
             root = {"service": service, "verdict": "failed", "phase": phase, "message": message}

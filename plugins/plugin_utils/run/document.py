@@ -9,7 +9,18 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import outcome
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, commands, controls, evidence, journal, measure, timings, who, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import (
+    audit,
+    commands,
+    controls,
+    evidence,
+    forecasts,
+    journal,
+    measure,
+    timings,
+    who,
+    words,
+)
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 SCHEMA = "lifeboat.run/1"
@@ -79,6 +90,7 @@ def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
         "wall": {"seconds": wall, "human_wait_seconds": inside, "net_seconds": round(max(0.0, wall - inside), 3)},
         "human": {**waited, "detect_seconds": measure.detect(plan, origin), "attempts": [one for one in plan.get("chain") or [] if isinstance(one, dict)]},
         "incident": plan.get("incident_started"),
+        "forecast": forecasts.compared(plan, services),
         "islands": _islands(plan, picked),
         "services": services,
         "clients": _clients(run, picked),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -86,6 +87,12 @@ def read_json(path: str) -> Any:
         return json.loads(data) if len(data) <= MAX_BYTES else None
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def digest(path: str) -> str:
+    """SHA-256 (hex) of a file."""
+    with open(path, "rb") as handle:
+        return hashlib.sha256(handle.read()).hexdigest()
 
 
 def append_line(path: str, line: str, durable: bool = False) -> None:

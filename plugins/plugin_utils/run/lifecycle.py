@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import time
@@ -158,7 +157,7 @@ def begin(
     if check:
         return target
     target.journal().append("begun", data={
-        "plan": files_digest(target.file("plan.json")), "picked": picked, "resumes": former_ids, "user": owner["user"],
+        "plan": files.digest(target.file("plan.json")), "picked": picked, "resumes": former_ids, "user": owner["user"],
         "controller": owner["controller"], "who": owner["who"], "approval": content.get("approval"),
         "before": audit.before(target, ecosystem),
     })
@@ -180,12 +179,6 @@ def _incident(root: str, asked: str, former: list[str], tried: list[dict[str, An
     if tried:
         return {"time": tried[0]["began"], "source": f"run {tried[0]['run']}" if tried[0]["run"] else "a plan that was refused"}
     return {"time": started, "source": "start of this run"}
-
-
-def files_digest(path: str) -> str:
-    """SHA-256 of a file of the run directory."""
-    with open(path, "rb") as handle:
-        return hashlib.sha256(handle.read()).hexdigest()
 
 
 def finish(run: RunDirectory) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import failures
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import controls, drawing, html, measured_section, who, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import causes, controls, drawing, forecasts, html, measured_section, who, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.drawing import text
 
 _TOUCHED = {
     "untouched": "not touched", "stopped": "stopped; data not touched", "switching": "switch begun, end not recorded", "switched": "live data switched",
+    "back": "switched, and back in its former data",
     "restarted": "restarted; data not touched",
 }
 _HEADLINE = {
@@ -56,6 +57,9 @@ def _facts(document: dict[str, Any]) -> str:
         ("Target", text(target)), ("By", text(by)), ("Started", text(run["started"])),
         ("Finished", text(run["finished"])), ("Wall clock", text(words.duration(wall["seconds"]))),
     ]
+    told = forecasts.sentence(document.get("forecast"))
+    if told:
+        facts.append(("Forecast", text(told)))
     if document["human"]["seconds"]:
         waits = [f"{words.duration(one['seconds'])} after {one['after']}" for one in document["human"]["waits"]]
         total = f"{words.duration(document['human']['seconds'])}: " if len(waits) > 1 else ""
@@ -73,13 +77,12 @@ def _next(document: dict[str, Any]) -> str:
         return ""
     services: dict[str, dict[str, Any]] = document["services"]
     lines = []
-    for name, item in services.items():
-        root = item["root"]
-        if item["verdict"] == "verified" or (root and root["service"] != name) or item["verdict"] in ("restored", "captured", "committed", "rolled_back"):
-            continue
-        blocks = [other for other, it in services.items() if other != name and it["root"] and it["root"]["service"] == name]
+    for group in causes.failures({name: item for name, item in services.items() if _at_fault(name, item)}):
+        item = group["item"]
+        blocks = [other for other, it in services.items() if other not in group["names"] and it["root"] and it["root"]["service"] in group["names"]]
         lines.append(
-            f"<li><strong>{text(name)}</strong> {_pill(item['verdict'])} in phase {text(item['phase'])}: {text(item['message'] or 'no message')}"
+            f"<li><strong>{text(', '.join(group['names']), 400)}</strong> {_pill(item['verdict'])} in phase {text(item['phase'])}: "
+            + text(item["message"] or "no message")
             + (f'<div class="remedy">{text(item["remedy"])}</div>' if item["remedy"] else "")
             + (f'<div class="dim">blocks {text(", ".join(blocks))}</div>' if blocks else "") + "</li>"
         )
@@ -87,8 +90,13 @@ def _next(document: dict[str, Any]) -> str:
     if any(item["touched"] in ("switched", "switching") for item in services.values()) and document["run"]["verb"] in ("restore", "drill"):
         commands.insert(1, ("Undo", "rollback"))
     shown = "".join(f"<dt>{label}</dt><dd><code>{text(document['next'][key], 2000)}</code></dd>" for label, key in commands)
-    causes = f'<ul class="causes">{"".join(lines)}</ul>' if lines else ""
-    return f'<section><h2>Root cause and what to do</h2>{causes}<dl class="next">{shown}</dl></section>'
+    listed = f'<ul class="causes">{"".join(lines)}</ul>' if lines else ""
+    return f'<section><h2>Root cause and what to do</h2>{listed}<dl class="next">{shown}</dl></section>'
+
+
+def _at_fault(name: str, item: dict[str, Any]) -> bool:
+    root = item["root"]
+    return item["verdict"] not in ("verified", "restored", "captured", "committed", "rolled_back") and not (root and root["service"] != name)
 
 
 def _failed_as(item: dict[str, Any]) -> str:
@@ -220,11 +228,15 @@ def _times(document: dict[str, Any]) -> str:
 
 
 def _remarks(document: dict[str, Any]) -> str:
+    """Findings by cause: what many services suffer from is one row."""
     rows = [
-        html.row([text(item["level"]), text(item["service"], 60), text(item["what"]), text(item["where"]), text(item["remedy"])])
-        for item in document["findings"]
+        html.row([
+            text(group["level"]), text(group["kind"] or "-"), text(", ".join(group["places"]), 400), text(group["what"]), text(causes.where(group)),
+            text(group["remedy"]),
+        ])
+        for group in causes.grouped(document["findings"])
     ]
-    body = html.table(["Level", "Service", "What", "Where", "What to do"], rows) if rows else '<p class="dim">No findings.</p>'
+    body = html.table(["Level", "Kind", "Services", "What", "Where", "What to do"], rows) if rows else '<p class="dim">No findings.</p>'
     if document["warnings"]:
         body += "<ul>" + "".join(f'<li class="warning">{text(item)}</li>' for item in document["warnings"]) + "</ul>"
     return body

@@ -9,7 +9,8 @@ from __future__ import annotations
 #: Phase -> (light, dark) colour. Neighbouring phases differ in hue and in lightness, so they differ in grey print too.
 COLOURS = {
     "plan": ("#9aa3ad", "#7d8894"), "preflight": ("#b7a4dd", "#a88fdc"), "stage": ("#4c8fd6", "#5b9fe6"), "stop": ("#8a5a44", "#b57b60"),
-    "cutover": ("#d1495b", "#ee6a7b"), "start": ("#edae49", "#f0b95c"), "health": ("#5aa469", "#6fbf7f"), "invariants": ("#1f7a8c", "#39a0b4"),
+    "cutover": ("#d1495b", "#ee6a7b"), "migrate": ("#a8556f", "#c98aa0"), "start": ("#edae49", "#f0b95c"),
+    "health": ("#5aa469", "#6fbf7f"), "invariants": ("#1f7a8c", "#39a0b4"),
     "protect": ("#6d5dd3", "#8d80ec"), "verdict": ("#55606b", "#a3adb8"), "capture": ("#4c8fd6", "#5b9fe6"), "verify": ("#1f7a8c", "#39a0b4"),
     "commit": ("#7a5195", "#b084cc"), "rollback": ("#d1495b", "#ee6a7b"),
 }

@@ -12,10 +12,10 @@ from typing import Any, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.cli.text import duration as duration
 
-#: Phases in the order in which a service goes through them. The first twelve are those of a restore;
+#: Phases in the order in which a service goes through them. The first thirteen are those of a restore;
 #: the last four belong to verbs whose only work is that phase.
 PHASES = (
-    "plan", "preflight", "stage", "island", "stop", "gate", "cutover", "start", "health", "invariants", "protect", "verdict",
+    "plan", "preflight", "stage", "island", "stop", "gate", "cutover", "migrate", "start", "health", "invariants", "protect", "verdict",
     "capture", "verify", "commit", "rollback",
 )
 
@@ -36,6 +36,7 @@ SUCCESS = {
     "commit": ("committed",),
     "verify": ("verified",),
     "extract": ("verified",),
+    "reseed": ("verified",),
     "copy": ("verified",),
     "rotate_keys": ("verified",),
 }

@@ -130,7 +130,7 @@ def test_restore_in_steps(host):
 
 
 def test_a_service_that_is_not_well_afterwards(host):
-    host.save(entry={**host.entry, "health": [{"command": ["false"]}], "timeouts": {"health": 0.1}})
+    host.save(entry={**host.entry, "health": [{"command": ["false"]}], "policy": {"health": {"timeout": 0.1}}})
     host("restore", "orders", "--keys", host.top / "private", status=3)
     assert json.loads(host("status", "--json"))["orders"]["origin"]["verdict"] == "failed"
     host("rollback", "orders")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -149,6 +150,24 @@ def test_connection_variables_come_from_the_machine_wherever_they_are_written(tm
     assert not (tmp_path / "stolen").exists()
 
 
+@pytest.mark.parametrize("hosts, catalog", [("inventory/zoo.yml", "inventory/shop.catalog.yml"), ("a/hosts.yml", "b/shop.catalog.yml")])
+def test_what_only_some_machines_have_comes_too_in_whatever_order_the_sources_are_read(tmp_path: Path, hosts: str, catalog: str) -> None:
+    """Such as ansible_become, which is in effect as soon as it is defined: the catalog must know the names before it makes its hosts."""
+    for name in (hosts, catalog):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / hosts).write_text("databases: {hosts: {db1: {ansible_become: true}}}\nothers: {hosts: {db-2.example.com: {}}}\n")
+    (tmp_path / hosts).parent.joinpath("group_vars").mkdir()
+    (tmp_path / hosts).parent.joinpath("group_vars", "databases.yml").write_text("ansible_become_method: su\n")
+    (tmp_path / catalog).write_text(SHOP)
+    folders = sorted({str(Path(name).parent) for name in (hosts, catalog)}, reverse=True)  # the machines last
+    sources = [word for folder in folders for word in ("-i", folder)]
+    result = run(tmp_path, "ansible", *sources, "orders:payments", "-m", "ansible.builtin.debug", "-a",
+                 "msg={{ ansible_become | default('no') }}-{{ ansible_become_method | default('none') }}")
+    assert result.returncode == 0, result.stdout + result.stderr
+    shown = dict(re.findall(r'(\w+) \| SUCCESS => \{\s+"msg": "([^"]*)"', result.stdout))
+    assert shown == {"orders": "True-su", "payments": "no-none"}
+
+
 @pytest.mark.parametrize("machine, user", [("ansible_become: true\nansible_become_user: nobody\n", "65534"), ("ansible_become: false\n", str(os.getuid()))])
 def test_modules_run_on_the_machine_of_a_service(tmp_path: Path, machine: str, user: str) -> None:
     if user == "65534" and os.getuid() != 0:
@@ -224,7 +243,7 @@ def test_the_example_inventory(tmp_path: Path) -> None:
     result = run(tmp_path, "ansible-inventory", "-i", str(ROOT / "inventories" / "example"), "--list", "--export")
     assert result.returncode == 0 and "Failed to parse" not in result.stderr, result.stderr
     groups: Any = json.loads(result.stdout)
-    assert groups["lifeboat_services"]["hosts"] == ["identity", "inventory", "orders", "payments", "sessions", "mail", "gateway"]
+    assert groups["lifeboat_services"]["hosts"] == ["identity", "inventory", "orders", "invoices", "payments", "sessions", "mail", "gateway"]
     (tmp_path / "play.yml").write_text(PLAY.replace("lifeboat_services", "orders"))
     result = run(tmp_path, "ansible-playbook", "-i", str(ROOT / "inventories" / "example"), "play.yml")
-    assert result.returncode == 0 and '"msg": "orders team-checkout 10.20.1.11 lifeboat -"' in result.stdout, result.stdout + result.stderr
+    assert result.returncode == 0 and '"msg": "orders team-checkout 10.20.0.12 lifeboat -"' in result.stdout, result.stdout + result.stderr

@@ -40,7 +40,8 @@ def fake(params, check):
             self.params = {name: params.get(name, option.get("default")) for name, option in argument_spec.items()}
             for name, option in argument_spec.items():
                 assert not (option.get("required") and self.params[name] is None), name
-                assert not option.get("choices") or self.params[name] in (None, *option["choices"]), name
+                given = self.params[name] if isinstance(self.params[name], list) else [self.params[name]]
+                assert not option.get("choices") or set(given) <= {None, *option["choices"]}, name
             self.check_mode = check
             self.no_log_values = set()
             self.warnings = []
