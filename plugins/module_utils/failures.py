@@ -40,7 +40,7 @@ CAUSES = {
 #: Every code of an error class; "" where the phase decides.
 CODES = {
     "config": "config", "damage": "data_damaged", "key": "key_unavailable", "storage": "storage_failed", "conflict": "conflict",
-    "target": "target_unavailable", "source": "", "check": "", "error": "",
+    "target": "target_unavailable", "limit": "timeout", "source": "", "check": "", "error": "",
 }
 
 #: What a data store's refusal, or a failure that is no error of ours, is in a phase.
@@ -68,7 +68,7 @@ def of_answer(answer: Mapping[str, Any], phase: str) -> str:
         return "timeout"
     error = answer.get("error")
     if isinstance(error, Mapping):
-        return classify(str(error.get("code") or ""), phase, str(error.get("cause") or ""))
+        return classify(str(error.get("code") or ""), phase, str(error.get("reason") or ""))
     return classify("", phase)
 
 

@@ -68,7 +68,7 @@ def error_of(service: str, answer: Mapping[str, Any]) -> LifeboatError:
     error = answer.get("error")
     if isinstance(error, Mapping) and error.get("what"):
         found = LifeboatError(
-            str(error["what"]), f"{service}: {error.get('where') or 'its host'}", str(error.get("remedy") or ""), str(error.get("cause") or ""),
+            str(error["what"]), f"{service}: {error.get('where') or 'its host'}", str(error.get("remedy") or ""), str(error.get("reason") or ""),
         )
         found.code = str(error.get("code") or found.code)
         return found
