@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import shlex
 import threading
 import time
@@ -67,6 +68,13 @@ class Leash:
             raise SystemExit("ansible-playbook is gone")
 
 
+def no_answer(said: str, machine: str) -> str:
+    """One line for a host that cannot be reached, from what the connection said."""
+    for noise in (r"^Task failed: ", r"^Failed to connect to the host via ssh: ", r"^Data could not be sent to remote host .*? over ssh: "):
+        said = re.sub(noise, "", said.strip(), flags=re.DOTALL)
+    return f"the host does not answer ({words.one_line(said, 200)}): {machine}"
+
+
 class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no type hints for it
     """Turns our errors into results, one line and the error's parts, and runs our modules from the copy of their code that a host keeps."""
 
@@ -97,12 +105,19 @@ class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no 
         return answer
 
     def guarded(self, result: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The result of ``work`` merged into ``result``; a LifeboatError becomes ``failed`` with ``msg`` and ``error``."""
+        """The result of ``work`` merged into ``result``; a LifeboatError becomes ``failed`` with ``msg`` and ``error``, a lost host ``unreachable``."""
         try:
             result.update(work())
         except LifeboatError as error:
             result.update(failed=True, changed=False, msg=str(error), error=error.as_dict())
+        except AnsibleConnectionFailure as error:
+            result.update(unreachable=True, changed=False, msg=no_answer(str(error), self._machine()))
         return result
+
+    def _machine(self) -> str:
+        """The machine that the task is about, as the catalog calls it."""
+        entry = self._task.args.get("entry")
+        return str((entry.get("host") if isinstance(entry, dict) else "") or self._play_context.remote_addr)
 
     def operator(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Who runs this, as who.of()."""

@@ -186,6 +186,8 @@ def touched(state: dict[str, Any], kept: dict[str, Any], entries: list[dict[str,
     if any(event in _CHANGING for event in mine):
         return "switching"
     live = _mapping(kept.get("live"))
+    if "cutover" in began and not live and "cutover" not in (state.get("done") or []):
+        return "switching"  # its host went away meanwhile: what the ledger there says now nobody knows here
     if "cutover" in began and not mine and (not live or live.get("failed")):
         # no ledger tells: a cutover by other means than ours, or a host that answered nothing
         return "switched" if "cutover" in (state.get("done") or []) and not live else "switching"

@@ -155,3 +155,22 @@ def test_only_what_may_take_long_becomes_a_job(check: bool, depth: Optional[str]
     action = snapshot_restore.ActionModule.__new__(snapshot_restore.ActionModule)
     action._task = SimpleNamespace(check_mode=check)
     assert action.long({"depth": depth}) is job
+
+
+@pytest.mark.parametrize("said", [
+    "Task failed: Failed to connect to the host via ssh: ssh: connect to host 10.20.0.11 port 22: Connection timed out",
+    'Data could not be sent to remote host "10.20.0.11". Make sure this host can be reached over ssh: ssh: connect to host 10.20.0.11 port 22: '
+    "Connection timed out\r\n",
+])
+def test_a_host_that_is_gone_is_one_line(said: str) -> None:
+    assert actions.no_answer(said, "db1") == "the host does not answer (ssh: connect to host 10.20.0.11 port 22: Connection timed out): db1"
+
+
+def test_a_lost_connection_is_unreachable_and_names_the_machine() -> None:
+    host = Host([])
+    host._task = SimpleNamespace(args={"entry": {"host": "db1"}})
+
+    def lost() -> dict[str, Any]:
+        raise AnsibleConnectionFailure("Connection reset by peer")
+
+    assert host.guarded({}, lost) == {"unreachable": True, "changed": False, "msg": "the host does not answer (Connection reset by peer): db1"}
