@@ -40,6 +40,9 @@ options:
     description: Whether acting on it needs a confirmation.
     type: bool
     default: false
+  never_restore_into:
+    description: Hosts, machines, clusters and directories that preflight refuses to restore into.
+    type: dict
   variables:
     description: Values for C(${name}); V(file) names a flat YAML file with more of them.
     type: dict
@@ -108,11 +111,10 @@ from typing import Any, Iterable
 from ansible import constants
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.template import trust_as_template
-from ansible.vars.plugins import get_vars_from_path
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import cluster_members
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import clusters, model
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import clusters, machines, model
 
 ALL = "lifeboat_services"
 
@@ -206,24 +208,13 @@ class InventoryModule(BaseInventoryPlugin):
             "lifeboat_catalog_dir": os.path.dirname(catalog.path),
         }.items():
             self.inventory.set_variable(ALL, name, value)
+        known = machines.Machines(self.inventory, self.loader, catalog.path)
         for service, entry in catalog.services.items():
             self.inventory.add_host(service, group=ALL)
             host, members = clusters.data_host(entry), cluster_members.hosts_of(entry)
-            defined = set().union(*(self._defined(one) for one in members or [host]))
+            defined = set().union(*(known.defined(one) for one in members or [host]))
             for name, value in {**catalog.hostvars(service), **connection_of(host, defined, bool(members))}.items():
                 self.inventory.set_variable(service, name, value)
             for prefix, key in (("tier", "tier"), ("domain", "domain"), ("group", "consistency_group"), ("on", "host")):
                 if entry[key]:
                     self.inventory.add_child(self.inventory.add_group(safe_group(prefix, entry[key])), service)
-
-    def _defined(self, host: str) -> set[str]:
-        """Names of the variables that a host has as far as the inventory was read: only names, values are looked up when they are used."""
-        machine = self.inventory.hosts.get(host)
-        if machine is None:
-            return set()
-        names = set(machine.get_vars())
-        entities = [machine, *machine.get_groups()]
-        for group in machine.get_groups():
-            names.update(group.get_vars())
-        names.update(get_vars_from_path(self.loader, os.path.dirname(os.path.abspath(self.inventory.current_source or ".")), entities, "all"))
-        return names

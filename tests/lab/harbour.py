@@ -23,12 +23,12 @@ from typing import Any, Iterable, Mapping, Sequence
 
 import yaml
 
-from . import processes
+from . import processes, quick
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SERVICE = pathlib.Path(__file__).with_name("small_service.py")
 #: Seconds after which a playbook counts as hung.
-LIMIT = 180
+LIMIT = 900
 #: Lines of a terminal's first screen.
 SCREEN = 40
 
@@ -42,6 +42,16 @@ class Outcome:
     directory: pathlib.Path | None = None
     document: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
+
+    def with_run(self, runs: pathlib.Path, before: set[str]) -> Outcome:
+        """With what it left in its directory: the newest of those that were not there before."""
+        new = sorted({path.name for path in runs.iterdir()} - before) if runs.is_dir() else []
+        if new:
+            self.directory = runs / new[-1]
+            for name, kept in (("run.json", self.document), ("plan.json", self.plan)):
+                if (self.directory / name).exists():
+                    kept.update(json.loads((self.directory / name).read_text(encoding="utf-8")))
+        return self
 
     def verdicts(self) -> dict[str, str]:
         """service -> verdict."""
@@ -113,7 +123,7 @@ class Harbour:
             "runtime": {verb: self.argv(verb, name) for verb in ("start", "stop", "status")},
             "health": [{"tcp": f"127.0.0.1:{self.ports[name]}"}, {"http": f"{where}/health"}],
             "invariants": [{"name": "every item is there", "http": f"{where}/audit", "json": "missing", "equals": 0}],
-            "timeouts": {"start": "10s", "health": "2s"},
+            "policy": {"start": {"timeout": "60s"}, "stop": {"timeout": "60s"}, "health": {"timeout": "60s"}},
         }
 
     def write_catalog(self, path: pathlib.Path | None = None, catalog: Mapping[str, Any] | None = None) -> pathlib.Path:
@@ -153,7 +163,7 @@ class Harbour:
         (self.data(name) / "junk").write_text("junk", encoding="utf-8")
 
     def control(self, verb: str, name: str) -> None:
-        done = subprocess.run(self.argv(verb, name), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(self.argv(verb, name), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180, check=False)
         assert done.returncode == 0 or verb == "stop", f"{verb} {name}: {done.stderr}"
 
     def pid(self, name: str) -> int:
@@ -163,11 +173,7 @@ class Harbour:
         return pid if pid and processes.alive(pid) else 0
 
     def healthy(self, name: str) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}/health", timeout=10) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        return answers_well(f"http://127.0.0.1:{self.ports[name]}/health")
 
     # -- what there is, for comparisons --------------------------------------------------------------------------------
 
@@ -189,16 +195,7 @@ class Harbour:
 
     def environment(self, **more: str) -> dict[str, str]:
         """Like a shell of its own with the settings of this checkout."""
-        return {
-            "PATH": f"{pathlib.Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "HOME": str(self.home),
-            "TERM": "dumb",
-            "LC_ALL": "C.UTF-8",
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": str(self.collections),
-            "ANSIBLE_HOME": str(self.home / "ansible"),
-            **more,
-        }
+        return {**environment(self.home, self.collections), **more}
 
     def play(self, verb: str, *arguments: str, catalog: pathlib.Path | None = None, env: Mapping[str, str] | None = None) -> Outcome:
         """One verb of the collection, as an operator would call it."""
@@ -217,19 +214,35 @@ class Harbour:
             )
             output.seek(0)
             found = Outcome(done.returncode, output.read().decode("utf-8", "replace"))
-        new = sorted({path.name for path in self.runs.iterdir()} - before) if self.runs.is_dir() else []
-        if new:
-            found.directory = self.runs / new[-1]
-            for name, kept in (("run.json", found.document), ("plan.json", found.plan)):
-                if (found.directory / name).exists():
-                    kept.update(json.loads((found.directory / name).read_text(encoding="utf-8")))
-        return found
+        return found.with_run(self.runs, before)
 
     def succeed(self, verb: str, *arguments: str, **more: Any) -> Outcome:
         """As play(), but it must end in success."""
         found = self.play(verb, *arguments, **more)
         assert found.code == 0, f"{verb} ended with {found.code}:\n{found.text}"
         return found
+
+
+def environment(home: pathlib.Path, collections: pathlib.Path = ROOT / ".dev") -> dict[str, str]:
+    """What a shell has that belongs to nobody, with the settings of this checkout."""
+    return {
+        "PATH": f"{pathlib.Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(home),
+        "TERM": "dumb",
+        "LC_ALL": "C.UTF-8",
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_HOME": str(home / "ansible"),
+        **quick.variables(collections),
+    }
+
+
+def answers_well(url: str) -> bool:
+    """Whether somebody answers 200 there."""
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 def tree(top: pathlib.Path) -> dict[str, Any]:

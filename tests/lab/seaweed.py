@@ -27,8 +27,9 @@ OWNER = ("ownerownerowner", "owner-secret-canary-1")
 class Seaweed:
     """One server with all its data in a private directory. Use it as a context manager."""
 
-    def __init__(self, roles: dict[str, list[str]] | None = None) -> None:
-        """roles: name of a role that may be assumed -> the buckets in which it may do everything."""
+    def __init__(self, roles: dict[str, list[str]] | None = None, address: str = "127.0.0.1") -> None:
+        """roles: name of a role that may be assumed -> the buckets in which it may do everything. address: where it listens."""
+        self.address = address
         self.roles = roles or {}
         self.home = processes.private_dir("s3", "/var/tmp")
         self.authority = tls.Authority(self.home)
@@ -38,7 +39,7 @@ class Seaweed:
 
     @property
     def endpoint(self) -> str:
-        return f"https://127.0.0.1:{self.ports[4]}"
+        return f"https://{self.address}:{self.ports[4]}"
 
     @property
     def ca_file(self) -> str:
@@ -59,7 +60,7 @@ class Seaweed:
         """Start and wait until it answers over TLS."""
         data = os.path.join(self.home, "data")
         os.makedirs(data, 0o700, exist_ok=True)
-        certificate, key = self.authority.issue("127.0.0.1")
+        certificate, key = self.authority.issue(self.address)
         config = os.path.join(self.home, "s3.json")
         with open(config, "w", encoding="utf-8") as handle:
             json.dump({"identities": self.identities}, handle)
@@ -72,13 +73,13 @@ class Seaweed:
         program = shutil.which("weed", path=os.path.dirname(sys.executable)) or "weed"
         with open(os.path.join(self.home, "log"), "ab") as log:
             self.process = subprocess.Popen(
-                [program, f"-logdir={self.home}", "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}",
+                [program, f"-logdir={self.home}", "server", f"-dir={data}", f"-ip={self.address}", f"-ip.bind={self.address}", f"-master.port={master}",
                  f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={plain}", f"-s3.port.https={secure}",
                  f"-s3.cert.file={certificate}", f"-s3.key.file={key}", f"-s3.config={config}", "-master.volumeSizeLimitMB=256",
                  "-volume.max=5000", "-volume.preStopSeconds=1", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0", *more],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home, env={"PATH": "/usr/bin:/bin", "HOME": self.home}, start_new_session=True,
             )
-        processes.wait_for(self._answers, "the S3 server", 60)
+        processes.wait_for(self._answers, "the S3 server")
         return self
 
     def _answers(self) -> bool:
@@ -86,7 +87,7 @@ class Seaweed:
         if self.process.poll() is not None:
             raise RuntimeError(f"the S3 server ended: {self.process.returncode}")
         try:
-            urllib.request.urlopen(self.endpoint, timeout=2, context=self.authority.context()).close()
+            urllib.request.urlopen(self.endpoint, timeout=30, context=self.authority.context()).close()
         except urllib.error.HTTPError:
             return True
         except OSError:
@@ -96,7 +97,7 @@ class Seaweed:
     def stop(self) -> None:
         if self.process is not None:
             processes.end(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(60)
             self.process = None
 
     def credentials_file(self, name: str, access: str, secret: str) -> str:

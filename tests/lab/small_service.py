@@ -3,10 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A service as small as one can be: a real process that serves a directory over HTTP and says whether it is well.
 
-usage: small_service.py start|stop|status|serve FOLDER PORT
+usage: small_service.py start|stop|status|serve FOLDER [ADDRESS:]PORT [SECONDS] [URL…]
 
+It listens on 127.0.0.1 unless there is an address. It does not start unless every URL answers 200: what it requires must be usable then.
 FOLDER/data is its store. GET /health is 200 when FOLDER/data/state says "good"; GET /audit tells how many items there are and
-whether the file `count` agrees. FOLDER/pid holds the process id. Standard library only, so that it starts at once.
+whether the file `count` agrees. FOLDER/pid holds the process id. Standard library only, so that it starts at once; with SECONDS it answers 503
+until so much time has passed since.
 """
 
 from __future__ import annotations
@@ -18,17 +20,21 @@ import socket
 import subprocess
 import sys
 import time
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 #: Seconds after which starting or stopping counts as hung.
-LIMIT = 20
+LIMIT = 120
 
 
 class Handler(BaseHTTPRequestHandler):
     folder = ""
+    ready = 0.0
 
     def do_GET(self) -> None:
+        if time.monotonic() < self.ready:
+            return self.answer(503, {"state": "starting"})
         data = os.path.join(self.folder, "data")
         try:
             with open(os.path.join(data, "state"), encoding="utf-8") as handle:
@@ -79,11 +85,18 @@ def pid_of(folder: str) -> int:
         return 0
 
 
-def serve(folder: str, port: int) -> int:
+def where(listen: str) -> tuple[str, int]:
+    """Address and port of [ADDRESS:]PORT."""
+    address, _colon, port = listen.rpartition(":")
+    return address or "127.0.0.1", int(port)
+
+
+def serve(folder: str, listen: str, seconds: str = "0") -> int:
+    Handler.ready = time.monotonic() + float(seconds)
     try:
-        server = Server(("127.0.0.1", port), Handler)
+        server = Server(where(listen), Handler)
     except OSError as error:
-        print(f"cannot listen on 127.0.0.1:{port}: {error.strerror}", file=sys.stderr)
+        print(f"cannot listen on {listen}: {error.strerror}", file=sys.stderr)
         return 1
     Handler.folder = folder
     with open(os.path.join(folder, "pid.new"), "w", encoding="ascii") as handle:
@@ -93,12 +106,31 @@ def serve(folder: str, port: int) -> int:
     return 0
 
 
-def start(folder: str, port: int) -> int:
+def refusal(url: str) -> str:
+    """Why what is required is not usable; "" when it is."""
+    address, port = where(url.removeprefix("http://").partition("/")[0])
+    connection = HTTPConnection(address, port, timeout=LIMIT)
+    try:
+        connection.request("GET", "/" + url.removeprefix("http://").partition("/")[2])
+        status = connection.getresponse().status
+        return "" if status == 200 else f"{url} answers {status}"
+    except OSError as error:
+        return f"{url}: {error}"
+    finally:
+        connection.close()
+
+
+def start(folder: str, listen: str, more: list[str]) -> int:
+    seconds, needs = [one for one in more if "://" not in one], [one for one in more if "://" in one]
     if pid_of(folder):
         return 0
+    for url in needs:
+        if found := refusal(url):
+            print(f"what it requires is not usable: {found}", file=sys.stderr)
+            return 1
     with open(os.path.join(folder, "log"), "wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, "serve", folder, str(port)], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            [sys.executable, "-I", "-S", __file__, "serve", folder, listen, *seconds], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
         )
     deadline = time.monotonic() + LIMIT
@@ -125,15 +157,15 @@ def stop(folder: str) -> int:
     return 0
 
 
-def main(verb: str, folder: str, port: str) -> int:
+def main(verb: str, folder: str, listen: str, *more: str) -> int:
     if verb == "serve":
-        return serve(folder, int(port))
+        return serve(folder, listen, *more)
     if verb == "start":
-        return start(folder, int(port))
+        return start(folder, listen, [*more])
     if verb == "stop":
         return stop(folder)
     return 0 if pid_of(folder) else 3
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:4]))
+    sys.exit(main(*sys.argv[1:]))

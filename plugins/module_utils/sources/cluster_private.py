@@ -22,7 +22,7 @@ import time
 from typing import Any
 
 from .. import durable
-from ..errors import ConfigError, LifeboatError, SourceError
+from ..errors import LifeboatError, SourceError, VersionError
 from .cluster_places import Owner, postmaster, present, run_program
 from .postgresql_client import Client, ServerDown, tool_version
 from .server import wait_until
@@ -63,7 +63,7 @@ _FATAL = re.compile(r"\b(FATAL|PANIC):\s+(.*)")
 
 
 def find_programs(bin_dir: str | None, major: int, where: str) -> str:
-    """The directory of the server's programs of one major version. Raises ConfigError."""
+    """The directory of the server's programs of one major version. Raises VersionError."""
     if bin_dir:
         candidates = [str(bin_dir)]
     else:
@@ -77,7 +77,7 @@ def find_programs(bin_dir: str | None, major: int, where: str) -> str:
         if version:
             found.append(version // 10000)
     have = f"found only version {', '.join(map(str, sorted(set(found))))}" if found else "found none"
-    raise ConfigError(f"no server programs of PostgreSQL {major} ({have})", where, f"install the PostgreSQL {major} server package, or set bin_dir")
+    raise VersionError(f"no server programs of PostgreSQL {major} ({have})", where, f"install the PostgreSQL {major} server package, or set bin_dir")
 
 
 def control_data(programs: str, directory: str, owner: Owner, where: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ import shutil
 import time
 from typing import Any
 
-from .. import durable, faults
+from .. import durable, faults, limits
 from ..errors import ConfigError, ConflictError, SourceError
 from . import cluster_places as places
 from .cluster_private import end_leftover, keep_settings_back
@@ -196,4 +196,5 @@ def bring_up(client: Client, server: Server, live: str) -> None:
             raise SourceError("the server ended right after its start", client.place, "look into the server's log, then run the same command again")
         if time.monotonic() > deadline:
             raise SourceError(f"the server did not answer within {ANSWER_TIMEOUT:.0f} s of its start", client.place, "look into the server's log")
+        limits.check()
         time.sleep(0.05)

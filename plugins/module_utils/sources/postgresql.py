@@ -10,10 +10,11 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Iterator
 
 from .. import durable, libraries, state
 from ..errors import SourceError, StorageError
+from . import cluster_buffers
 from . import cluster_checks as checks
 from . import cluster_content as content
 from . import cluster_places as places
@@ -21,11 +22,26 @@ from . import cluster_reach as reach
 from .cluster_private import PrivateCluster, end_leftover, find_programs
 from .cluster_recovery import Recovery
 from .cluster_restore import Rebuild
-from .cluster_restore_preflight import Preflight, plan
+from .cluster_restore_preflight import Preflight, footprint, live_directory, plan
 from .cluster_slot import keep_log
 from .cluster_standby import Standby
 from .cluster_swap import Swap
-from .contract import Captured, Comparison, Context, Covered, Extraction, Finding, Log, Reader, Source, TreeReader, Writer
+from .contract import (
+    Captured,
+    Comparison,
+    Context,
+    Covered,
+    Extraction,
+    Finding,
+    Footprint,
+    LocalShare,
+    Log,
+    Reader,
+    Source,
+    TreeReader,
+    Writer,
+    whole_files,
+)
 from .postgresql_client import TLS_OPTIONS, Client, ServerDown
 from .server import Server
 
@@ -102,8 +118,20 @@ class Postgresql(Source):
         found = Preflight(context, client, _server(context, client), manifest).run()
         return found + (Standby(context, manifest["facts"]).findings() if context.config.get("standby") else [])
 
+    def footprint(self, context: Context, manifest: dict[str, Any]) -> Footprint:
+        return footprint(context, manifest)
+
+    def local_share(self, context: Context, manifest: dict[str, Any]) -> LocalShare | None:
+        from .cluster_share import ClusterShare
+
+        live = live_directory(context)
+        return ClusterShare(live, context.digest_key, str(manifest["digest"]["value"])) if places.holds_cluster(live) else None
+
     def log_range(self, manifest: dict[str, Any], log: Log) -> Covered | None:
         return reach.log_range(manifest["facts"], log)
+
+    def log_bytes(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> int:
+        return reach.log_bytes(manifest["facts"], position, log)
 
     def reachable(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> str:
         return reach.reachable(manifest["facts"], position, log)
@@ -168,7 +196,8 @@ class Postgresql(Source):
                 roots = [staged, *(place for _link, place in places.spaces(staged)), os.path.join(staged, "pg_wal")]
                 synced = beside.submit(durable.sync_trees, roots, "stage")
                 archives = beside.submit(_archives, context, staged, programs, owner)
-                files = inspection.run(built, rebuild.doubtful, told["checksums"])
+                with context.progress.meter.during("verify"):
+                    files = inspection.run(built, rebuild.doubtful, told["checksums"])
                 synced.result()
             told["archiving"] = None
             if archives.result():
@@ -225,6 +254,14 @@ class Postgresql(Source):
         if not context.config.get("standby"):
             _remember(context, reader.manifest, record, known)
         return Comparison(True, [], len(files))
+
+    def warm_ranges(self, context: Context, record: dict[str, Any], manifest: dict[str, Any]) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+        staged = str(record["staged"])
+        try:
+            yield from cluster_buffers.ranges(staged, int(manifest["facts"]["relation_segment_size"]))
+        except FileNotFoundError:  # nobody knows what the server held
+            for folder in (staged, *(place for _link, place in places.spaces(staged))):
+                yield from whole_files(folder)
 
     def verify_live(self, context: Context, reader: TreeReader, manifest: dict[str, Any]) -> Comparison:
         if context.config.get("standby"):

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -51,6 +52,13 @@ class Catalog:
         found = [known[name] for name in copies.of(known, entry["repository"], entry.get("copies"))]
         return {**known[entry["repository"]], **({"copies": found} if found else {})}
 
+    @functools.cached_property
+    def _beside(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for service, entry in self.services.items():
+            found.setdefault(clusters.data_host(entry), []).append(service)
+        return found
+
     def hostvars(self, service: str) -> dict[str, Any]:
         """What the inventory host of a service carries."""
         return {
@@ -63,6 +71,8 @@ class Catalog:
             "lifeboat_state_dir": self.document["state_dir"],
             "lifeboat_catalog_digest": self.digest,
             "lifeboat_data_host": clusters.data_host(self.services[service]),
+            # all whose data is there too, itself among them
+            "lifeboat_beside": self._beside[clusters.data_host(self.services[service])],
             # where its runtime is, when that is not where its data is
             **({"lifeboat_host": self.services[service]["host"]} if clusters.data_host(self.services[service]) != self.services[service]["host"] else {}),
         }
@@ -121,6 +131,7 @@ def _document(values: dict[str, Any], path: str) -> dict[str, Any]:
         "consistency_groups": values.get("consistency_groups") or {},
         "services": {name: _entry(entry, tiers, default) for name, entry in values["services"].items()},
         "reconcile": values["reconcile"],
+        **({"never_restore_into": values["never_restore_into"]} if values.get("never_restore_into") else {}),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any, Iterable, Mapping, Sequence
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError
 
 from ..catalog.graph import HARD, Services, dependants, requirements
+from ..run import causes
 from .order import topological_order
 from .pick import DEPENDANTS, refuse_dependants
 
@@ -65,8 +66,26 @@ def error_of(service: str, answer: Mapping[str, Any]) -> LifeboatError:
     """The error a module reported, or its message."""
     error = answer.get("error")
     if isinstance(error, Mapping) and error.get("what"):
-        return LifeboatError(str(error["what"]), f"{service}: {error.get('where') or 'its host'}", str(error.get("remedy") or ""))
+        told = LifeboatError(str(error["what"]), f"{service}: {error.get('where') or 'its host'}", str(error.get("remedy") or ""))
+        told.code = str(error.get("code") or told.code)
+        return told
     return LifeboatError(" ".join(str(answer.get("msg") or "the host gave no answer").split()), f"service {service}", "run it again with -vvv")
+
+
+def told_once(broken: Mapping[str, LifeboatError]) -> list[LifeboatError]:
+    """The same errors, those of several services that have one cause as one."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for service, error in broken.items():
+        groups.setdefault((error.what, place_of(service, error), error.remedy), []).append(service)
+    return [
+        broken[names[0]] if len(names) == 1 else LifeboatError(what, f"{causes.names(names)}: {place}" if place else causes.names(names), remedy)
+        for (what, place, remedy), names in groups.items()
+    ]
+
+
+def place_of(service: str, error: LifeboatError) -> str:
+    """Where an error is, without the name of its service."""
+    return error.where.removeprefix(f"{service}: ") if error.where != f"service {service}" else ""
 
 
 def leases(answers: Mapping[str, Mapping[str, Any]], resumes: Iterable[str]) -> dict[str, LifeboatError]:
@@ -110,7 +129,8 @@ def live_outside(probes: Sequence[Mapping[str, Any]], chains: Mapping[str, Seque
 
 def _runs(answer: Mapping[str, Any]) -> bool:
     """Does a service run? Healthy means yes; so does a passed status. One that declares neither is taken for running: that is the safe answer."""
-    results = answer.get("results") or []
+    # a database that answers says nothing of the program that uses it
+    results = [row for row in answer.get("results") or [] if row.get("kind") in ("status", "health")]
     status = [row for row in results if row.get("kind") == "status"]
     if status:
         return all(row.get("ok") for row in status)

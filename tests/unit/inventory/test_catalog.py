@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,24 @@ def test_connection_variables_come_from_the_machine_wherever_they_are_written(tm
         '"payments  db-2.example.com nobody -"',
     ]
     assert not (tmp_path / "stolen").exists()
+
+
+@pytest.mark.parametrize("hosts, catalog", [("inventory/zoo.yml", "inventory/shop.catalog.yml"), ("a/hosts.yml", "b/shop.catalog.yml")])
+def test_what_only_some_machines_have_comes_too_in_whatever_order_the_sources_are_read(tmp_path: Path, hosts: str, catalog: str) -> None:
+    """Such as ansible_become, which is in effect as soon as it is defined: the catalog must know the names before it makes its hosts."""
+    for name in (hosts, catalog):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / hosts).write_text("databases: {hosts: {db1: {ansible_become: true}}}\nothers: {hosts: {db-2.example.com: {}}}\n")
+    (tmp_path / hosts).parent.joinpath("group_vars").mkdir()
+    (tmp_path / hosts).parent.joinpath("group_vars", "databases.yml").write_text("ansible_become_method: su\n")
+    (tmp_path / catalog).write_text(SHOP)
+    folders = sorted({str(Path(name).parent) for name in (hosts, catalog)}, reverse=True)  # the machines last
+    sources = [word for folder in folders for word in ("-i", folder)]
+    result = run(tmp_path, "ansible", *sources, "orders:payments", "-m", "ansible.builtin.debug", "-a",
+                 "msg={{ ansible_become | default('no') }}-{{ ansible_become_method | default('none') }}")
+    assert result.returncode == 0, result.stdout + result.stderr
+    shown = dict(re.findall(r'(\w+) \| SUCCESS => \{\s+"msg": "([^"]*)"', result.stdout))
+    assert shown == {"orders": "True-su", "payments": "no-none"}
 
 
 @pytest.mark.parametrize("machine, user", [("ansible_become: true\nansible_become_user: nobody\n", "65534"), ("ansible_become: false\n", str(os.getuid()))])
