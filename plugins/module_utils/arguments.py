@@ -94,7 +94,7 @@ def refuse_findings(result: dict[str, Any]) -> dict[str, Any]:
     if not errors:
         return result
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    error = LifeboatError(str(errors[0]["what"]) + more, str(errors[0]["where"]), str(errors[0]["remedy"]), str(errors[0].get("cause", "")))
+    error = LifeboatError(str(errors[0]["what"]) + more, str(errors[0]["where"]), str(errors[0]["remedy"]), str(errors[0].get("reason", "")))
     error.code = str(errors[0].get("code", "error"))
     raise fail_with(error, result)
 

@@ -66,9 +66,9 @@ class LifeboatError(Exception):
         return ""
 
     def as_dict(self) -> dict[str, str]:
-        """The error as run.json and module results carry it; ``cause`` only where it is known."""
+        """The error as run.json and module results carry it; ``reason`` (the cause) only where it is known."""
         told = {"code": self.code, "what": self.what, "where": self.where, "remedy": self.remedy}
-        return {**told, "cause": self.cause} if self.cause else told
+        return {**told, "reason": self.cause} if self.cause else told
 
     def passing(self: _Error) -> _Error:
         """The same error, marked as one that may pass by itself."""

@@ -33,12 +33,14 @@ TYPES: dict[str, str] = {
 }
 
 #: Causes (LifeboatError.cause) that say more than any code does.
-CAUSES = {"no_space": "no_space", "permission": "permission", "unreachable": "repository_unreachable", "timeout": "timeout"}
+CAUSES = {
+    "no_space": "no_space", "permission": "permission", "unreachable": "repository_unreachable", "host": "host_unreachable", "timeout": "timeout",
+}
 
 #: Every code of an error class; "" where the phase decides.
 CODES = {
     "config": "config", "damage": "data_damaged", "key": "key_unavailable", "storage": "storage_failed", "conflict": "conflict",
-    "target": "target_unavailable", "source": "", "check": "", "error": "",
+    "target": "target_unavailable", "limit": "timeout", "source": "", "check": "", "error": "",
 }
 
 #: What a data store's refusal, or a failure that is no error of ours, is in a phase.
@@ -66,7 +68,7 @@ def of_answer(answer: Mapping[str, Any], phase: str) -> str:
         return "timeout"
     error = answer.get("error")
     if isinstance(error, Mapping):
-        return classify(str(error.get("code") or ""), phase, str(error.get("cause") or ""))
+        return classify(str(error.get("code") or ""), phase, str(error.get("reason") or ""))
     return classify("", phase)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: service_member
 short_description: Ask, stop, reseed or put back one server of a replicated PostgreSQL cluster
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Works on one member of the cluster that a service's C(postgresql) source declares with C(members); delegate it to the member's host.
   - O(state=streaming) makes it a standby of O(primary), from the newest snapshot on the primary's own way. Pages that the host still has are taken
@@ -29,7 +29,6 @@ options:
       - The member that is the primary.
       - Required for O(state=streaming) and O(state=returned).
     type: str
-    default: ""
   state:
     description:
       - V(asked) only asks what it is right now. One that cannot be asked has no C(role), and C(error) says why; that is no failure.
@@ -49,7 +48,6 @@ options:
     description:
       - The run that reseeded it, for O(state=returned) and O(state=committed).
     type: str
-    default: ""
 """
 
 EXAMPLES = r"""
@@ -136,10 +134,10 @@ def main():
         argument_spec=dict(
             arguments.COMMON,
             member={"type": "str", "required": True},
-            primary={"type": "str", "default": ""},
+            primary={"type": "str"},
             state={"type": "str", "choices": ["asked", "stopped", "streaming", "returned", "committed"], "default": "asked"},
             force={"type": "bool", "default": False},
-            rollback_run={"type": "str", "default": ""},
+            rollback_run={"type": "str"},
         ),
         required_if=[("state", "streaming", ["primary"]), ("state", "returned", ["primary", "rollback_run"]), ("state", "committed", ["rollback_run"])],
         supports_check_mode=True,

@@ -183,6 +183,8 @@ def set_state(spec: Spec, run: dict[str, Any], options: dict[str, Any], check: b
         return stop(spec, run, member, check)
     if state == "committed":
         return commit(spec, run, member, which, check)
+    if not primary:
+        raise ConfigError("a standby needs a primary", f"service {spec.service}, member {member}", "name the member that is the primary")
     if state == "returned":
         return put_back(spec, run, member, primary, which, check)
     return reseed(spec, run, member, primary, bool(options.get("force")), check)

@@ -30,14 +30,17 @@ def runtime_hosts(entry: Mapping[str, Any]) -> list[str]:
 
 
 def part(entry: Mapping[str, Any], which: str) -> dict[str, Any]:
-    """The entry with the checks of its ``data`` (sql, redis) or of its ``runtime`` (status, and all others) only."""
+    """The entry with the checks of its ``data`` (sql, redis, its stores and their schema) or of its ``runtime`` (status, and all others) only."""
     of_data = which == "data"
 
     def mine(checks: Any) -> list[Any]:
         return [check for check in checks or [] if any(kind in check for kind in OF_DATA) == of_data]
 
     runtime = {key: value for key, value in (entry.get("runtime") or {}).items() if not (of_data and key == "status")}
-    return {**entry, "runtime": runtime, "health": mine(entry.get("health")), "invariants": mine(entry.get("invariants"))}
+    checks = {"runtime": runtime, "health": mine(entry.get("health")), "invariants": mine(entry.get("invariants"))}
+    if not of_data:  # neither its stores nor their schema can be asked from there
+        return {**entry, **checks, "sources": {}, "members": {}, "schema": []}
+    return {**entry, **checks, "prewarm": {key: value for key, value in (entry.get("prewarm") or {}).items() if key != "http"}}
 
 
 def validate(context: Context) -> None:

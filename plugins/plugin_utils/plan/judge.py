@@ -215,4 +215,4 @@ def note(run: RunDirectory, found: Mapping[str, Any]) -> None:
         return
     for service, verdict in found["left_out"].items():
         run.phase(service, "preflight")
-        run.verdict(service, verdict["verdict"], verdict["message"], verdict["remedy"], verdict["root"])
+        run.verdict(service, verdict["verdict"], verdict["message"], verdict["remedy"], verdict["root"], failure=str(verdict.get("failure") or ""))

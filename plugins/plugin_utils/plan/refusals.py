@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Iterable, Mapping, Sequence
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.failures import classify
 
 from ..catalog.graph import HARD, Services, dependants, requirements
 from ..run import causes
@@ -56,7 +57,7 @@ def unreachable_or_failed(answers: Mapping[str, Mapping[str, Any]]) -> dict[str,
     found: dict[str, LifeboatError] = {}
     for service, answer in answers.items():
         if answer.get("unreachable"):
-            found[service] = LifeboatError("its host does not answer", f"service {service}", str(answer.get("msg", "check the connection")).strip())
+            found[service] = LifeboatError("its host does not answer", f"service {service}", str(answer.get("msg", "check the connection")).strip(), "host")
         elif answer.get("failed") or "restores" not in answer:
             found[service] = error_of(service, answer)
     return found
@@ -66,9 +67,11 @@ def error_of(service: str, answer: Mapping[str, Any]) -> LifeboatError:
     """The error a module reported, or its message."""
     error = answer.get("error")
     if isinstance(error, Mapping) and error.get("what"):
-        told = LifeboatError(str(error["what"]), f"{service}: {error.get('where') or 'its host'}", str(error.get("remedy") or ""))
-        told.code = str(error.get("code") or told.code)
-        return told
+        found = LifeboatError(
+            str(error["what"]), f"{service}: {error.get('where') or 'its host'}", str(error.get("remedy") or ""), str(error.get("reason") or ""),
+        )
+        found.code = str(error.get("code") or found.code)
+        return found
     return LifeboatError(" ".join(str(answer.get("msg") or "the host gave no answer").split()), f"service {service}", "run it again with -vvv")
 
 
@@ -144,7 +147,10 @@ def left_out(services: Services, picked: Sequence[str], broken: Mapping[str, Lif
     result: dict[str, dict[str, Any]] = {}
     for service, error in broken.items():
         root = {"service": service, "verdict": "failed", "phase": phase, "message": str(error)}
-        result[service] = {"verdict": "failed", "message": f"{error.what}: {error.where}" if error.where else error.what, "remedy": error.remedy, "root": root}
+        result[service] = {
+            "verdict": "failed", "message": f"{error.what}: {error.where}" if error.where else error.what, "remedy": error.remedy, "root": root,
+            "failure": classify(error.code, "preflight", error.cause),
+        }
     followers = dependants(services, HARD)
     pending = list(broken)
     roots = {service: service for service in broken}

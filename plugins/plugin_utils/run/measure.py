@@ -86,15 +86,22 @@ def for_ledger(run: RunDirectory, service: str, verdict: str) -> dict[str, Any]:
     waited = human(plan, marks, origin, done)
     total = timings.seconds_between(origin, done)
     told = of_service(kept, phases, total)
-    forecast = _mapping(planned.get("forecast")).get("seconds")
+    forecast = _foretold(planned)
     return {
         "verdict": word, "seconds": total, "phases": waited_for(phases), "steps": told["steps"], "bytes": told["bytes"], "usage": told["usage"],
         "failure": state.get("failure") if word in words.UNDONE else None, "human_seconds": waited["seconds"],
         "before": {"detect": detect(plan, origin), "queue": told["queue_seconds"]},
         "recovery": {**recovery(plan, planned, origin, done, waited["seconds"], word in words.USABLE), "noop": _noop(kept)},
         "chain": [str(one["run"]) for one in plan.get("chain") or [] if isinstance(one, dict) and one.get("run")],
-        **({"forecast": forecast} if isinstance(forecast, (int, float)) else {}),
+        **({"forecast": forecast} if forecast is not None else {}),
     }
+
+
+def _foretold(planned: dict[str, Any]) -> float | None:
+    """Seconds of work that the plan foretold: the forecast itself counts the waiting for others, too."""
+    phases = _mapping(_mapping(planned.get("forecast")).get("phases"))
+    known = [float(one["seconds"]) for one in phases.values() if isinstance(one, dict) and isinstance(one.get("seconds"), (int, float))]
+    return round(sum(known), 3) if phases and len(known) == len(phases) else None
 
 
 def _noop(kept: dict[str, Any]) -> bool:

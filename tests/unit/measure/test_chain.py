@@ -112,7 +112,7 @@ def test_what_hosts_know_is_part_of_it_and_a_check_takes_no_part(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("phase", "answer", "given", "wanted"), [
-    ("stage", {"failed": True, "msg": "x", "error": {"code": "storage", "what": "no permission", "cause": "no_space"}}, "", "no_space"),
+    ("stage", {"failed": True, "msg": "x", "error": {"code": "storage", "what": "no permission", "reason": "no_space"}}, "", "no_space"),
     ("stage", {"unreachable": True, "msg": "x"}, "", "host_unreachable"), ("health", {"failed": True, "error": {"code": "check"}}, "", "unhealthy"),
     ("start", None, "", "start_failed"), ("stop", None, "", "stop_failed"), ("gate", None, "timeout", "timeout"), ("cutover", None, "", "internal"),
     ("stage", {"failed": True, "msg": "x", "error": {"code": "damage"}}, "no such type", "internal"),

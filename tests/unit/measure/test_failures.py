@@ -63,8 +63,8 @@ def test_the_cause_is_the_number_behind_the_error_or_what_its_raiser_knows() -> 
         except LifeboatError as error:
             return error
 
-    assert raised(errno.ENOSPC).as_dict()["cause"] == "no_space" and raised(errno.EACCES, SourceError).cause == "permission"
-    assert raised(errno.EIO).cause == "" and "cause" not in raised(errno.EIO).as_dict()
+    assert raised(errno.ENOSPC).as_dict()["reason"] == "no_space" and raised(errno.EACCES, SourceError).cause == "permission"
+    assert raised(errno.EIO).cause == "" and "reason" not in raised(errno.EIO).as_dict()
     assert SourceError("the disk is full: no space, permission denied").cause == ""
     outer = SourceError("also")
     outer.__cause__ = raised(errno.EDQUOT)

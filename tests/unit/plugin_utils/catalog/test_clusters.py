@@ -21,6 +21,7 @@ def test_checks_are_made_where_what_they_ask_is() -> None:
     data, runtime = clusters.part(ENTRY, "data"), clusters.part(ENTRY, "runtime")
     assert (data["health"], runtime["health"]) == ([SQL], [HTTP])
     assert (len(data["invariants"]), len(runtime["invariants"])) == (1, 0)
+    assert data["sources"] == ENTRY["sources"] and runtime["sources"] == {}, "a store is asked where it is"
     assert "status" not in data["runtime"] and runtime["runtime"]["status"] == ["ask"]
     assert data["health"] + runtime["health"] == [SQL, HTTP], "none is asked twice, none is left out"
 
