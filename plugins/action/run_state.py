@@ -31,6 +31,7 @@ _SPEC: dict[str, dict[str, Any]] = {
     "root": {"type": "path", "default": "runs"},
     "incident_started": {"type": "str", "default": ""},
     "resumes": {"type": "list", "elements": "str"},
+    "gone": {"type": "list", "elements": "str"},
     "invocation": {"type": "dict"},
     "show": {"type": "bool", "default": True},
     # phase, verdict, note
@@ -118,6 +119,7 @@ class ActionModule(RunActionBase):
             args["verb"], args["ecosystem"], plan, [str(name) for name in picked], directory_path=args.get("run_dir") or "", root=args["root"],
             check=bool(self._task.check_mode), incident_started=args["incident_started"], resumes=args.get("resumes"),
             pid=os.getppid(), extra={"invocation": args.get("invocation") or {}}, operator=self.operator(task_vars),
+            gone=args.get("gone"),
         )
         if args["show"]:
             display.display(screens.plan_text({**run.plan, "directory": run.path}, run.picked()))

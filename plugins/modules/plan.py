@@ -170,6 +170,11 @@ resumes:
   type: list
   elements: str
   returned: step V(build)
+gone:
+  description: Runs that hold services and whose process on this controller is gone.
+  type: list
+  elements: str
+  returned: step V(build)
 of_run:
   description: The run whose restore a rollback or commit is about.
   type: str

@@ -73,6 +73,11 @@ options:
       - Runs that this one resumes as the hosts know them, oldest first, for V(begin).
     type: list
     elements: str
+  gone:
+    description:
+      - Runs that hold services and whose process on this controller is gone, for V(begin). This run may take the services over at once.
+    type: list
+    elements: str
   invocation:
     description:
       - What the next command needs, for V(begin), as a mapping with C(catalog), C(services), C(target), C(run) and C(confirm).
@@ -227,6 +232,7 @@ def main() -> None:
         "root": {"type": "path", "default": "runs"},
         "incident_started": {"type": "str", "default": ""},
         "resumes": {"type": "list", "elements": "str"},
+        "gone": {"type": "list", "elements": "str"},
         "invocation": {"type": "dict"},
         "show": {"type": "bool", "default": True},
         "service": {"type": "str"},
