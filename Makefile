@@ -13,7 +13,7 @@ SETUP := tests/tools/setup.sh
 CHECKS := .venv/bin/python tests/tools/checks.py
 TARGETS := ruff types lint sanity changelog build unit integration stores clusters drills fleet molecule
 
-.PHONY: help demo test bench bench-cluster bench-s3 soak lab setup clean distclean $(TARGETS)
+.PHONY: help demo test bench bench-cluster bench-scale bench-s3 bench-forecast soak lab setup clean distclean $(TARGETS)
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -48,9 +48,17 @@ bench-cluster: ## PostgreSQL clusters beside pgBackRest
 	@$(SETUP) bench
 	@.venv/bin/python tests/benchmarks/cluster_bench.py $(CLUSTER_ARGS)
 
+bench-scale: ## fifty services beside a lower bound, and what each costs; updates docs/benchmarks.md
+	@$(SETUP) bench
+	@.venv/bin/python tests/benchmarks/scale_bench.py $(SCALE_ARGS)
+
 bench-s3: ## the S3 backend beside plain boto3 transfers
 	@$(SETUP) bench
 	@.venv/bin/python tests/benchmarks/s3_bench.py $(S3_ARGS)
+
+bench-forecast: ## restores that are predicted, over links of any width; FORECAST_ARGS=--docs updates docs/benchmarks.md
+	@$(SETUP) bench
+	@.venv/bin/python tests/benchmarks/forecast_bench.py $(FORECAST_ARGS)
 
 setup: ## only the set-up of `make test`
 	@$(SETUP) test

@@ -16,6 +16,7 @@ from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory im
 _TOUCHED = {
     "untouched": "was not touched", "restarted": "was restarted, its data was not touched", "stopped": "was stopped, its data was not touched",
     "switching": "may have been switched: look with the status playbook", "switched": "has its restored data live",
+    "back": "is back in its former data",
 }
 
 
@@ -34,8 +35,9 @@ class ActionModule(RunActionBase):
             "waits": {"type": "str", "choices": list(gates.WAITS), "default": "requirements"},
             "services": {"type": "list", "elements": "raw", "required": True},
             "open_on": {"type": "list", "elements": "str", "default": list(words.USABLE)},
+            "begins": {"type": "str"},
             "timeout": {"type": "float", "default": 3600.0},
-            "poll": {"type": "float", "default": 0.2},
+            "poll": {"type": "float", "default": 0.1},
         })
         result["changed"] = False
         return self.guarded(result, lambda: self._wait(args, task_vars or {}))
@@ -67,9 +69,10 @@ class ActionModule(RunActionBase):
         leash = Leash()
         pause = min(max(args["poll"], 0.02), 5.0)
         picked = set(run.picked())
+        watch, pending = gates.Watch(run.file("state"), run.state, since), set(since) & picked
         while True:
             leash.check()
-            states = {name: (run.state(name) if name in picked else None) for name in since}
+            states = watch.look(pending)
             decision = gates.decide(args["waits"], wanted, states, tuple(args["open_on"]))
             now, pending = time.monotonic(), {item["service"] for item in decision.pending}
             for name in since:
@@ -94,6 +97,8 @@ class ActionModule(RunActionBase):
             if decision.degraded_by:
                 run.degraded(service, decision.degraded_by)
             run.phase(service, phase, "end")
+            if args.get("begins"):
+                run.phase(service, args["begins"])
             return {"opened": True, **common}
         if decision.root is not None:
             return {"failed": True, "opened": False, **common, **self._blocked(run, service, decision)}
@@ -121,7 +126,7 @@ class ActionModule(RunActionBase):
         forks = task_vars.get("ansible_forks")
         if isinstance(forks, int) and forks < len(run.picked()):
             remedy += f"; {forks} forks serve {len(run.picked())} services, so one may wait for another that has not begun: raise forks"
-        run.verdict(service, "failed", message, remedy)
+        run.verdict(service, "failed", message, remedy, failure="timeout")
         return {
             "verdict": "failed", "root": {"service": service, "verdict": "failed", "message": message},
             "msg": words.one_line(f"{service}: {message}; {service} {self._touched(run, service)}; do: {remedy}", 900),

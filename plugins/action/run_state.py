@@ -11,6 +11,7 @@ from typing import Any, Callable, Optional
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import policy
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import outcome
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, lifecycle, presence, screens, timeline, words
@@ -20,7 +21,7 @@ from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory im
 display = Display()
 
 _SPEC: dict[str, dict[str, Any]] = {
-    "step": {"type": "str", "required": True, "choices": ["begin", "phase", "verdict", "note", "human_wait", "finish"]},
+    "step": {"type": "str", "required": True, "choices": ["begin", "phase", "verdict", "on_error", "note", "human_wait", "finish"]},
     "run": {"type": "dict"},
     "run_dir": {"type": "path"},
     # begin
@@ -32,9 +33,11 @@ _SPEC: dict[str, dict[str, Any]] = {
     "incident_started": {"type": "str", "default": ""},
     "resumes": {"type": "list", "elements": "str"},
     "gone": {"type": "list", "elements": "str"},
+    "attempts": {"type": "list", "elements": "dict"},
     "invocation": {"type": "dict"},
     "show": {"type": "bool", "default": True},
-    # phase, verdict, note
+    # phase, verdict, on_error, note
+    "policy": {"type": "dict"},
     "service": {"type": "str"},
     "phase": {"type": "str", "choices": list(words.PHASES)},
     "event": {"type": "str", "choices": ["start", "end"], "default": "start"},
@@ -49,7 +52,7 @@ _SPEC: dict[str, dict[str, Any]] = {
     "publish": {"type": "dict"},
 }
 #: Steps that are nothing without a service.
-_NEED_SERVICE = ("phase", "verdict", "note")
+_NEED_SERVICE = ("phase", "verdict", "on_error", "note")
 
 
 class ActionModule(RunActionBase):
@@ -63,7 +66,7 @@ class ActionModule(RunActionBase):
         _validated, args = self.validate_argument_spec(argument_spec=_SPEC)
         result["changed"] = False
         steps: dict[str, Callable[[RunDirectory, dict[str, Any]], dict[str, Any]]] = {
-            "phase": self._phase, "verdict": self._verdict, "note": self._note, "human_wait": self._human_wait,
+            "phase": self._phase, "verdict": self._verdict, "on_error": self._on_error, "note": self._note, "human_wait": self._human_wait,
             "finish": lambda run, given: self._finish(run, given, task_vars or {}),
         }
 
@@ -118,8 +121,8 @@ class ActionModule(RunActionBase):
         run = lifecycle.begin(
             args["verb"], args["ecosystem"], plan, [str(name) for name in picked], directory_path=args.get("run_dir") or "", root=args["root"],
             check=bool(self._task.check_mode), incident_started=args["incident_started"], resumes=args.get("resumes"),
-            pid=os.getppid(), extra={"invocation": args.get("invocation") or {}}, operator=self.operator(task_vars),
-            gone=args.get("gone"),
+            attempts=args.get("attempts"), gone=args.get("gone"), pid=os.getppid(), extra={"invocation": args.get("invocation") or {}},
+            operator=self.operator(task_vars),
         )
         if args["show"]:
             display.display(screens.plan_text({**run.plan, "directory": run.path}, run.picked()))
@@ -139,8 +142,17 @@ class ActionModule(RunActionBase):
         self._keep(run, args)
         if args.get("degraded_by"):
             run.degraded(args["service"], args["degraded_by"])
-        state = run.verdict(args["service"], args["verdict"], args["text"], args["remedy"])
+        state = run.verdict(args["service"], args["verdict"], args["text"], args["remedy"], phase=args.get("phase") or "")
         return {key: state.get(key) for key in ("verdict", "message", "remedy", "root")}
+
+    def _on_error(self, run: RunDirectory, args: dict[str, Any]) -> dict[str, Any]:
+        """{"phase": where the service failed, "action": fail or rollback}."""
+        state = run.state(args["service"]) or {}
+        phase = str(state.get("phase") or "plan")
+        action = policy.of({"policy": args.get("policy") or {}}, phase).on_error if phase in policy.STEPS else "fail"
+        if state.get("open") and action == "rollback":
+            run.phase(args["service"], phase, "end", "failed")
+        return {"phase": phase, "action": action}
 
     def _note(self, run: RunDirectory, args: dict[str, Any]) -> dict[str, Any]:
         self._keep(run, args)

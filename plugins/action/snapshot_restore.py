@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.actions import LongModule
@@ -17,8 +18,26 @@ class ActionModule(LongModule):
 
     MODULE = "lifeboat.recovery.snapshot_restore"
 
+    def _plain(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        return self._with_skew(time.time(), super()._plain(args, task_vars))
+
+    def _as_job(self, args: dict[str, Any], task_vars: dict[str, Any], *more: Any) -> dict[str, Any]:
+        return self._with_skew(time.time(), super()._as_job(args, task_vars, *more))
+
+    @staticmethod
+    def _with_skew(asked: float, answer: dict[str, Any]) -> dict[str, Any]:
+        """The answer, with how far its host's clock is ahead of ours: it began after we asked, and ended before we had the answer."""
+        clock = answer.get("clock")
+        if isinstance(clock, dict):
+            clock["skew"] = [clock["ended"] - time.time(), clock["began"] - asked]
+        return answer
+
     def phase_of(self, args: dict[str, Any], check: bool) -> str:
         return "preflight" if check else _PHASES.get(str(args.get("state") or "live"), "cutover")
+
+    def then(self, answer: dict[str, Any]) -> list[tuple[str, float]]:
+        """Behind the cutover, what the same call did to make the data ready for the service: its migrations, and the look at its schema version."""
+        return [("migrate", float(answer["readied"]))] if isinstance(answer.get("readied"), (int, float)) else []
 
     def subject_of(self, args: dict[str, Any], check: bool) -> str:
         return "preflight" if check else str(args.get("state") or "live")

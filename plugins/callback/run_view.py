@@ -111,7 +111,7 @@ class CallbackModule(CallbackBase):
             return
         run.verdict(
             host.get_name(), "failed", f"the host is unreachable: {words.one_line(_answer(result).get('msg') or 'no reason given', 200)}",
-            "see that the host is up and that Ansible can log in, then run the same command again",
+            "see that the host is up and that Ansible can log in, then run the same command again", failure="host_unreachable",
         )
 
     def v2_playbook_on_stats(self, stats: Any) -> None:

@@ -18,7 +18,7 @@ options:
   entry:
     description:
       - The service's normalised catalog entry. The catalog inventory sets it as C(lifeboat_entry); on an ordinary inventory host give it as a variable.
-      - The module uses C(sources), C(runtime.status), C(health), C(invariants) and C(timeouts).
+      - The module uses C(sources), C(runtime.status), C(health), C(schema), C(invariants), C(prewarm) and C(policy).
     type: dict
     required: true
   repository:

@@ -125,6 +125,7 @@ _value:
 from typing import Any, Callable
 
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import build, pick
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import history as past
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.filtering import document_of, filtered, mapping_in, points_in, time_of
 
 
@@ -136,7 +137,7 @@ def restore_plan(catalog: Any, points: Any, services: Any = None, select: str = 
     document = document_of(catalog)
     chosen = pick.pick_services(document, services, select or "", scope, None if limit is None else pick.names_of(limit), "restore", inventory)
     known = {str(service): points_in(own) for service, own in mapping_in(points, "points").items()}
-    return build.build(document, chosen, known, str(target), time_of(now) if now else None, history or {},
+    return build.build(document, chosen, known, str(target), time_of(now) if now else None, past.from_services(history or {}),
                        None if forks is None else int(forks), inventory=inventory, dependants=dependants or "")
 
 

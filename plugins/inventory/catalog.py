@@ -40,6 +40,9 @@ options:
     description: Whether acting on it needs a confirmation.
     type: bool
     default: false
+  never_restore_into:
+    description: Hosts, machines, clusters and directories that preflight refuses to restore into.
+    type: dict
   variables:
     description: Values for C(${name}); V(file) names a flat YAML file with more of them.
     type: dict
@@ -110,7 +113,8 @@ from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.template import trust_as_template
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import machines, model
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import cluster_members
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import clusters, machines, model
 
 ALL = "lifeboat_services"
 
@@ -136,19 +140,21 @@ def safe_group(prefix: str, name: str) -> str:
     return f"{prefix}_{re.sub(r'[^A-Za-z0-9_]', '_', name)}"
 
 
-def connection_of(host: str, defined: Iterable[str] = ()) -> dict[str, Any]:
+def connection_of(host: str, defined: Iterable[str] = (), moves: bool = False) -> dict[str, Any]:
     """Variables that connect to a service as to its host. They are templates, so that host_vars and group_vars of the host count.
 
+    moves: the service is a replicated cluster, and a playbook may say with lifeboat_data_host which of its hosts it is about.
     ``host`` is a checked name without quotes or braces, so it can be written into a template. ``defined``: further connection
     variables that the host is known to have. Ansible reads some, such as ansible_become, whenever they are defined, whatever they
     evaluate to, so these must not be defined on a service whose host lacks them.
     """
-    if host == "localhost":
+    if host == "localhost" and not moves:
         return {"ansible_host": "localhost", "ansible_connection": "local",
                 "ansible_python_interpreter": trust_as_template("{{ ansible_playbook_python }}")}
-    found = f"(hostvars['{host}'] | default({{}}))"
+    at = "lifeboat_data_host" if moves else f"'{host}'"
+    found = f"(hostvars[{at}] | default({{}}))"
     defaults = {
-        "ansible_host": f"'{host}'",
+        "ansible_host": at,
         "ansible_connection": "'ssh'",
         # what this controller is configured to use, resolved now: a lookup inside the template would find the template itself
         "ansible_python_interpreter": json.dumps(str(constants.config.get_config_value("INTERPRETER_PYTHON"))),
@@ -205,7 +211,9 @@ class InventoryModule(BaseInventoryPlugin):
         known = machines.Machines(self.inventory, self.loader, catalog.path)
         for service, entry in catalog.services.items():
             self.inventory.add_host(service, group=ALL)
-            for name, value in {**catalog.hostvars(service), **connection_of(entry["host"], known.defined(entry["host"]))}.items():
+            host, members = clusters.data_host(entry), cluster_members.hosts_of(entry)
+            defined = set().union(*(known.defined(one) for one in members or [host]))
+            for name, value in {**catalog.hostvars(service), **connection_of(host, defined, bool(members))}.items():
                 self.inventory.set_variable(service, name, value)
             for prefix, key in (("tier", "tier"), ("domain", "domain"), ("group", "consistency_group"), ("on", "host")):
                 if entry[key]:

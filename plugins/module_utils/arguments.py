@@ -14,6 +14,7 @@ from typing import Any, Callable
 
 from . import lease, ledger
 from .errors import CheckError, LifeboatError, StorageError
+from .meter import usage
 from .redact import hidden_values
 from .spec import Spec
 
@@ -69,14 +70,15 @@ def perform(module: Any, verb: str, work: Work) -> None:
         )
         _warn(module, told.result.pop("warnings", None) or [])
         module.fail_json(
-            msg=str(told), error=told.as_dict(), **told.result, ledger=ledger.written[written:], invocation={"module_args": known}
+            msg=str(told), error=told.as_dict(), usage=usage(), **told.result, ledger=ledger.written[written:], invocation={"module_args": known}
         )
         return
     warnings = result.pop("warnings", None) or []
     _warn(module, warnings)
     entries = {entry["hash"]: entry for entry in [*(result.pop("ledger", None) or []), *ledger.written[written:]]}
     module.exit_json(**{
-        "changed": False, **result, "notes": warnings, "run": run["id"], "ledger": sorted(entries.values(), key=lambda entry: int(entry["seq"])),
+        "changed": False, **result, "notes": warnings, "run": run["id"], "usage": usage(),
+        "ledger": sorted(entries.values(), key=lambda entry: int(entry["seq"])),
         "invocation": {"module_args": known},
     })
 
@@ -92,7 +94,7 @@ def refuse_findings(result: dict[str, Any]) -> dict[str, Any]:
     if not errors:
         return result
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    error = LifeboatError(str(errors[0]["what"]) + more, str(errors[0]["where"]), str(errors[0]["remedy"]))
+    error = LifeboatError(str(errors[0]["what"]) + more, str(errors[0]["where"]), str(errors[0]["remedy"]), str(errors[0].get("reason", "")))
     error.code = str(errors[0].get("code", "error"))
     raise fail_with(error, result)
 
@@ -105,7 +107,7 @@ def refuse_checks(spec: Spec, result: dict[str, Any]) -> dict[str, Any]:
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
     raise fail_with(CheckError(
         f"{failed[0]['kind']} check failed{more}, {failed[0]['name']}: {failed[0]['detail']}", spec.service,
-        "look at the service's own log, then run the same command again",
+        str(failed[0].get("remedy") or "look at the service's own log, then run the same command again"),
     ), result)
 
 

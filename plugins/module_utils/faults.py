@@ -68,6 +68,8 @@ STEPS = (
     "restore.cutover.displaced",
     "restore.cutover.swapped",
     "restore.cutover.done",
+    "migrate.intent",
+    "migrate.done",
     "restore.verdict",
     "commit.intent",
     "commit.source.done",

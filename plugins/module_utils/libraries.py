@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, VersionError
 
 #: import name -> requirement to install
 REQUIREMENTS = {
@@ -42,7 +42,7 @@ def begin(*names: str) -> None:
 
 
 def need(name: str) -> Any:
-    """Import ``name`` (dotted names allowed) or raise ConfigError that names the package to install."""
+    """Import ``name`` (dotted names allowed) or raise VersionError that names the package to install."""
     if name == "numpy" and name not in sys.modules:
         # what multiplies matrices would keep a thread per core spinning; nothing here does
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -52,7 +52,7 @@ def need(name: str) -> Any:
         import platform
 
         package = REQUIREMENTS.get(name.split(".")[0], name.split(".")[0])
-        raise ConfigError(
+        raise VersionError(
             f"Python library {package} is missing or broken",
             f"{sys.executable} on {platform.node()}",
             f"run the bootstrap playbook or: {sys.executable} -m pip install {package}",

@@ -12,14 +12,20 @@ import threading
 import time
 from typing import Any
 
+from . import limits
+from .meter import Meter
+
 
 class Progress:
-    """Counters of one service's phase, written to ``path`` for the live view (None: count only).
+    """Counters of one service's phase, written to ``path`` for the live view (None: count only); ``meter`` measures what it takes.
+
+    Whoever counts also learns that the step's time is over (limits.check).
 
     The file holds {service, phase, detail, bytes_done, bytes_total, items_done, started, updated}; bytes and Unix seconds.
     """
 
     def __init__(self, service: str, phase: str, path: str | None = None) -> None:
+        self.meter = Meter()
         self._path = path
         self._lock = threading.Lock()
         self._written = 0.0
@@ -30,7 +36,8 @@ class Progress:
         self._write(force=True)
 
     def add(self, byte_count: int = 0, items: int = 0) -> None:
-        """Count work done."""
+        """Count work done. Raises LimitError."""
+        limits.check()
         with self._lock:
             self._state["bytes_done"] += byte_count
             self._state["items_done"] += items
@@ -43,7 +50,8 @@ class Progress:
         self._write()
 
     def say(self, detail: str) -> None:
-        """Set the short text shown behind the counters."""
+        """Set the short text shown behind the counters. Raises LimitError."""
+        limits.check()
         with self._lock:
             self._state["detail"] = detail
         self._write(force=True)

@@ -26,6 +26,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
 
 #: Catalog options every source may have; the others are the source type's own.
 COMMON_SOURCE_OPTIONS = ("type", "host", "server", "provision", "compression")
+#: What the engine itself adds: the other servers of a cluster, and of which one this is to be a standby (sources/cluster_members.py).
+_OURS = ("members", "standby")
 _COMPRESSION = {"type": "int", "choices": list(range(1, 20))}
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -45,7 +47,7 @@ def source_config(service: str, name: str, entry: dict[str, Any], options: dict[
     where = f"source {name} of service {service}"
     config: dict[str, Any] = {}
     for key, value in entry.items():
-        if key in COMMON_SOURCE_OPTIONS:
+        if key in COMMON_SOURCE_OPTIONS or key in _OURS:
             config[key] = _convert(key, value, _COMPRESSION, where) if key == "compression" and value is not None else value
             continue
         if key not in options:
@@ -152,7 +154,9 @@ class Spec:
         if entry is None:
             raise ConfigError("No such source", f"{name} of service {self.service}", f"known: {', '.join(self.source_names) or 'none'}")
         kind = registry.get(str(entry["type"]))
-        return kind(), source_config(self.service, name, entry, kind.options)
+        config = source_config(self.service, name, entry, kind.options)
+        others = (self.entry.get("members") or {}).get(name)
+        return kind(), {**config, "members": others} if others else config
 
     def catalog_document(self) -> dict[str, Any] | None:
         """The catalog as it may be kept beside data and on hosts: without secrets, and without the place of what opens snapshots."""

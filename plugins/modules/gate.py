@@ -63,6 +63,10 @@ options:
     type: list
     elements: str
     default: [verified, restored, degraded, captured, committed, rolled_back]
+  begins:
+    description:
+      - The phase of the service that begins as soon as the gate is open. It saves a task of its own.
+    type: str
   timeout:
     description:
       - Seconds after which a gate that did not open fails.
@@ -72,7 +76,7 @@ options:
     description:
       - Seconds between two looks at the run directory.
     type: float
-    default: 0.2
+    default: 0.1
 attributes:
   check_mode:
     description: In check mode the gate is open.
@@ -139,8 +143,9 @@ def main() -> None:
         "open_on": {
             "type": "list", "elements": "str", "default": ["verified", "restored", "degraded", "captured", "committed", "rolled_back"],
         },
+        "begins": {"type": "str"},
         "timeout": {"type": "float", "default": 3600.0},
-        "poll": {"type": "float", "default": 0.2},
+        "poll": {"type": "float", "default": 0.1},
     }, supports_check_mode=True)
     module.fail_json(msg="lifeboat.recovery.gate is an action on the controller: call it as a task of a playbook")
 

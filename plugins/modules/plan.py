@@ -21,7 +21,8 @@ options:
     description:
       - V(pick) decides which services the run is about, and which others have to be asked whether they are live.
       - V(build) makes the plan from what the hosts answered, or refuses.
-      - V(judge) takes what preflight found and says whether the run goes on, with whom, or once more with older points.
+      - V(judge) takes what preflight found and says whether the run goes on, with whom, or once more with older points. It forecasts the
+        restore with what preflight measured, and refuses it where a tier's C(rto_gate) says so.
       - V(untouched) says whether nothing is left to do for O(service), because its data and that of all it builds on is the target already.
     type: str
     required: true
@@ -99,7 +100,8 @@ options:
     default: false
   root:
     description:
-      - For V(build) the folder of run directories; what earlier restores in it took is the ground of the forecast. Without it there is none.
+      - For V(pick) and V(build) the folder of run directories; what earlier restores in it took is the ground of the forecast. Without it
+        there is none.
     type: path
     default: ""
   approval:
@@ -120,6 +122,11 @@ options:
     description: How much more may be lost by going back to an older point when the chosen one does not verify, such as V(15m).
     type: str
     default: "0"
+  format:
+    description: How V(judge) shows the forecast of a restore. V(json) is the whole plan, as C(plan.json) has it.
+    type: str
+    choices: [text, json]
+    default: text
   service:
     description: The service, for V(untouched).
     type: str
@@ -152,6 +159,11 @@ picked:
   type: list
   elements: str
   returned: steps V(pick) and V(build)
+unmeasured:
+  description: Picked services of which no run in O(root) tells how long their restore takes; their hosts may know.
+  type: list
+  elements: str
+  returned: step V(pick)
 outside:
   description: Services outside the pick that have to be asked, with C(service), C(role) and the C(phase) to ask for.
   type: list
@@ -175,6 +187,11 @@ gone:
   type: list
   elements: str
   returned: step V(build)
+attempts:
+  description: Earlier attempts at the same, as the hosts know them, C(run), C(began), C(ended) and C(verdict).
+  type: list
+  elements: dict
+  returned: step V(build)
 of_run:
   description: The run whose restore a rollback or commit is about.
   type: str
@@ -188,9 +205,18 @@ again:
   type: bool
   returned: step V(judge)
 lines:
-  description: Every finding in one line.
+  description: Every cause in one line, with whom it is about and what to do.
   type: list
   elements: str
+  returned: step V(judge)
+groups:
+  description: The same as findings, each with C(services), C(places) and C(wheres).
+  type: list
+  elements: dict
+  returned: step V(judge)
+findings:
+  description: Service to the findings that only show over several services or hosts.
+  type: dict
   returned: step V(judge)
 untouched:
   description: Whether nothing is left to do for the service.
@@ -233,6 +259,7 @@ def main() -> None:
         "run": {"type": "dict"},
         "plan": {"type": "dict"},
         "max_loss": {"type": "str", "default": "0"},
+        "format": {"type": "str", "default": "text", "choices": ["text", "json"]},
         "service": {"type": "str"},
     }, supports_check_mode=True)
     module.fail_json(msg="lifeboat.recovery.plan is an action on the controller: call it as a task of a playbook")

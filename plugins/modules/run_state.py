@@ -24,13 +24,14 @@ options:
         Former runs of the same verb and ecosystem that have no end, and whose controller process is gone, are sealed as interrupted.
       - V(phase) starts or ends a phase of a service; starting one ends the one before.
       - V(verdict) gives a service its verdict. The first verdict stands; a later one changes nothing and the first is returned.
+      - V(on_error) tells what O(policy) says about the phase that a service is in.
       - V(note) keeps what a module answered, and O(text) in the journal.
       - V(human_wait) starts or ends a time in which the run waits for people; it is shown apart.
       - V(finish) seals the run and its journal, gives every picked service without a verdict the verdict V(failed), and decides.
         With O(service) the task fails when that service did not succeed, without it when the run did not.
     type: str
     required: true
-    choices: [begin, phase, verdict, note, human_wait, finish]
+    choices: [begin, phase, verdict, on_error, note, human_wait, finish]
   run:
     description:
       - The run as the step V(begin) returned it. Needed by all other steps unless O(run_dir) is given.
@@ -65,7 +66,7 @@ options:
   incident_started:
     description:
       - When the incident began, ISO 8601 with a zone, for V(begin). The recovery time is counted from here.
-        The default is the start of the first run in a chain of resumes.
+        The default is the start of the first of the attempts that this run goes on with.
     type: str
     default: ""
   resumes:
@@ -78,6 +79,12 @@ options:
       - Runs that hold services and whose process on this controller is gone, for V(begin). This run may take the services over at once.
     type: list
     elements: str
+  attempts:
+    description:
+      - Earlier attempts as the hosts know them, RV(lifeboat.recovery.plan#module:attempts), for V(begin). The time between the end of one and the begin
+        of the next is shown as waiting for people.
+    type: list
+    elements: dict
   invocation:
     description:
       - What the next command needs, for V(begin), as a mapping with C(catalog), C(services), C(target), C(run) and C(confirm).
@@ -89,13 +96,13 @@ options:
     default: true
   service:
     description:
-      - The service, for V(phase), V(verdict), V(note) and optionally V(finish) and V(human_wait).
+      - The service, for V(phase), V(verdict), V(on_error), V(note) and optionally V(finish) and V(human_wait).
     type: str
   phase:
     description:
-      - The phase, for V(phase).
+      - The phase, for V(phase). For V(verdict) the one that failed, where others came after it.
     type: str
-    choices: [plan, preflight, stage, island, stop, gate, cutover, start, health, invariants, protect, verdict, capture, verify, commit, rollback]
+    choices: [plan, preflight, stage, island, stop, gate, cutover, migrate, start, health, invariants, protect, verdict, capture, verify, commit, rollback]
   event:
     description:
       - Whether the phase, or the wait for people, starts or ends.
@@ -108,6 +115,10 @@ options:
     type: str
     choices: [done, failed]
     default: done
+  policy:
+    description:
+      - What the service's entry says under C(policy), for V(on_error).
+    type: dict
   verdict:
     description:
       - The verdict, for V(verdict). A word that is not in the closed list counts as V(failed).
@@ -195,6 +206,10 @@ resumes:
   returned: step V(begin)
   type: list
   elements: str
+action:
+  description: What the policy of the service says about a failure of the phase it is in, C(fail) or C(rollback).
+  returned: step V(on_error)
+  type: str
 verdict:
   description: The verdict that stands.
   returned: steps V(verdict) and V(finish) with O(service)
@@ -222,7 +237,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 def main() -> None:
     module = AnsibleModule(argument_spec={
-        "step": {"type": "str", "required": True, "choices": ["begin", "phase", "verdict", "note", "human_wait", "finish"]},
+        "step": {"type": "str", "required": True, "choices": ["begin", "phase", "verdict", "on_error", "note", "human_wait", "finish"]},
         "run": {"type": "dict"},
         "run_dir": {"type": "path"},
         "verb": {"type": "str"},
@@ -233,11 +248,12 @@ def main() -> None:
         "incident_started": {"type": "str", "default": ""},
         "resumes": {"type": "list", "elements": "str"},
         "gone": {"type": "list", "elements": "str"},
+        "attempts": {"type": "list", "elements": "dict"},
         "invocation": {"type": "dict"},
         "show": {"type": "bool", "default": True},
         "service": {"type": "str"},
         "phase": {"type": "str", "choices": [
-            "plan", "preflight", "stage", "island", "stop", "gate", "cutover", "start", "health", "invariants", "protect", "verdict",
+            "plan", "preflight", "stage", "island", "stop", "gate", "cutover", "migrate", "start", "health", "invariants", "protect", "verdict",
             "capture", "verify", "commit", "rollback",
         ]},
         "event": {"type": "str", "choices": ["start", "end"], "default": "start"},
@@ -245,6 +261,7 @@ def main() -> None:
         "verdict": {"type": "str"},
         "text": {"type": "str", "default": ""},
         "remedy": {"type": "str", "default": ""},
+        "policy": {"type": "dict"},
         "degraded_by": {"type": "list", "elements": "str"},
         "subject": {"type": "str"},
         "answer": {"type": "dict"},

@@ -10,7 +10,8 @@ module: service_check
 short_description: Check status, health and invariants of a service
 version_added: 0.1.0
 description:
-  - Asks the service whether it is well, first status and health, again and again until they pass or O(wait) is over, then the invariants once.
+  - Asks the service whether it is well. First its databases (they answer and take the login), status and health, again and again until they pass
+    or O(wait) is over, then once the schema version of its data and the invariants.
   - Fails and names the first check that failed and why, unless O(fail=false).
 extends_documentation_fragment:
   - lifeboat.recovery.service
@@ -24,12 +25,18 @@ options:
     default: all
   wait:
     description:
-      - Seconds to wait for status and health. Left out, the entry's C(timeouts.health) counts.
+      - Seconds to wait for status and health. Left out, the entry's C(policy.health.timeout) counts.
     type: float
   protect:
     description:
       - Also check that the next capture of the service would work, after all other checks have passed, and that the logs that
         the catalog declares are shipped from where the server is now. Nothing is written.
+    type: bool
+    default: false
+  prewarm:
+    description:
+      - Also make the warm-up requests of the entry's C(prewarm), once status and health pass, and ask for the health again behind them.
+        Only a request that is C(required) can fail.
     type: bool
     default: false
   fail:
@@ -55,7 +62,7 @@ ok:
   type: bool
   returned: success, and failure outside of a run directory
 results:
-  description: Each check with C(kind) (status, health, invariant or protect), C(name), C(ok), C(detail) and C(seconds).
+  description: Each check with C(kind) (ready, status, health, schema, prewarm, invariant or protect), C(name), C(ok), C(detail) and C(seconds).
   type: list
   elements: dict
   returned: success, and failure outside of a run directory
@@ -107,6 +114,7 @@ def main():
             phase={"type": "str", "choices": ["status", "health", "invariants", "all"], "default": "all"},
             wait={"type": "float"},
             protect={"type": "bool", "default": False},
+            prewarm={"type": "bool", "default": False},
             fail={"type": "bool", "default": True},
         ),
         supports_check_mode=True,
@@ -117,7 +125,7 @@ def main():
 def work(spec, run, params, check):
     from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations
 
-    told = operations.check(spec, params["phase"], params["wait"])
+    told = operations.check(spec, params["phase"], params["wait"], params["prewarm"])
     if params["protect"]:
         from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import protection
 

@@ -31,6 +31,17 @@ options:
       - Why, in one line.
     type: str
     default: ""
+  measured:
+    description:
+      - What the run measured on the service, for the ledger's entry C(measured); with O(verdict).
+      - With a run directory in O(run) it is filled in from there.
+    type: dict
+  history:
+    description:
+      - Also return the runs on record, from the copy of the ledger in the repository and from the ledger on the host.
+      - What only one of them tells is told; a repository that does not answer is a note.
+    type: bool
+    default: false
   ledger_run:
     description:
       - Also return the ledger entries of this run, V(last) for the newest one.
@@ -41,6 +52,11 @@ options:
       - Also return the recovery points of the service. This needs the repository, and the keys of a capture.
     type: bool
     default: false
+  fail:
+    description:
+      - Whether the call fails when it cannot tell. With V(false) it only returns RV(error), for who asks many services and tells a common cause once.
+    type: bool
+    default: true
 """
 
 EXAMPLES = r"""
@@ -75,6 +91,16 @@ restores:
   type: list
   elements: dict
   returned: success
+attempts:
+  description: The newest runs that bring data back or settle it, C(run), C(verb), C(began), C(ended) and C(verdict).
+  type: list
+  elements: dict
+  returned: success
+runs:
+  description: The runs on record, oldest first, with C(run), C(verb), C(verdict), C(began), C(ended), C(host), C(by) and C(measured).
+  type: list
+  elements: dict
+  returned: when O(history=true)
 uncommitted:
   description: The names of the restores that still keep displaced data.
   type: list
@@ -141,7 +167,7 @@ run:
 error:
   description: What went wrong, C(code), C(what), C(where) and C(remedy).
   type: dict
-  returned: failure
+  returned: failure, and in its place with O(fail=false)
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -158,8 +184,11 @@ def main():
                 "choices": ["verified", "restored", "degraded", "captured", "committed", "rolled_back", "blocked", "interrupted", "skipped", "failed"],
             },
             text={"type": "str", "default": ""},
+            measured={"type": "dict"},
+            history={"type": "bool", "default": False},
             ledger_run={"type": "str", "default": ""},
             points={"type": "bool", "default": False},
+            fail={"type": "bool", "default": True},
         ),
         supports_check_mode=True,
     )
@@ -167,14 +196,28 @@ def main():
 
 
 def work(spec, run, params, check):
+    from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError
+
+    try:
+        return tell(spec, run, params, check)
+    except LifeboatError as error:
+        if params["fail"]:
+            raise
+        return {"error": error.as_dict()}
+
+
+def tell(spec, run, params, check):
     from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations
 
     told = {}
     if params["verdict"]:
-        told = operations.conclude(spec, run, params["verdict"], params["text"], check)
+        told = operations.conclude(spec, run, params["verdict"], params["text"], check, params["measured"])
     if params["points"]:
         listed = operations.snapshots(spec)
         told.update(points=listed["points"], warnings=listed["warnings"])
+    if params["history"]:
+        recorded = operations.recorded(spec)
+        told.update(runs=recorded["runs"], warnings=[*told.get("warnings", []), *recorded["warnings"]])
     return {**told, **operations.known(spec, params["ledger_run"])}
 
 

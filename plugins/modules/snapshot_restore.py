@@ -62,6 +62,14 @@ options:
     type: str
     choices: [exists, hash, decode]
     default: exists
+  accept:
+    description:
+      - What preflight would refuse and the operator means. V(new_host), the service is restored on another machine than the one on which the
+        snapshot was taken.
+    type: list
+    elements: str
+    choices: [new_host]
+    default: []
   fail:
     description:
       - In check mode, fail when preflight finds an error. V(false) only reports it in RV(findings) and RV(ok).
@@ -124,13 +132,43 @@ sources:
   type: dict
   returned: success
 findings:
-  description: What preflight found, C(level), C(source), C(code), C(what), C(where) and C(remedy).
+  description:
+    - What preflight found, C(level) (C(error), C(warning) or C(note)), C(kind) (of a closed list, see docs/preflight.md), C(source), C(cause), C(code),
+      C(what), C(where) and C(remedy).
   type: list
   elements: dict
   returned: always
 ok:
   description: Whether preflight found no error.
   type: bool
+  returned: in check mode
+host:
+  description: The host that answered, C(name), C(id) (a hash of its machine id) and C(boot).
+  type: dict
+  returned: in check mode
+clock:
+  description:
+    - When preflight C(began) and C(ended) by the clock of the host, in seconds since 1970. C(skew), between how many and how many seconds that clock is
+      ahead of the controller's.
+  type: dict
+  returned: in check mode
+places:
+  description: The live data of each source in one word, C(source), C(live), C(network), C(inode), C(system) and C(captured) (identifiers of clusters).
+  type: list
+  elements: dict
+  returned: in check mode
+needs:
+  description: The room that each copy takes where it is staged, C(source), C(device), C(mount), C(bytes), C(entries), C(free) and C(free_entries).
+  type: list
+  elements: dict
+  returned: in check mode
+estimate:
+  description:
+    - What it would move, in bytes. C(bytes) of data, of them C(reused) from the live data (estimated from a sample) and C(written) anew,
+      C(fetched) as stored; the same in C(sources) by name.
+    - C(link) is what was read of the repository, C(bytes) in C(seconds); C(cores) of the host; C(seconds) of this preflight.
+    - Null when findings keep it from being told.
+  type: dict
   returned: in check mode
 resumes:
   description: The unfinished restore that would be gone on with.
@@ -175,6 +213,7 @@ def main():
             rollback_run={"type": "str", "default": "last"},
             force={"type": "bool", "default": False},
             depth={"type": "str", "choices": ["exists", "hash", "decode"], "default": "exists"},
+            accept={"type": "list", "elements": "str", "choices": ["new_host"], "default": []},
             fail={"type": "bool", "default": True},
         ),
         supports_check_mode=True,

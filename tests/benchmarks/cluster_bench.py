@@ -27,6 +27,7 @@ from typing import Any, Callable
 import cluster_lag
 import cluster_report
 import data
+import report
 from bench import settle
 from cluster_contenders import SLOT, Contender, Lifeboat, PgBackRest, PgBackRestAsInstalled, measure
 from cluster_server import MIB, RESTORED, Origin, own_directory, restored
@@ -218,7 +219,7 @@ def main(argv: list[str]) -> int:
     print("\n" + cluster_report.page(result))
     print(f"\nbench: {time.monotonic() - begun:.0f} s; raw numbers in {options.home / 'cluster.json'}")
     if not options.no_docs and not options.profile:
-        cluster_report.update(ROOT / "docs" / "benchmarks.md", cluster_report.page(result))
+        report.update(ROOT / "docs" / "benchmarks.md", cluster_report.page(result), "measured cluster")
         print("bench: docs/benchmarks.md updated")
     missed = any(line.startswith("SHORT") for line in cluster_report.judge(result))
     return int(options.strict and missed)

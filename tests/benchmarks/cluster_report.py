@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import re
 import statistics
-from pathlib import Path
 from typing import Any
 
 import cluster_lag
@@ -139,12 +137,3 @@ def page(result: dict[str, Any]) -> str:
     return "\n\n".join([head, table(result), *lag, "Required and measured:", "```text\n" + "\n".join(judge(result)) + "\n```",
                         "Inside Lifeboat's restores until the server answers:", parts(result),
                         *(["Compression of chunks of this cluster:", levels] if levels else [])])
-
-
-def update(path: Path, text: str) -> None:
-    """Put the text between this benchmark's markers of a document."""
-    document = path.read_text(encoding="utf-8")
-    pattern = re.compile(r"(<!-- measured cluster: begin -->\n).*?(<!-- measured cluster: end -->)", re.DOTALL)
-    if not pattern.search(document):
-        raise SystemExit(f"bench: {path} has no markers <!-- measured cluster: begin --> and <!-- measured cluster: end -->")
-    path.write_text(pattern.sub(lambda match: f"{match[1]}\n{text}\n\n{match[2]}", document), encoding="utf-8")

@@ -139,10 +139,10 @@ def page(result: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def update(path: Path, text: str) -> None:
+def update(path: Path, text: str, mark: str = "measured") -> None:
     """Put the text between the markers of a document."""
     document = path.read_text(encoding="utf-8")
-    pattern = re.compile(r"(<!-- measured: begin -->\n).*?(<!-- measured: end -->)", re.DOTALL)
+    pattern = re.compile(rf"(<!-- {mark}: begin -->\n).*?(<!-- {mark}: end -->)", re.DOTALL)
     if not pattern.search(document):
-        raise SystemExit(f"bench: {path} has no markers <!-- measured: begin --> and <!-- measured: end -->")
+        raise SystemExit(f"bench: {path} has no markers <!-- {mark}: begin --> and <!-- {mark}: end -->")
     path.write_text(pattern.sub(lambda match: f"{match[1]}\n{text}\n\n{match[2]}", document), encoding="utf-8")

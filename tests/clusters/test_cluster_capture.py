@@ -13,6 +13,7 @@ from typing import Any, Iterator
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import SourceError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import cluster_buffers
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_capture import ClusterCapture, preflight_capture
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_log_copy import LogCopy
 from ansible_collections.lifeboat.recovery.tests.lab import cluster_tree, processes
@@ -53,7 +54,7 @@ class Load:
 
     def __exit__(self, *error: Any) -> None:
         processes.end(self._process.pid)
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=120)
 
 
 @pytest.fixture(scope="module", params=versions())
@@ -268,6 +269,7 @@ def test_one_percent_of_the_rows_stores_about_that(cluster: Postgres, tmp_path: 
     store = ClusterStore(tmp_path, cluster)
     cluster.sql("CREATE TABLE t AS SELECT g, md5(g::text), md5((g * 7)::text) AS more FROM generate_series(1, 300000) g")
     cluster.sql("VACUUM FREEZE t")
+    cluster.sql("CREATE EXTENSION pg_buffercache")  # so that the captures note what is in the server's buffers
     first = store.capture()
     cluster.sql("UPDATE t SET md5 = 'changed' WHERE g BETWEEN 100000 AND 103000")
     second = store.capture(first)
@@ -276,6 +278,15 @@ def test_one_percent_of_the_rows_stores_about_that(cluster: Postgres, tmp_path: 
     copy = restored(cluster, store, second)
     try:
         assert copy.sql("SELECT count(*) FROM t WHERE md5 = 'changed'") == [(3001,)]
+        wanted = dict(cluster_buffers.ranges(copy.data, second.facts["relation_segment_size"]))
+        held = wanted[os.path.join(copy.data, copy.sql("SELECT pg_relation_filepath('t')")[0][0])]
+        assert held and all(at % 8192 == 0 == length % 8192 for at, length in held), "what a restored copy is warmed up with"
+        copy.stop()
+        with open(f"{copy.data}/postgresql.auto.conf", "a", encoding="utf-8") as handle:
+            handle.write("\nshared_preload_libraries = 'pg_prewarm'\n")
+        copy.start()
+        warm = "SELECT count(*) FROM pg_buffercache WHERE relfilenode = pg_relation_filenode('t')"
+        processes.wait_for(lambda: int(copy.sql(warm)[0][0]) >= sum(length for _at, length in held) // 8192, "the server has read our note by itself", 60)
         cluster_tree.sound(copy)
     finally:
         copy.destroy()

@@ -398,7 +398,7 @@ def begin(shop: Shop, request: Request, fault: str = "") -> subprocess.Popen[str
 def test_killed_at_every_point_the_same_command_again_completes(shop: Shop, fault: str) -> None:
     request = shop.request(name="new_whole") if len(fault) % 2 else shop.request("public.orders", "public.events", name="new_part")
     process = begin(shop, request, fault)
-    _output, errors = process.communicate(timeout=180)
+    _output, errors = process.communicate(timeout=600)
     assert process.returncode == -signal.SIGKILL, errors
     if fault not in ("extract.published", "extract.done"):
         said = shop.extract(request, check=True)
@@ -422,7 +422,7 @@ def test_killed_at_random_moments(shop: Shop, seed: int) -> None:
     process = begin(shop, request)
     timer = threading.Timer(random.Random(seed).uniform(0.3, 6), process.kill)
     timer.start()
-    _output, errors = process.communicate(timeout=180)
+    _output, errors = process.communicate(timeout=600)
     timer.cancel()
     assert process.returncode in (0, -signal.SIGKILL), errors
     told = shop.extract(request)

@@ -59,8 +59,15 @@ def test_pages_the_live_cluster_still_holds_are_not_fetched(lab: ClusterLab) -> 
     lab.server.sql("UPDATE t SET id = -id WHERE id < 50")
     lab.server.sql("CHECKPOINT")
     lab.bench.config["content_digest"] = True
+    local = lab.bench.source.local_share(lab.bench.context, reader.manifest)
+    assert local is not None
+    for entry in reader.entries():
+        local.see(entry)
+    share, compared = local.share()
     record = lab.stage(reader)
     facts = live(lab, record, reader)
+    # what preflight said would be reused, from a sample, is what was reused
+    assert compared >= 20 and share == pytest.approx(facts["bytes_reused"] / (facts["bytes_reused"] + facts["bytes_fetched"]), abs=0.1)
     log_segments = 2 * 16 << 20
     assert facts["bytes_fetched"] < log_segments + (4 << 20)
     assert facts["bytes_reused"] > 10 << 20
@@ -115,8 +122,15 @@ def test_preflight_names_every_place_that_is_taken(lab: ClusterLab) -> None:
     assert "log directory holds files" in errors(wal_directory=wal)
     lab.bench.config["server"] = {"start": ["true"]}
     assert "does not say how to stop it" in errors()
+    assert lab.bench.off_by(0, reader.manifest) == []
+    (clock,) = lab.bench.off_by(100, reader.manifest)
+    assert "100 s ahead of that of this host" in clock
+    lab.bench.config["password_file"] = "/nowhere/password"
+    assert "the password file cannot be read" in errors()
+    assert lab.bench.lacking(reader.manifest) == []
     reader.manifest["facts"]["bytes"] = 1 << 60
-    assert "in_place: true" in errors() and "there is no rollback" in errors()
+    (lacking,) = lab.bench.lacking(reader.manifest)
+    assert "not enough space" in lacking and "in_place: true" in lacking and "there is no rollback" in lacking
 
 
 def test_a_copy_does_not_archive_and_its_settings_do_not_act(lab: ClusterLab) -> None:
@@ -228,7 +242,7 @@ def test_killed_at_random_and_done_again(lab: ClusterLab, in_place: bool, tmp_pa
         process = lab.bench.spawn("stage", reader, record)
         time.sleep(0.5 + 2 * dice.random())
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=20)
+        process.communicate(timeout=120)
     source.stage(lab.bench.context, reader, record)
     live(lab, record, reader)
     assert lab.server.sql(ROWS) == good

@@ -82,7 +82,7 @@ class Scene:
                 path.chmod(0o755 if path.is_dir() else 0o644)
             twin.configure(f"restore_command = 'cp {place}/%f %p'")
         twin.start()
-        processes.wait_for(lambda: self._position(twin) >= reached, f"the standby to come to {wal.text(reached)}", 120)
+        processes.wait_for(lambda: self._position(twin) >= reached, f"the standby to come to {wal.text(reached)}", 300)
         assert self._position(twin) == reached
         return twin
 

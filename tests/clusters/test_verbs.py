@@ -72,12 +72,12 @@ def test_the_moment_between_two_transactions(harbour: Harbour, cluster: WalPostg
         wanted = cluster.sql("SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn")[0][0]
 
         def proven() -> bool:
-            told = subprocess.run([*command, "log", "status", "ledger", "--json"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+            told = subprocess.run([*command, "log", "status", "ledger", "--json"], env=environment, capture_output=True, text=True, timeout=300, check=False)
             position = (json.loads(told.stdout)["ledger.db"]["proven"] or {}).get("position") or "0/0"
             high, low = (int(part, 16) for part in position.split("/"))
             return bool((high << 32) + low >= wanted)
 
-        processes.wait_for(proven, "the log to be proven", 60)
+        processes.wait_for(proven, "the log to be proven", 300)
     finally:
         shipper.terminate()
         status = shipper.wait(60)

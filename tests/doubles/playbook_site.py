@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.lifeboat.recovery.tests.lab import quick
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "tests" / "integration" / "run_view"
 
@@ -21,6 +23,9 @@ GRAPH: dict[str, list[str]] = {
     "s1": [], "s2": [], "s3": [], "s4": ["s1"], "s5": ["s2"], "s6": ["s1", "s3"], "s7": ["s5"], "s8": ["s5", "~s6"],
     "s9": ["s4"], "s10": ["s7"], "s11": ["s8"], "s12": ["s10", "s11"],
 }
+
+#: Twenty services, each on two earlier ones.
+TWENTY: dict[str, list[str]] = {f"s{number}": sorted({f"s{number // 2}", f"s{number // 3}"} - {"s0"}) for number in range(1, 21)}
 
 
 def plan_of(graph: dict[str, list[str]]) -> dict[str, Any]:
@@ -61,12 +66,13 @@ class Site:
         config.write_text(
             "[defaults]\ninternal_poll_interval = 0.05\nretry_files_enabled = false\nlocalhost_warning = false\n"
             "display_ok_hosts = false\ndisplay_skipped_hosts = false\n"
-            f"collections_path = {ROOT / '.dev'}\nlocal_tmp = {self.folder / 'tmp'}\nremote_tmp = {self.folder / 'tmp'}\n"
+            f"local_tmp = {self.folder / 'tmp'}\nremote_tmp = {self.folder / 'tmp'}\n"
             + ("callbacks_enabled = lifeboat.recovery.run_view\n" if self.view else "")
         )
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "LIFEBOAT_"))}
         return {
             **kept, "ANSIBLE_CONFIG": str(config), "HOME": str(self.folder), "ANSIBLE_HOME": str(self.folder / ".ansible"), "NO_COLOR": "1",
+            **quick.variables(ROOT / ".dev"),
         }
 
     def inventory(self, graph: dict[str, list[str]], remote: tuple[str, ...] = ()) -> Path:
@@ -93,7 +99,7 @@ class Site:
     ) -> Outcome:
         graph = GRAPH if graph is None else graph
         command = self.command(playbook, self.inventory(graph, remote), forks, {"fake_plan": plan_of(graph), "fake_remote": list(remote), **variables}, *more)
-        done = subprocess.run(command, env=self.environment(), cwd=self.folder, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, env=self.environment(), cwd=self.folder, capture_output=True, text=True, timeout=900, check=False)
         return self.outcome(done.returncode, done.stdout, done.stderr)
 
     def start(self, playbook: str, graph: dict[str, list[str]], **variables: Any) -> subprocess.Popen[str]:

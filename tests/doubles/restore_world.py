@@ -58,6 +58,10 @@ class World:
         operations.capture(self.spec(**changes), run, "auto")
         return run["id"]
 
+    def taken_at(self):
+        """When the newest snapshot was finished, by the file system."""
+        return max(path.stat().st_mtime for path in (self.top / "repository").rglob("snapshots/*/*.json"))
+
     def log(self):
         path = self.box.with_suffix(".log")
         return path.read_text().split("\n")[:-1] if path.exists() else []

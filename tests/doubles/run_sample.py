@@ -76,6 +76,21 @@ def ledger(service: str, source: str, upto: str) -> list[dict[str, Any]]:
     return found
 
 
+def _measured(size: int, seconds: float) -> dict[str, Any]:
+    """What a stage of this size tells of its steps: half of it was there already."""
+    share = {"fetch": 0.5, "decode": 0.7, "write": 0.4, "replay": 0.2, "verify": 0.3}
+    return {
+        "steps": {
+            step: {"seconds": round(part * seconds, 3), "busy": round(part * seconds * (1.9 if step == "decode" else 1), 3)} for step, part in share.items()
+        },
+        "bytes": {"fetched": size // 5, "written": size // 2, "reused": size - size // 2},
+    }
+
+
+def _usage(size: int) -> dict[str, Any]:
+    return {"cpu_seconds": round(size / 2e8, 3), "peak_memory_bytes": 96 << 20, "read_bytes": size, "written_bytes": size // 2}
+
+
 def make(
     folder: str, fail: str = "", text: str = "GET http://127.0.0.1:8081/health answered 503", check: str = "every payment has its order",
 ) -> RunDirectory:
@@ -84,6 +99,9 @@ def make(
     run.make()
     document = {
         **plan(), "schema": "lifeboat.plan/1", "picked": list(SHOP), "check": False, "ecosystem": "shop", "resumes": [],
+        "chain": [
+            {"run": "20300131T115931Z-restore-9a9b9c", "began": "2030-01-31T11:59:31Z", "ended": "2030-01-31T11:59:42Z", "verdict": "failed"},
+        ] if fail else [],
         "incident_started": {"time": "2030-01-31T11:59:30Z", "source": "lifeboat_incident_started"}, "invocation": {"catalog": "shop.catalog.yml"},
         "run": {
             "id": RUN, "verb": "restore", "controller": "ops1", "user": "anna", "pid": 4711, "pid_started": "1", "boot": "b",
@@ -148,6 +166,8 @@ def make(
         state.update(
             phase="health" if name == fail else "gate" if verdict == "blocked" else "protect",
             verdict=verdict, message=words.one_line(message), remedy=remedy, root=root,
+            failure={"type": "unhealthy", "phase": "health"} if name == fail else (
+                {"type": "blocked", "phase": "gate"} if verdict == "blocked" else None),
             failed_phase="health" if name == fail else "gate" if verdict == "blocked" else None,
             done=["stage", "stop", *(["start"] if verdict == "verified" else [])],
         )
@@ -157,7 +177,8 @@ def make(
             run.collect(name, ledger(name, source, "stage.verified" if verdict == "blocked" else "restore.live"))
             kind = "redis" if source == "cache" else "postgresql_database"
             run.keep(name, "staged", {
-                "changed": True, "noop": False, "sources": {source: {"state": "staged", "bytes": size, "type": kind}},
+                "measured": _measured(size, phases["stage"]), "usage": _usage(size), "changed": True, "noop": False,
+                "sources": {source: {"state": "staged", "bytes": size, "type": kind}},
                 "controls": {source: {
                     "snapshot": f"{name}.{source}-000007-1a2b3c4d", "manifest": "ab" * 32, "keys": [{"provider": "vault", "key": f"{name}-data", "version": 3}],
                     "signed_by": {"key": f"{name}-sign", "version": 2}, "locked_until": "2030-03-02T12:00:00Z" if source == "db" else None,
@@ -168,6 +189,9 @@ def make(
                 {"kind": "health", "name": f"http 127.0.0.1/{name}", "ok": name != fail, "detail": "" if name != fail else text, "seconds": 0.012},
                 *([{"kind": "invariant", "name": check, "ok": True, "detail": "0", "seconds": 0.044}] if name != fail else []),
             ]})
+    if fail:
+        for name, errors in (("search", 0), ("mail", 14)):
+            run.keep(name, "clients", {"probes": 93, "errors": errors, "p50": 0.004, "p95": 0.021 + errors / 10, "max": 0.3 + errors, "seconds": 94.2})
     mark(run, "", "plan", "sealed", max(ended.values()) + 0.4)
     return run
 

@@ -10,11 +10,12 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils import faults
+from ansible_collections.lifeboat.recovery.plugins.module_utils import faults, room
 from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import registry
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.contract import Comparison, Context
@@ -53,6 +54,18 @@ class Bench:
     def errors(findings: list[Any]) -> list[str]:
         """The errors among findings, as an operator reads them."""
         return [str(finding.error) for finding in findings if finding.level == "error"]
+
+    def lacking(self, manifest: dict[str, Any]) -> list[str]:
+        """What the copy lacks of room, as an operator reads it."""
+        footprint = self.source.footprint(self.context, manifest)
+        needs = [measured for need in footprint.needs if (measured := room.measured(need)) is not None] if footprint else []
+        return [str(error) for total in room.added_up(needs).values() for error in room.lacking(total)]
+
+    def off_by(self, seconds: float, manifest: dict[str, Any]) -> list[str]:
+        """What preflight says of clocks where ours is behind by so many seconds."""
+        context = self.context
+        context.clock = lambda: time.time() - seconds
+        return [str(finding.error) for finding in self.source.preflight_restore(context, manifest) if finding.as_dict()["kind"] == "clock"]
 
     def live(self, reader: MemoryReader) -> Comparison:
         """verify_live with the index key alone."""
@@ -112,7 +125,7 @@ class Bench:
             return bool(pid)
 
         try:
-            processes.wait_for(over, f"the end of {verb}", 120)
+            processes.wait_for(over, f"the end of {verb}", 600)
         except TimeoutError:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)

@@ -60,7 +60,7 @@ class ClusterLab:
         subprocess.run(
             [f"{self.server.bin}/pg_receivewal", "-D", str(self._directories[-1]), "-S", "lab", "--endpos", end, "--no-password", "--no-loop", "--synchronous"],
             env={**os.environ, "PGPASSWORD": postgres.PASSWORD, "PGHOST": "127.0.0.1", "PGPORT": str(self.server.port), "PGUSER": postgres.SUPERUSER},
-            check=True, timeout=60, capture_output=True, cwd="/", **processes.run_as(),
+            check=True, timeout=300, capture_output=True, cwd="/", **processes.run_as(),
         )
         return int(timeline), parse_position(end)
 

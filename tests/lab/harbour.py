@@ -23,12 +23,12 @@ from typing import Any, Iterable, Mapping, Sequence
 
 import yaml
 
-from . import processes
+from . import processes, quick
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SERVICE = pathlib.Path(__file__).with_name("small_service.py")
 #: Seconds after which a playbook counts as hung.
-LIMIT = 180
+LIMIT = 900
 #: Lines of a terminal's first screen.
 SCREEN = 40
 
@@ -123,7 +123,7 @@ class Harbour:
             "runtime": {verb: self.argv(verb, name) for verb in ("start", "stop", "status")},
             "health": [{"tcp": f"127.0.0.1:{self.ports[name]}"}, {"http": f"{where}/health"}],
             "invariants": [{"name": "every item is there", "http": f"{where}/audit", "json": "missing", "equals": 0}],
-            "timeouts": {"start": "10s", "health": "2s"},
+            "policy": {"start": {"timeout": "60s"}, "stop": {"timeout": "60s"}, "health": {"timeout": "60s"}},
         }
 
     def write_catalog(self, path: pathlib.Path | None = None, catalog: Mapping[str, Any] | None = None) -> pathlib.Path:
@@ -163,7 +163,7 @@ class Harbour:
         (self.data(name) / "junk").write_text("junk", encoding="utf-8")
 
     def control(self, verb: str, name: str) -> None:
-        done = subprocess.run(self.argv(verb, name), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(self.argv(verb, name), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180, check=False)
         assert done.returncode == 0 or verb == "stop", f"{verb} {name}: {done.stderr}"
 
     def pid(self, name: str) -> int:
@@ -231,15 +231,15 @@ def environment(home: pathlib.Path, collections: pathlib.Path = ROOT / ".dev") -
         "TERM": "dumb",
         "LC_ALL": "C.UTF-8",
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_COLLECTIONS_PATH": str(collections),
         "ANSIBLE_HOME": str(home / "ansible"),
+        **quick.variables(collections),
     }
 
 
 def answers_well(url: str) -> bool:
     """Whether somebody answers 200 there."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -77,7 +77,7 @@ class PostgresKit(Kit):
     database = 'sh"op Ü'
 
     def __init__(self) -> None:
-        self.server = postgres.Postgres().init().start()
+        self.server = postgres.Postgres().init(copied=True).start()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class PostgresKit(Kit):
             return None
         environment = {**os.environ, "PGPASSWORD": postgres.PASSWORD, "PGHOST": "127.0.0.1", "PGPORT": str(self.server.port), "PGUSER": postgres.SUPERUSER}
         texts = [
-            subprocess.run(argv, env=environment, capture_output=True, timeout=60, check=True).stdout
+            subprocess.run(argv, env=environment, capture_output=True, timeout=300, check=True).stdout
             for argv in (
                 [f"{self.server.bin}/pg_dump", "--create", f"--dbname={_conninfo(self.database)}"],
                 [f"{self.server.bin}/pg_dumpall", "--roles-only"],
@@ -167,7 +167,7 @@ class ClusterKit(Kit):
     database = "shop"
 
     def __init__(self) -> None:
-        self.server = postgres.Postgres().init()
+        self.server = postgres.Postgres().init(copied=True)
         self.space, self.wal = os.path.join(self.server.home, "space"), os.path.join(self.server.home, "wal")
         os.mkdir(self.space, 0o700)
         os.rename(f"{self.server.data}/pg_wal", self.wal)
@@ -231,7 +231,7 @@ class ClusterKit(Kit):
             return None
         environment = {**os.environ, "PGPASSWORD": postgres.PASSWORD, "PGHOST": "127.0.0.1", "PGPORT": str(self.server.port), "PGUSER": postgres.SUPERUSER}
         argv = [f"{self.server.bin}/pg_dumpall", "--no-unlogged-table-data"]
-        text = subprocess.run(argv, env=environment, capture_output=True, timeout=60, check=True).stdout
+        text = subprocess.run(argv, env=environment, capture_output=True, timeout=300, check=True).stdout
         prepared = self.server.sql("SELECT gid FROM pg_prepared_xacts")
         return [line for line in text.splitlines() if not line.startswith((b"--", b"\\restrict", b"\\unrestrict"))], prepared
 

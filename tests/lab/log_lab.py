@@ -120,7 +120,7 @@ class LogLab:
             self.process = subprocess.Popen(**command, stdout=log, stderr=log, preexec_fn=preexec)
         return self
 
-    def stop(self, how: int = signal.SIGTERM, seconds: float = 60) -> int:
+    def stop(self, how: int = signal.SIGTERM, seconds: float = 300) -> int:
         """The shipper's exit status."""
         assert self.process is not None
         self.process.send_signal(how)
@@ -137,7 +137,7 @@ class LogLab:
             self.process.wait(30)
 
     def run(self, *words: str, status: int | None = 0) -> str:
-        done = subprocess.run(**self._command(*words), capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(**self._command(*words), capture_output=True, text=True, timeout=600, check=False)
         assert status is None or done.returncode == status, done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr
         return done.stdout if done.returncode in (0, 3) else done.stderr
@@ -160,14 +160,14 @@ class LogLab:
     def alarms(self) -> set[str]:
         return {alarm["name"] for alarm in self.status()["alarms"]}
 
-    def wait_proven(self, position: int, timeline: int = 1, seconds: float = 60) -> None:
+    def wait_proven(self, position: int, timeline: int = 1, seconds: float = 300) -> None:
         try:
             processes.wait_for(lambda: self.proven() >= (timeline, position), f"{wal.text(position)} to be proven", seconds)
         except TimeoutError:
             told = json.dumps(self.status(), indent=1)
             raise AssertionError(f"{self.proven()} after {seconds} s, wanted {wal.text(position)}: {told}\n{self.said()}") from None
 
-    def wait_ok(self, seconds: float = 60) -> None:
+    def wait_ok(self, seconds: float = 300) -> None:
         try:
             processes.wait_for(lambda: bool(self.status()["ok"]), "the alarms to end", seconds)
         except TimeoutError:

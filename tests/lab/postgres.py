@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import glob
 import importlib.util
 import os
@@ -78,18 +80,21 @@ class Postgres:
         self.password = password or processes.kept(self.password_file) or PASSWORD
         self.bin = programs or bin_dir()
 
-    def init(self) -> Postgres:
-        """initdb with a fixed locale, password logins over TCP, small buffers."""
+    def init(self, copied: bool = False) -> Postgres:
+        """initdb with a fixed locale, password logins over TCP, small buffers.
+
+        copied: the files of the first such cluster of this process, which is cheaper; all of them have one system identifier.
+        """
         with open(self.password_file, "w", encoding="utf-8") as handle:
             handle.write(self.password + "\n")
         os.chmod(self.password_file, 0o600)
         who = processes.account()
         if who is not None:
             os.chown(self.password_file, *who)
-        processes.checked([
-            f"{self.bin}/initdb", "-D", self.data, "-U", SUPERUSER, "--pwfile", self.password_file, "-A", "scram-sha-256",
-            "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync",
-        ])
+        if copied:
+            processes.checked(["cp", "-a", _made(self.bin, self.password), self.data])
+        else:
+            _initdb(self.bin, self.data, self.password_file)
         with open(f"{self.data}/postgresql.conf", "a", encoding="utf-8") as handle:
             handle.write(
                 f"\nport = {self.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{self.home}'\n"
@@ -121,13 +126,13 @@ class Postgres:
     def start(self) -> Postgres:
         """Start where this object says, whatever the files that were restored say, and wait until it takes connections."""
         where = f"-p {self.port} -k {self.home}"
-        processes.checked([f"{self.bin}/pg_ctl", "-D", self.data, "-w", "-t", "60", "-l", f"{self.home}/log", "-o", where, "start"])
+        processes.checked([f"{self.bin}/pg_ctl", "-D", self.data, "-w", "-t", "300", "-l", f"{self.home}/log", "-o", where, "start"])
         return self
 
     def stop(self) -> None:
         """Fast shutdown if it runs."""
         if self.pid() is not None:
-            processes.checked([f"{self.bin}/pg_ctl", "-D", self.data, "-m", "fast", "-w", "-t", "60", "stop"])
+            processes.checked([f"{self.bin}/pg_ctl", "-D", self.data, "-m", "fast", "-w", "-t", "300", "stop"])
 
     def crash(self) -> None:
         """kill -9 of the postmaster and all its children."""
@@ -161,7 +166,7 @@ class Postgres:
         """An autocommit psycopg2 connection."""
         import psycopg2
 
-        connection = psycopg2.connect(host="127.0.0.1", port=self.port, dbname=database, user=user, password=password or self.password, connect_timeout=10)
+        connection = psycopg2.connect(host="127.0.0.1", port=self.port, dbname=database, user=user, password=password or self.password, connect_timeout=60)
         connection.autocommit = True
         return connection
 
@@ -183,6 +188,26 @@ class Postgres:
         """Stop and delete everything."""
         self.crash()
         processes.remove(self.home)
+
+
+def _initdb(programs: str, data: str, password_file: str) -> None:
+    processes.checked([
+        f"{programs}/initdb", "-D", data, "-U", SUPERUSER, "--pwfile", password_file, "-A", "scram-sha-256",
+        "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync",
+    ])
+
+
+@functools.cache
+def _made(programs: str, password: str) -> str:
+    """The files of an empty cluster that nothing was done with, kept until this process ends."""
+    home = processes.private_dir("initdb")
+    atexit.register(processes.remove, home)
+    password_file = os.path.join(home, "password")
+    with open(os.open(password_file, os.O_WRONLY | os.O_CREAT, 0o644), "w", encoding="utf-8") as handle:
+        handle.write(password + "\n")
+    data = os.path.join(home, "data")
+    _initdb(programs, data, password_file)
+    return data
 
 
 def _children(pid: int) -> list[int]:

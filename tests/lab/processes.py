@@ -75,13 +75,16 @@ def kept(path: str) -> str:
         return ""
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-    """Poll until the condition holds; TimeoutError names what was awaited."""
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+    """Poll until the condition holds; TimeoutError names what was awaited. A question that takes long is asked less often."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while True:
+        begun = time.monotonic()
+        if condition():
+            return
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds} s for {what}")
-        time.sleep(0.02)
+        time.sleep(min(2.0, max(0.02, 2 * (time.monotonic() - begun))))
 
 
 def alive(pid: int) -> bool:
@@ -98,7 +101,7 @@ def gone(pid: int) -> bool:
     return not os.path.exists(f"/proc/{pid}")
 
 
-def end(pid: int, how: int = signal.SIGTERM, seconds: float = 20.0) -> None:
+def end(pid: int, how: int = signal.SIGTERM, seconds: float = 60.0) -> None:
     """Signal a process and wait until it is gone; kill it after the time limit."""
     try:
         os.kill(pid, how)
@@ -107,13 +110,13 @@ def end(pid: int, how: int = signal.SIGTERM, seconds: float = 20.0) -> None:
         return
     except TimeoutError:
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not alive(pid), f"the end of process {pid}", 5)
+        wait_for(lambda: not alive(pid), f"the end of process {pid}", 60)
 
 
 def checked(argv: list[str], **options: Any) -> None:
     """Run a command as the servers' user; the error shows its output (through a file: a daemon would keep a pipe open)."""
     with tempfile.TemporaryFile() as output:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=120, check=False, **{**run_as(), "cwd": "/", **options})
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=600, check=False, **{**run_as(), "cwd": "/", **options})
         if done.returncode != 0:
             output.seek(0)
             raise RuntimeError(f"{argv[0]} failed ({done.returncode}): {output.read().decode(errors='replace')[-2000:]}")

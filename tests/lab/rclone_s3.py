@@ -40,7 +40,7 @@ class YesStore:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home, env={"PATH": "/usr/bin:/bin", "HOME": self.home}, start_new_session=True,
             )
         try:
-            processes.wait_for(self._answers, "rclone", 30)
+            processes.wait_for(self._answers, "rclone")
         except BaseException:
             self.__exit__()
             raise
@@ -54,7 +54,7 @@ class YesStore:
 
     def _answers(self) -> bool:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{self.port}", timeout=2).close()
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}", timeout=30).close()
         except urllib.error.HTTPError:
             return True
         except OSError:

@@ -79,7 +79,7 @@ class Seaweed:
                  "-volume.max=5000", "-volume.preStopSeconds=1", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0", *more],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home, env={"PATH": "/usr/bin:/bin", "HOME": self.home}, start_new_session=True,
             )
-        processes.wait_for(self._answers, "the S3 server", 60)
+        processes.wait_for(self._answers, "the S3 server")
         return self
 
     def _answers(self) -> bool:
@@ -87,7 +87,7 @@ class Seaweed:
         if self.process.poll() is not None:
             raise RuntimeError(f"the S3 server ended: {self.process.returncode}")
         try:
-            urllib.request.urlopen(self.endpoint, timeout=2, context=self.authority.context()).close()
+            urllib.request.urlopen(self.endpoint, timeout=30, context=self.authority.context()).close()
         except urllib.error.HTTPError:
             return True
         except OSError:
@@ -97,7 +97,7 @@ class Seaweed:
     def stop(self) -> None:
         if self.process is not None:
             processes.end(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(60)
             self.process = None
 
     def credentials_file(self, name: str, access: str, secret: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 CTL = pathlib.Path(__file__).resolve().parents[1] / "ecosystem" / "ctl.py"
 CATALOG = pathlib.Path(__file__).resolve().parents[2] / "inventories" / "demo" / "shop.catalog.yml"
 #: Seconds after which a command counts as hung.
-LIMIT = 120
+LIMIT = 600
 
 
 class Shop:
@@ -76,7 +76,7 @@ class Shop:
         """Ask a service over HTTP: status and JSON."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.variables[f'{service}_port']}{path}")
         try:
-            with urllib.request.urlopen(request, timeout=15) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, json.loads(answer.read())
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())

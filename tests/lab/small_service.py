@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A service as small as one can be: a real process that serves a directory over HTTP and says whether it is well.
 
-usage: small_service.py start|stop|status|serve FOLDER [ADDRESS:]PORT [URL…]
+usage: small_service.py start|stop|status|serve FOLDER [ADDRESS:]PORT [SECONDS] [URL…]
 
 It listens on 127.0.0.1 unless there is an address. It does not start unless every URL answers 200: what it requires must be usable then.
 FOLDER/data is its store. GET /health is 200 when FOLDER/data/state says "good"; GET /audit tells how many items there are and
-whether the file `count` agrees. FOLDER/pid holds the process id. Standard library only, so that it starts at once.
+whether the file `count` agrees. FOLDER/pid holds the process id. Standard library only, so that it starts at once; with SECONDS it answers 503
+until so much time has passed since.
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 #: Seconds after which starting or stopping counts as hung.
-LIMIT = 20
+LIMIT = 120
 
 
 class Handler(BaseHTTPRequestHandler):
     folder = ""
+    ready = 0.0
 
     def do_GET(self) -> None:
+        if time.monotonic() < self.ready:
+            return self.answer(503, {"state": "starting"})
         data = os.path.join(self.folder, "data")
         try:
             with open(os.path.join(data, "state"), encoding="utf-8") as handle:
@@ -87,7 +91,8 @@ def where(listen: str) -> tuple[str, int]:
     return address or "127.0.0.1", int(port)
 
 
-def serve(folder: str, listen: str) -> int:
+def serve(folder: str, listen: str, seconds: str = "0") -> int:
+    Handler.ready = time.monotonic() + float(seconds)
     try:
         server = Server(where(listen), Handler)
     except OSError as error:
@@ -115,7 +120,8 @@ def refusal(url: str) -> str:
         connection.close()
 
 
-def start(folder: str, listen: str, needs: list[str]) -> int:
+def start(folder: str, listen: str, more: list[str]) -> int:
+    seconds, needs = [one for one in more if "://" not in one], [one for one in more if "://" in one]
     if pid_of(folder):
         return 0
     for url in needs:
@@ -124,7 +130,7 @@ def start(folder: str, listen: str, needs: list[str]) -> int:
             return 1
     with open(os.path.join(folder, "log"), "wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, "serve", folder, listen], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            [sys.executable, "-I", "-S", __file__, "serve", folder, listen, *seconds], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
         )
     deadline = time.monotonic() + LIMIT
@@ -151,11 +157,11 @@ def stop(folder: str) -> int:
     return 0
 
 
-def main(verb: str, folder: str, listen: str, *needs: str) -> int:
+def main(verb: str, folder: str, listen: str, *more: str) -> int:
     if verb == "serve":
-        return serve(folder, listen)
+        return serve(folder, listen, *more)
     if verb == "start":
-        return start(folder, listen, [*needs])
+        return start(folder, listen, [*more])
     if verb == "stop":
         return stop(folder)
     return 0 if pid_of(folder) else 3

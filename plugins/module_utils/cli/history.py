@@ -15,25 +15,34 @@ import os
 import sys
 from typing import Any
 
-from ..errors import LifeboatError
 from ..keys.registry import provider_for
-from ..ledger import Ledger
 from ..pipeline import history as records
 from ..repository.registry import backend_for
 from ..repository.repository import Repository
-from ..spec import Spec, check_name
+from ..spec import check_name
 from . import text
 from .shared import answer, chosen
 
 
+def told(options: argparse.Namespace, run: str = "") -> tuple[dict[str, dict[str, Any]], bool]:
+    """(service -> its history, whether a copy is damaged or missing); warnings are printed."""
+    if options.repository:
+        found = _from_repository(options, run)
+    else:
+        found = {spec.service: records.of_host(spec, run) for spec in chosen(options)}
+    if not all(one["signed"] for one in found.values()):
+        sys.stderr.write("lifeboat: warning: signatures were not checked: no public key at hand (--keys DIR names one)\n")
+    for name, one in found.items():
+        for warning in one["warnings"]:
+            sys.stderr.write(f"lifeboat: warning: {name}: {warning['what']}: {warning['where']}; {warning['remedy']}\n")
+    return found, any(one["warnings"] for one in found.values())
+
+
 def history(options: argparse.Namespace) -> int:
     """Runs, or with ``--run`` the entries of one; 3 when a copy is damaged or missing."""
-    if options.repository:
-        told = _from_repository(options)
-    else:
-        told = {spec.service: _of_host(spec, options.run) for spec in chosen(options)}
+    found, damaged = told(options, options.run)
     rows = []
-    for name, one in told.items():
+    for name, one in found.items():
         if options.run:
             rows += [[name, entry["seq"], entry["time"], entry["run"], entry["phase"], entry["event"], _detail(entry)] for entry in one["entries"]]
         else:
@@ -43,13 +52,8 @@ def history(options: argparse.Namespace) -> int:
             ]
     head = ["SERVICE", "SEQ", "TIME", "RUN", "PHASE", "EVENT", "WHAT"] if options.run else [
         "SERVICE", "RUN", "VERB", "BEGAN", "ENDED", "VERDICT", "BY", "HOST", "MESSAGE"]
-    answer(options, told, text.table(head, rows))
-    if not all(one["signed"] for one in told.values()):
-        sys.stderr.write("lifeboat: warning: signatures were not checked: no public key at hand (--keys DIR names one)\n")
-    for name, one in told.items():
-        for warning in one["warnings"]:
-            sys.stderr.write(f"lifeboat: warning: {name}: {warning['what']}: {warning['where']}; {warning['remedy']}\n")
-    return 3 if any(one["warnings"] for one in told.values()) else 0
+    answer(options, found, text.table(head, rows))
+    return 3 if damaged else 0
 
 
 def _detail(entry: dict[str, Any]) -> str:
@@ -58,29 +62,12 @@ def _detail(entry: dict[str, Any]) -> str:
     return " ".join(words)[:160]
 
 
-def _of_host(spec: Spec, run: str) -> dict[str, Any]:
-    """Repository and own ledger together; one that cannot be read is a warning, for the other may still tell."""
-    local, problems = [], []
-    try:
-        local = Ledger.for_spec(spec).entries()
-    except LifeboatError as error:
-        problems.append(error.as_dict())
-    try:
-        store = spec.store()
-        told = records.read(store.backend, store.provider, store.repository.id, spec.service, run, local)
-    except LifeboatError as error:
-        problems.append(error.as_dict())
-        told = records.read(None, None, None, spec.service, run, local)
-        told["signed"] = True  # nothing was read that has a signature
-    return {**told, "warnings": [*problems, *told["warnings"]]}
-
-
-def _from_repository(options: argparse.Namespace) -> dict[str, Any]:
+def _from_repository(options: argparse.Namespace, run: str) -> dict[str, Any]:
     url = options.repository if "://" in options.repository else f"file://{os.path.abspath(options.repository)}"
     repository = Repository.open({"url": url})
     backend = backend_for({"url": url})
     keys = {"provider": "file", "path": os.path.abspath(options.keys)} if options.keys else None
     names = [check_name("service", options.service)] if options.service else records.services(backend)
     return {
-        name: records.read(backend, provider_for(keys, name) if keys else None, repository.id, name, options.run) for name in names
+        name: records.read(backend, provider_for(keys, name) if keys else None, repository.id, name, run) for name in names
     }

@@ -16,7 +16,7 @@ from ..errors import LifeboatError
 from ..keys import escrow
 from ..pipeline import operations
 from ..pipeline.host import config_dir
-from . import audit, backup, copy, extract, history, hold, log, restore, text
+from . import audit, backup, copy, extract, history, hold, log, report, restore, text
 from .shared import answer, chosen
 
 
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--force", action="store_true", help="restore even when the live data is the target already")
     one.add_argument("--no-runtime", action="store_true", help="neither stop nor start the service; it is stopped by hand")
     one.add_argument("--confirm", metavar="ECOSYSTEM", default="", help="name of the ecosystem, where the catalog marks production")
+    one.add_argument("--new-host", action="store_true", help="this is another machine than the one of the snapshot, and the service moves here")
     keys(one)
     for name, function, about in (
         ("rollback", restore.rollback, "put back what a restore displaced"),
@@ -100,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--clear", action="store_true", help="end the hold")
     one = add("history", history.history, "what was done to a service, from the repository and this host")
     one.add_argument("--run", default="", metavar="ID", help="show the entries of this run, 'last' for the newest")
+    one.add_argument("--repository", metavar="URL", default="", help="read this repository alone; needs nothing else of this host")
+    one.add_argument("--keys", metavar="DIR", default="", help="with --repository: directory with the services' public signing keys")
+    one = add("report", report.report, "how long recoveries of services took, and what failed")
     one.add_argument("--repository", metavar="URL", default="", help="read this repository alone; needs nothing else of this host")
     one.add_argument("--keys", metavar="DIR", default="", help="with --repository: directory with the services' public signing keys")
     log.add(commands)

@@ -10,10 +10,11 @@ import argparse
 import sys
 from typing import Any
 
-from .. import checks, lease
-from ..checks.command import run_argv
-from ..errors import ConfigError, LifeboatError, SourceError
+from .. import control, lease
+from ..errors import ConfigError, LifeboatError
+from ..failures import classify
 from ..log import status as log_status
+from ..meter import combined
 from ..pipeline import operations
 from ..pipeline import restore as machine
 from ..spec import Spec
@@ -39,7 +40,7 @@ def restore(options: argparse.Namespace) -> int:
         confirm(spec, options)
     run = lease.new_run("restore")
     say(f"run {run['id']}: preflight of {spec.service} to {options.target}")
-    found = machine.preflight(spec, options.target, run, "exists", options.force)
+    found = machine.preflight(spec, options.target, run, "exists", options.force, ("new_host",) if options.new_host else ())
     for finding in found["findings"]:
         say(f"  {finding['level']}: {finding['what']}: {finding['where']}; {finding['remedy']}")
     warn(found["warnings"])
@@ -54,24 +55,29 @@ def restore(options: argparse.Namespace) -> int:
         answer(options, found, f"{spec.service}: preflight passed; {change}")
         return 0
     runtime = _runtime(spec, options)
+    took: dict[str, Any] = {"phase": "stage", "calls": []}
     try:
-        return _restore(options, spec, run, runtime)
+        return _restore(options, spec, run, runtime, took)
     except LifeboatError as error:
         known = operations.known(spec)
         mine = [one for one in known["restores"] if run["id"] in one["runs"]]
         for name, source in (mine[-1]["sources"] if mine else {}).items():
             say(f"  {name}: {source['state']}")
-        machine.mark_verified(spec, run, "failed", str(error))
+        took["calls"].append(error.result.get("measured") or {})
+        failure = {"type": classify(error.code, took["phase"], error.cause), "phase": took["phase"]}
+        machine.mark_verified(spec, run, "failed", str(error), {**combined(took["calls"]), "failure": failure})
         say(f"next: mend it and run the same command again, or: lifeboat rollback {spec.service}")
         raise
 
 
-def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runtime: dict[str, Any]) -> int:
+def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runtime: dict[str, Any], took: dict[str, Any]) -> int:
+    """``took`` is kept up to date for whoever notes a failure: {"phase", "calls": what they measured}."""
     told = operations.set_state(spec, run, "staged", options.target, "last", {"force": options.force}, False)
     warn(told["warnings"])
+    took["calls"].append(told["measured"])
     point = (told["point"] or {}).get("id") or "no data"
     if told["noop"]:
-        warn(machine.mark_verified(spec, run, _verdict(spec))["warnings"])
+        warn(machine.mark_verified(spec, run, _verdict(spec), measured={**combined(took["calls"]), "recovery": {"noop": True}})["warnings"])
         answer(options, {**told, "verdict": _verdict(spec)}, f"{spec.service}: is {point} already and well; nothing was changed")
         return 0
     say(f"staged and verified: {point}")
@@ -82,20 +88,27 @@ def _restore(options: argparse.Namespace, spec: Spec, run: dict[str, Any], runti
     if options.until == "staged":
         answer(options, told, f"{spec.service}: staged beside the live data; the same command without --until goes on")
         return 0
+    took["phase"] = "stop"
     _run(spec, runtime, "stop")
+    took["phase"] = "cutover"
     told = operations.set_state(spec, run, "live", options.target, "last", {"force": options.force}, False)
     warn(told["warnings"])
+    took["calls"].append(told["measured"])
     say(f"live: {point}")
     if options.until == "cutover":
         answer(options, told, f"{spec.service}: {point} is live; start the service, check it, then: lifeboat commit {spec.service}")
         return 0
+    took["phase"] = "start"
     _run(spec, runtime, "start")
-    wait = checks.expect.seconds((spec.entry.get("timeouts") or {}).get("health")) or 60.0
-    checked = checks.run(spec, "all", wait)
+    took["phase"] = "health"
+    checked = operations.check(spec, "all", None, warm=True)
+    warn(checked["warnings"])
     for result in checked["results"]:
         say(f"  {'ok  ' if result['ok'] else 'FAIL'} {result['kind']} {result['name']}: {result['detail']} ({result['seconds']} s)")
     verdict = _verdict(spec) if checked["ok"] else "failed"
-    warn(machine.mark_verified(spec, run, verdict)["warnings"])
+    broken = next((result["kind"] for result in checked["results"] if not result["ok"]), "")
+    failure = {"type": "invariant_broken" if broken == "invariant" else "unhealthy", "phase": "invariants" if broken == "invariant" else "health"}
+    warn(machine.mark_verified(spec, run, verdict, measured={**combined(took["calls"]), "failure": failure if broken else None})["warnings"])
     unshipped = log_status.all_unshipped(spec) if checked["ok"] else []
     warn(unshipped)
     steps = f"undo: lifeboat rollback {spec.service}\nkeep: lifeboat commit {spec.service} (deletes the former data)\nprotect: take a new backup"
@@ -158,29 +171,13 @@ def confirm(spec: Spec, options: argparse.Namespace) -> None:
 def _runtime(spec: Spec, options: argparse.Namespace) -> dict[str, Any]:
     """The runtime's commands, refused before anything is changed when this command cannot perform them."""
     runtime = {} if options.no_runtime else dict(spec.entry.get("runtime") or {})
-    for word in ("start", "stop"):
-        if isinstance(runtime.get(word), dict) and not runtime[word].get("unit"):
-            raise ConfigError(
-                f"runtime.{word} is a task file, which only Ansible can run", spec.service, "stop the service by hand and add --no-runtime, or use the playbook"
-            )
+    control.refuse_tasks(spec.service, {"runtime": runtime})
     return runtime
 
 
 def _run(spec: Spec, runtime: dict[str, Any], word: str) -> None:
-    command = runtime.get(word)
-    if not command:
-        return
-    argv = ["systemctl", word, str(command["unit"])] if isinstance(command, dict) else [str(part) for part in command]
-    timeouts = spec.entry.get("timeouts") or {}
-    timeout = checks.expect.seconds(timeouts.get(word) or timeouts.get("start")) or 60.0
-    status, output, errors = run_argv(argv, timeout)
-    if status == 0:
-        return
-    running = checks.run(spec, "status")
-    if word == "stop" and running["results"] and not running["ok"]:
-        return  # it was down already
-    lines = (errors.strip() or output.strip()).splitlines()
-    raise SourceError(
-        f"the {word} command failed with exit status {status}" + (f" ({lines[-1][:200]})" if lines else ""), f"{spec.service}: {argv[0]}",
-        "run it by hand to see why, then run the same command again",
-    )
+    entry = {**spec.entry, "runtime": runtime}
+    if word == "start":
+        control.start(spec.service, entry)
+    else:
+        control.stop(spec.service, entry)

@@ -22,6 +22,20 @@ def size(count: Any) -> str:
     return f"{value:.1f} TiB"
 
 
+def duration(seconds: float | None) -> str:
+    """Seconds for people: 0.42 s, 12.3 s, 4m05s, 2h03m."""
+    if seconds is None:
+        return "-"
+    if seconds < 9.995:
+        return f"{seconds:.2f} s"
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    whole = int(round(seconds))
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
 def age(stamp: Any) -> str:
     """How long ago an ISO time was; "-" when unknown."""
     try:

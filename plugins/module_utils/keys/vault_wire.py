@@ -163,7 +163,7 @@ class Wire:
         raise KeyAccessError(
             f"Vault {trouble}, asked {attempts} times" if attempts > 1 else f"Vault {trouble}", f"{self.options.url}/v1/{path}",
             "unseal or start it, or wait for its leader election, then repeat the command; nothing was changed",
-        )
+        ).passing()
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None, token: str) -> Any:
         """One request; a standby node may send it on to the active one, never to somewhere less closed."""

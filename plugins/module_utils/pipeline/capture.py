@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from .. import faults, redact, state
+from .. import faults, identity, redact, state
 from ..errors import LifeboatError, SourceError
 from ..ledger import Ledger
 from ..progress import Progress
@@ -23,6 +23,7 @@ from ..repository.session import CaptureSession
 from ..sources.contract import Captured, Context, Source, Writer
 from . import controls
 from .inspect import missing_tail, read_marks, summary
+from .taken import taken
 
 if TYPE_CHECKING:
     from ..repository.repository import ServiceStore
@@ -163,11 +164,22 @@ def _capture(
             "type": str(config["type"]), "point": {"id": run["id"], "sources": sorted(sources)}, "started": started, "finished": finished,
             "mode": "incremental" if parent else "full", "parent": parent.id if parent else None, **part,
             "digest": captured.digest, "proof": captured.proof, "facts": captured.facts, "catalog": catalog,
+            "taken": taken(spec.catalog, _live(spec, name, captured, progress, store)),
             "bytes": {"source": captured.facts.get("bytes", writer.bytes_source), "read": writer.bytes_source, "stored": writer.bytes_stored,
                       "chunks_new": writer.chunks_new, "chunks_reused": writer.chunks_reused, "seconds": round(seconds, 3)},
         }
         published.append(session.publish(manifest, newest))
     return published
+
+
+def _live(spec: Spec, name: str, captured: Captured, progress: Progress, store: ServiceStore) -> str:
+    """The captured data in one word (Footprint.live); "" where the source has none."""
+    source, config = spec.source(name)
+    try:
+        footprint = source.footprint(spec.context(name, config, progress, store.chunk_key), {"facts": captured.facts})
+    except LifeboatError:
+        return ""
+    return footprint.live if footprint else ""
 
 
 def _run_source(source: Source, context: Context, writer: Writer) -> Captured:
@@ -182,5 +194,6 @@ def _write_marks(spec: Spec, repository_id: str, published: list[StoredManifest]
     marks = state.read_json(spec.path("marks.json")) or {}
     mine = marks.setdefault(repository_id, {})
     for manifest in published:
-        mine[manifest.data["source"]] = {"sequence": manifest.data["sequence"], "digest": manifest.digest, "name": manifest.name}
+        mine[manifest.data["source"]] = {"sequence": manifest.data["sequence"], "digest": manifest.digest, "name": manifest.name,
+                                          "host": identity.host_id()}
     state.write_json(spec.path("marks.json"), marks, "mark")

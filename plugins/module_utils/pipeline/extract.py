@@ -118,7 +118,7 @@ def preview(spec: Spec, run: dict[str, Any], request: Request) -> dict[str, Any]
 def _as_error(findings: list[dict[str, Any]]) -> LifeboatError:
     first = findings[0]
     others = "".join(f"; also: {finding['what']}: {finding['where']}" for finding in findings[1:])
-    error = LifeboatError(str(first["what"]), str(first["where"]), str(first["remedy"]) + others)
+    error = LifeboatError(str(first["what"]), str(first["where"]), str(first["remedy"]) + others, str(first.get("reason", "")))
     error.code = str(first["code"])
     return error
 

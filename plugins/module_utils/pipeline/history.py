@@ -118,8 +118,9 @@ def read(
 ) -> dict[str, Any]:
     """The history of a service: {"service", "runs": oldest first, "entries": those of ``run``, "warnings", "signed": whether signatures were checked}.
 
-    A run is {"run", "verb", "host", "began", "ended", "verdict", "message", "by", "resumes", "entries"}. ``local``: the ledger of this
-    host, for what is not published yet; ``run`` may be ``last``. ``backend`` None: only that.
+    A run is {"run", "verb", "host", "began", "ended", "verdict", "message", "by", "resumes", "entries", "last": time of its last entry, "measured":
+    data of that ledger entry (measured.py) or None}. ``local``: the ledger of this host, for what is not published yet; ``run`` may be
+    ``last``. ``backend`` None: only that.
     """
     if run == "last":
         everything = read(backend, provider, repository, service, "", local)
@@ -135,12 +136,15 @@ def read(
         seen.add(entry["hash"])
         one = runs.setdefault((host, entry["run"]), {
             "run": entry["run"], "verb": entry["verb"], "host": host, "began": entry["time"], "ended": None, "verdict": None, "message": "", "by": None,
-            "resumes": None, "entries": 0,
+            "resumes": None, "entries": 0, "last": entry["time"], "measured": None,
         })
         one["entries"] += 1
+        one["last"] = entry["time"]
         data = entry["data"]
         if entry["event"] == "run.begin":
             one.update(by=f"{data.get('user') or '?'}@{data.get('controller') or '?'}", resumes=data.get("resumes"))
+        elif entry["event"] == "measured":
+            one["measured"] = data
         elif entry["event"] == "run.end":
             one.update(ended=entry["time"], verdict=data.get("verdict"), message=str(data.get("message") or ""))
         elif entry["event"] == "run.interrupted":
@@ -158,3 +162,32 @@ def read(
         take(entry, here)
     ordered = sorted(runs.values(), key=lambda one: str(one["began"]))
     return {"service": service, "runs": ordered, "entries": kept, "warnings": [problem.as_dict() for problem in problems], "signed": provider is not None}
+
+
+def of_host(spec: Spec, run: str = "") -> dict[str, Any]:
+    """The history from repository and own ledger together, as read(); one that cannot be read is a warning, for the other may still tell."""
+    local, problems = [], []
+    try:
+        local = Ledger.for_spec(spec).entries()
+    except LifeboatError as error:
+        problems.append(error.as_dict())
+    try:
+        store = spec.store()
+        told = read(store.backend, store.provider, store.repository.id, spec.service, run, local)
+    except LifeboatError as error:
+        problems.append(error.as_dict())
+        told = read(None, None, None, spec.service, run, local)
+        told["signed"] = True  # nothing was read that has a signature
+    return {**told, "warnings": [*problems, *told["warnings"]]}
+
+
+def attempts(entries: list[Entry]) -> list[dict[str, Any]]:
+    """The newest runs of a host's own ledger that bring data back or settle it, oldest first: [{"run", "verb", "began", "ended", "verdict"}].
+
+    ``ended``: of a run that was lost, the time of its last entry.
+    """
+    runs = read(None, None, None, "", "", entries)["runs"]
+    return [
+        {"run": one["run"], "verb": one["verb"], "began": one["began"], "ended": one["ended"] or one["last"], "verdict": one["verdict"]}
+        for one in runs if one["verb"] in ("restore", "drill", "rollback", "commit")
+    ][-20:]

@@ -12,12 +12,12 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
-from .. import checks, lease, state
+from .. import checks, lease, policy, state
 from ..errors import ConfigError, KeyAccessError, LifeboatError
 from ..ledger import Ledger
 from ..progress import Progress
 from ..spec import Spec
-from . import history
+from . import history, measured
 from .restore_state import fold, held_bytes
 
 if TYPE_CHECKING:
@@ -94,9 +94,11 @@ def _whole_run(spec: Spec, run: dict[str, Any], phase: str, verdict: str, work: 
             told = work(progress)
         except Exception as error:
             with contextlib.suppress(LifeboatError):  # with a full disk the run stays unfinished, and the next one says so
+                measured.note(ledger, run, "failed", given=progress.meter.told(), error=error, phase=phase)
                 lease.release(spec, ledger, run, "failed", {"message": str(error)})
             history.publish(spec, ledger)
             raise
+        measured.note(ledger, run, verdict, given=progress.meter.told())
         lease.release(spec, ledger, run, verdict)
         return {**told, "warnings": [*told["warnings"], *history.publish(spec, ledger)]}
 
@@ -230,7 +232,7 @@ def snapshots(spec: Spec, target: str | None = None) -> dict[str, Any]:
 
 
 def set_state(spec: Spec, run: dict[str, Any], wanted: str, target: str, which: str, options: dict[str, Any], check: bool) -> dict[str, Any]:
-    """Bring the service's data to a state: staged, live, rolled_back or committed. ``options``: force, depth.
+    """Bring the service's data to a state: staged, live, rolled_back or committed. ``options``: force, depth, accept.
 
     With ``check`` nothing is changed: staged and live answer with preflight's findings, the others with what they would do.
     """
@@ -240,7 +242,7 @@ def set_state(spec: Spec, run: dict[str, Any], wanted: str, target: str, which: 
     before = restore.current_state(spec)
     if wanted in ("staged", "live"):
         if check:
-            told = restore.preflight(spec, target, run, str(options.get("depth") or "exists"), force)
+            told = restore.preflight(spec, target, run, str(options.get("depth") or "exists"), force, tuple(options.get("accept") or ()))
             told = {**told, "noop": told["data_current"], "sources": {}}
             point = told["point"] or {}
             return {**told, "diff": _diff(before, {"point": point.get("id"), "snapshots": point.get("snapshots") or {}}, wanted)}
@@ -261,18 +263,19 @@ def _diff(before: dict[str, Any], after: dict[str, Any], wanted: str) -> dict[st
     return {"before": before, "after": {**after, "digests": after.get("digests", {})}, "before_header": "live data", "after_header": f"live data, {wanted}"}
 
 
-def check(spec: Spec, phase: str, wait: float | None) -> dict[str, Any]:
-    """Health and invariants; ``wait`` None takes the entry's timeouts.health."""
+def check(spec: Spec, phase: str, wait: float | None, warm: bool = False) -> dict[str, Any]:
+    """Health and invariants; ``wait`` None takes the entry's policy.health.timeout. ``warm``: make the service's warm-up requests too."""
     if wait is None:
-        wait = checks.expect.seconds((spec.entry.get("timeouts") or {}).get("health"))
-    return {**checks.run(spec, phase, wait), "changed": False}
+        wait = policy.of(spec.entry, "health").timeout
+    return {**checks.run(spec, phase, wait, warm=warm), "changed": False}
 
 
 def known(spec: Spec, run_id: str = "") -> dict[str, Any]:
     """What the host knows of a service without repository and keys.
 
-    {"lease", "unfinished", "restores": newest last, with bytes held, "uncommitted": their ids, "held_bytes", "origin", "proof",
-    "progress", "ledger_state", "ledger": the entries of ``run_id`` ("last": of the newest run), "logs": source -> what is remembered of its log}.
+    {"lease", "unfinished", "restores": newest last, with bytes held, "attempts": as history.attempts(), "uncommitted": their ids, "held_bytes",
+    "origin", "proof", "progress", "ledger_state", "ledger": the entries of ``run_id`` ("last": of the newest run), "logs": source -> what is
+    remembered of its log}.
     """
     ledger = Ledger.for_spec(spec)
     condition = ledger.verify()
@@ -289,11 +292,17 @@ def known(spec: Spec, run_id: str = "") -> dict[str, Any]:
     begin = lease.unfinished(ledger)
     return {
         "changed": False, "lease": lease.read(spec), "unfinished": {"run": begin["run"], "verb": begin["verb"], "since": begin["time"]} if begin else None,
-        "restores": shown, "uncommitted": [one["restore"] for one in shown if one["holds"]], "held_bytes": sum(one["held_bytes"] for one in shown),
+        "restores": shown, "attempts": history.attempts(entries), "uncommitted": [one["restore"] for one in shown if one["holds"]],
+        "held_bytes": sum(one["held_bytes"] for one in shown),
         "origin": state.read_json(spec.path("origin.json")), "proof": {"point": proof[0], **proof[1]} if proof else None,
         "progress": _progress(spec), "ledger_state": condition, "ledger": [entry for entry in entries if entry["run"] == run_id] if run_id else [],
         "sources": spec.source_names, "host_state": spec.service_dir, "logs": _logs(spec),
     }
+
+
+def recorded(spec: Spec) -> dict[str, Any]:
+    """The runs on record of a service, from repository and host; as history.of_host()."""
+    return history.of_host(spec)
 
 
 def _logs(spec: Spec) -> dict[str, Any]:
@@ -341,10 +350,10 @@ def rebuild_index(spec: Spec, run: dict[str, Any]) -> dict[str, Any]:
     return {"packs": packs, "findings": [{"level": "warning", **error.as_dict()} for error in damaged], "changed": True}
 
 
-def conclude(spec: Spec, run: dict[str, Any], verdict: str, message: str, check: bool) -> dict[str, Any]:
-    """Record a verdict, unless in check mode."""
+def conclude(spec: Spec, run: dict[str, Any], verdict: str, message: str, check: bool, told: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Record a verdict, unless in check mode; ``told``: what the run measured on the service."""
     from . import restore
 
     if verdict not in restore.VERDICTS:
         raise ConfigError(f"unknown verdict {verdict!r}", spec.service, f"use one of: {', '.join(restore.VERDICTS)}")
-    return {"verdict": verdict} if check else restore.mark_verified(spec, run, verdict, message)
+    return {"verdict": verdict} if check else restore.mark_verified(spec, run, verdict, message, told)

@@ -11,33 +11,41 @@ place, by the same run or by one that resumes it, and goes on where the ledger s
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+import time
+from typing import Any, Callable, Iterator, TypeVar
 
-from .. import checks, faults, lease, state
+from .. import checks, faults, lease, policy, state
 from ..errors import LifeboatError
-from ..ledger import now
+from ..ledger import Ledger, now
 from ..progress import Progress
 from ..spec import Spec
-from . import history
+from . import history, prewarm
 from .inspect import Point
+from .measured import note
 from .restore_job import Job
 from .restore_live import cut_service, write_origin
+from .restore_ready import make_ready
 from .restore_stage import origin_of, stage_service
 from .restore_state import Restore
 from .restore_undo import commit_service, pick, undo_service
+
+T = TypeVar("T")
 
 #: The closed list of verdicts a restore of a service may end with.
 VERDICTS = ("verified", "restored", "degraded", "captured", "committed", "rolled_back", "blocked", "interrupted", "skipped", "failed")
 
 
-def preflight(spec: Spec, target: str, run: dict[str, Any], depth: str = "exists", force: bool = False) -> dict[str, Any]:
+def preflight(
+    spec: Spec, target: str, run: dict[str, Any], depth: str = "exists", force: bool = False, accept: tuple[str, ...] = (),
+    clock: Callable[[], float] = time.time,
+) -> dict[str, Any]:
     """Everything that would keep the restore from working, changing nothing (see restore_preflight.look).
 
-    depth: how far the snapshots are verified: exists, hash or decode.
+    depth: how far the snapshots are verified: exists, hash or decode. accept: what the operator said in advance. clock: this host's.
     """
     from .restore_preflight import look  # only here: it reaches all that verifies
 
-    return {**look(Job(spec, run, "preflight"), target, depth, force), "ledger": []}
+    return {**look(Job(spec, run, "preflight"), target, depth, force, accept, clock), "ledger": []}
 
 
 def stage(spec: Spec, target: str, run: dict[str, Any], force: bool = False, progress: Progress | None = None) -> dict[str, Any]:
@@ -47,8 +55,12 @@ def stage(spec: Spec, target: str, run: dict[str, Any], force: bool = False, pro
     data is the target already (origin marker and digest), so nothing was staged; ``noop``: and the service passes
     its checks now, so that nothing is left to do. A service without sources has nothing to stage.
     """
+    return _attempts(spec, run, "stage", lambda: _stage(spec, target, run, force, progress))
+
+
+def _stage(spec: Spec, target: str, run: dict[str, Any], force: bool, progress: Progress | None) -> dict[str, Any]:
     job = Job(spec, run, "stage", progress)
-    with lease.hold(spec, job.ledger, run, "stage"):
+    with lease.hold(spec, job.ledger, run, "stage"), _measured(job):
         if not spec.source_names:
             told: dict[str, Any] = {"changed": False, "data_current": True, "warnings": []}
             restore, point = None, None
@@ -56,15 +68,30 @@ def stage(spec: Spec, target: str, run: dict[str, Any], force: bool = False, pro
             restore, point, told = stage_service(job, target, force)
             told["warnings"] += _noticed(restore) + _fallen_back(job, restore)
         noop = bool(told["data_current"]) and not force and healthy_now(spec)
+        if restore is not None and point is not None and not noop:
+            prewarm.begin(job, restore, {name: manifest.data for name, manifest in point.snapshots.items()})
         return _result(job, restore, point, {**told, "noop": noop})
 
 
 def go_live(spec: Spec, target: str, run: dict[str, Any], force: bool = False, progress: Progress | None = None) -> dict[str, Any]:
-    """Swap the staged copies in (staging them first where this run has not), keep what they displace; as stage() returns."""
-    job = Job(spec, run, "cutover", progress)
+    """Swap the staged copies in (staging them first where this run has not), keep what they displace, and make the data ready for the service.
+
+    As stage() returns, with what make_ready() says where the service declares a migration or a schema version.
+    """
+    told, job, restore = _attempts(spec, run, "cutover", lambda: _cut(spec, target, run, force, progress))
+    if restore is None:
+        return told
     with lease.hold(spec, job.ledger, run, "cutover"):
+        warmed = prewarm.noted(job, restore)
+        ready = {**make_ready(job, restore), **({"prewarmed": warmed} if warmed else {})}
+        return {**told, **ready, "changed": told["changed"] or bool(ready.get("migrated")), "ledger": job.ledger.appended}
+
+
+def _cut(spec: Spec, target: str, run: dict[str, Any], force: bool, progress: Progress | None) -> tuple[dict[str, Any], Job, Restore | None]:
+    job = Job(spec, run, "cutover", progress)
+    with lease.hold(spec, job.ledger, run, "cutover"), _measured(job):
         if not spec.source_names:
-            return _result(job, None, None, {"changed": False, "data_current": True, "noop": False, "warnings": []})
+            return _result(job, None, None, {"changed": False, "data_current": True, "noop": False, "warnings": []}), job, None
         restore = _ready(job, force)
         told: dict[str, Any] = {"changed": False, "data_current": False, "warnings": []}
         if restore is None:
@@ -75,7 +102,26 @@ def go_live(spec: Spec, target: str, run: dict[str, Any], force: bool = False, p
         changed = cut_service(job, restore)
         told["data_current"] = all(source.stage == "current" for source in restore.sources.values())
         told["warnings"] = [*told["warnings"], *_noticed(_find(job, restore.id)), *_fallen_back(job, restore), *history.publish(spec, job.ledger)]
-        return _result(job, _find(job, restore.id), None, {**told, "changed": changed or told["changed"], "noop": False})
+        restore = _find(job, restore.id)
+        return _result(job, restore, None, {**told, "changed": changed or told["changed"], "noop": False}), job, restore
+
+
+def _attempts(spec: Spec, run: dict[str, Any], name: str, work: Callable[[], T]) -> T:
+    """The work of a step under the service's policy; each further try stands in the ledger."""
+    def note(tries: int, pause: float, error: LifeboatError) -> None:
+        Ledger.for_spec(spec).append(run, name, "step.retried", {"step": name, "tries": tries, "pause": round(pause, 3), "error": error.as_dict()})
+
+    return policy.attempts(policy.of(spec.entry, name), spec.service, work, note)
+
+
+@contextlib.contextmanager
+def _measured(job: Job) -> Iterator[None]:
+    """A call that fails tells what it took, too."""
+    try:
+        yield
+    except LifeboatError as error:
+        error.result.setdefault("measured", job.progress.meter.told())
+        raise
 
 
 def _noticed(restore: Restore | None) -> list[str]:
@@ -91,10 +137,11 @@ def _fallen_back(job: Job, restore: Restore | None) -> list[str]:
     return [f"{one['what']}: {one['where']}; {one['remedy']}" for one in told]
 
 
-def mark_verified(spec: Spec, run: dict[str, Any], verdict: str, message: str = "") -> dict[str, Any]:
+def mark_verified(spec: Spec, run: dict[str, Any], verdict: str, message: str = "", measured: dict[str, Any] | None = None) -> dict[str, Any]:
     """Record the verdict of a service in a run, note the proof of its point, and free the lease.
 
-    verdict: one of VERDICTS; what is not in the list is recorded as ``failed``. {"changed", "verdict", "warnings", "ledger"}.
+    verdict: one of VERDICTS; what is not in the list is recorded as ``failed``. measured: what the run measured, for the ledger (see
+    measured.py). {"changed", "verdict", "warnings", "ledger"}.
     """
     word = verdict if verdict in VERDICTS else "failed"
     job = Job(spec, run, "verdict")
@@ -108,6 +155,7 @@ def mark_verified(spec: Spec, run: dict[str, Any], verdict: str, message: str = 
             faults.point("restore.verdict")
             if changed:
                 job.log("restore.verdict", restore.id, verdict=word, message=message)
+        note(job.ledger, run, word, str(mine[-1].point.get("id")) if mine else None, measured)
         lease.release(spec, job.ledger, run, word, {"message": message} if message else None)
         return {"changed": changed, "verdict": word, "warnings": history.publish(spec, job.ledger), "ledger": job.ledger.appended}
 
@@ -135,10 +183,13 @@ def _settle(spec: Spec, run: dict[str, Any], which: str, verb: str, progress: Pr
             told: dict[str, Any] = act(job, restore) if restore else {"changed": False, "warnings": [], "writes": {}, "freed": 0}
         except Exception as error:
             with contextlib.suppress(LifeboatError):  # the disk may be full: then the run stays unfinished and the next one says so
+                note(job.ledger, run, "failed", error=error, phase=verb)
                 lease.release(spec, job.ledger, run, "failed", {"message": str(error)})
             history.publish(spec, job.ledger)
             raise
-        lease.release(spec, job.ledger, run, "rolled_back" if verb == "rollback" else "committed")
+        verdict = "rolled_back" if verb == "rollback" else "committed"
+        note(job.ledger, run, verdict, str(restore.point.get("id")) if restore else None)
+        lease.release(spec, job.ledger, run, verdict)
         told["warnings"] = [*told["warnings"], *history.publish(spec, job.ledger)]
         return _result(job, _find(job, restore.id) if restore else None, None, told)
 
@@ -201,4 +252,5 @@ def _result(job: Job, restore: Restore | None, point: Point | None, told: dict[s
     return {
         **told, "restore": about, "sources": about["sources"],
         "point": point.as_dict() if point else (restore.point if restore else None), "ledger": job.ledger.appended,
+        "measured": job.progress.meter.told(),
     }

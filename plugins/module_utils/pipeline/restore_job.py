@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Callable, Iterable, TypeVar
 
 from ..errors import LifeboatError, SourceError
 from ..ledger import Entry, Ledger
 from ..progress import Progress
+from ..repository.metered import MeteredBackend
 from ..sources.contract import Context, Reader, Source
 from .capture import default_workers
 from .inspect import Point
@@ -38,6 +40,8 @@ class Job:
         self.ledger = Ledger.for_spec(spec)
         self.progress = progress or Progress(spec.service, phase)
         self.workers = max(1, default_workers() // max(1, len(spec.source_names)))
+        #: What time it is on this host.
+        self.clock: Callable[[], float] = time.time
         self._store: ServiceStore | None = None
         self._sources: dict[str, tuple[Source, dict[str, Any]]] = {}
 
@@ -45,8 +49,18 @@ class Job:
     def store(self) -> ServiceStore:
         """The service's part of the repository, opened at first use."""
         if self._store is None:
-            self._store = self.spec.reading_store(self.workers)
+            self._store = self._open()
         return self._store
+
+    def _open(self) -> ServiceStore:
+        store = self.spec.reading_store(self.workers)
+        store.meter = self.progress.meter
+        return store
+
+    def metered(self) -> ServiceStore:
+        """The store, from now on read through a meter."""
+        self.store.backend = MeteredBackend(self.store.backend)
+        return self.store
 
     def restores(self) -> list[Restore]:
         """All restores of the service as the ledger tells them now."""
@@ -75,7 +89,9 @@ class Job:
             self._sources[name] = self.spec.source(name)
         source, config = self._sources[name]
         key = self.store.chunk_key if digests else NO_DIGEST_KEY
-        return source, self.spec.context(name, config, self.progress, key, self.workers)
+        context = self.spec.context(name, config, self.progress, key, self.workers)
+        context.clock = self.clock
+        return source, context
 
     def parallel(self, names: Iterable[str], work: Callable[[str], T]) -> dict[str, T]:
         """Do the work for every source at once and wait for all; one error carries what failed elsewhere too."""
@@ -83,7 +99,7 @@ class Job:
         if not wanted:
             return {}
         if self._store is None and self.phase in ("preflight", "stage"):
-            self._store = self.spec.reading_store(self.workers)  # opened once, before the threads
+            self._store = self._open()  # once, before the threads
         results: dict[str, T] = {}
         failures: list[LifeboatError] = []
         with ThreadPoolExecutor(len(wanted), thread_name_prefix=self.phase) as threads:
@@ -114,5 +130,6 @@ def _joined(failures: list[LifeboatError]) -> LifeboatError:
         return first
     others = "; also: " + "; also: ".join(f"{error.what}: {error.where}" for error in failures[1:])
     joined = type(first)(first.what, first.where, first.remedy + others)
+    joined.transient = all(error.transient for error in failures)
     joined.__cause__ = first
     return joined

@@ -13,6 +13,7 @@ from ..errors import ConflictError, StorageError
 from ..ledger import now
 from .restore_job import Job
 from .restore_state import Restore, SourceState
+from .taken import taken
 
 
 def cut_service(job: Job, restore: Restore) -> bool:
@@ -58,6 +59,7 @@ def _write_origin(job: Job, restore: Restore) -> None:
         "point_time": restore.point.get("time"), "positions": restore.point.get("positions") or {},
         "snapshots": {name: source.snapshot for name, source in restore.sources.items()},
         "digests": {name: source.digest for name, source in restore.sources.items()}, "live_since": now(), "verdict": None,
+        "places": restore.places, **{key: value for key, value in taken(job.spec.catalog, "").items() if key in ("ecosystem", "host")},
     })
 
 

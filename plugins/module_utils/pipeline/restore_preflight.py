@@ -6,124 +6,120 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import socket
-from typing import Any
-from urllib.parse import urlsplit
+import time
+from typing import TYPE_CHECKING, Any, Callable
 
-from .. import checks, lease
-from ..errors import ConflictError, LifeboatError, StorageError, TargetError
+from .. import identity
+from ..errors import LifeboatError, TargetError
+from . import preflight_host as host
+from . import preflight_target as aim
+from .estimate import Estimate
 from .inspect import Point
+from .preflight_host import Found
 from .restore_job import Job
 from .restore_stage import check_point, choose, data_current
 from .restore_state import Restore
 from .verify import verify_service
 
+if TYPE_CHECKING:
+    from ..repository.repository import ServiceStore
+
+#: Chunks of each snapshot that are decoded as the restore will, the first and the last among them, where not all are.
+_SAMPLE = 4
 _SEQUENCE = re.compile(r"/([^/]+)/(\d+)\.json$")
 
 
-def look(job: Job, target: str, depth: str, force: bool) -> dict[str, Any]:
-    """{"ok", "findings", "warnings", "point", "resumes": restore id or None, "data_current", "changed": prediction}.
+def look(
+    job: Job, target: str, depth: str, force: bool, accept: tuple[str, ...] = (), clock: Callable[[], float] = time.time,
+) -> dict[str, Any]:
+    """{"ok", "findings", "warnings", "point", "resumes": restore id or None, "data_current", "changed": prediction} and, for the judge of
+    all services: "host", "clock", "places", "needs", "estimate".
 
-    A finding is {"level": "error"|"warning", "source": name or None, code, what, where, remedy}.
+    estimate: what it would move, as Estimate.result(); None where findings kept it from being told.
+    Findings are as findings.finding(). accept: words of preflight_target.WORDS that the operator gave. clock: this host's.
     """
-    findings: list[dict[str, Any]] = []
-
-    def find(error: LifeboatError, source: str | None = None, level: str = "error") -> None:
-        findings.append({"level": level, "source": source, **error.as_dict()})
-
-    _check_host(job, find)
-    _check_ports(job, find)
-    told: dict[str, Any] = {"point": None, "resumes": None, "data_current": False, "changed": True, "findings": findings, "warnings": []}
+    began = clock()
+    found = Found()
+    job.clock = clock
+    host.look(job, found)
+    told: dict[str, Any] = {
+        "point": None, "resumes": None, "data_current": False, "changed": True, "warnings": [], "estimate": None,
+        "host": identity.host(), "places": [], "needs": [],
+    }
     if not job.spec.source_names:
         told.update(data_current=True, changed=False)
     else:
+        opened = _open(job, found)
         try:
-            restore, point, told["warnings"], problems = choose(job, target, force)
-            told["point"], told["resumes"] = point.as_dict(), restore.id if restore else None
-            # a plan may have resolved ``latest`` already; what was asked for stands in the run
-            latest = restore is None and (job.run.get("target") or target) == "latest"
-            for problem in problems:
-                if latest and _newer(problem, point):
-                    find(TargetError(
-                        f"the latest point cannot be told: {problem.what}", problem.where,
-                        f"find out what removed or damaged it; to accept point {point.id} instead, ask for it by this name",
-                    ))
-                else:
-                    find(problem, None, "warning")
-            check_point(job, point)
-            _check_snapshots(job, point, depth, findings)
-            _check_sources(job, restore, point, find)
-            told.update(_predict(job, restore, point, force))
+            if opened:
+                job.metered()
+                _look_at_data(job, target, depth, force, accept, found, told)
         except LifeboatError as error:
-            find(error)
-    findings += [{"level": "warning", "source": None, **_short(one)} for one in job.fallbacks()]
-    told["findings"] = _unique(findings)
-    told["ok"] = not any(finding["level"] == "error" for finding in findings)
+            found.add(error, cause=_cause(job, error))
+    for one in job.fallbacks():
+        found.all.append({"level": "warning", "kind": "repository", "source": None, "cause": "", **_short(one)})
+    told["findings"] = found.told()
+    told["clock"] = {"began": began, "ended": clock()}
+    told["ok"] = not any(finding["level"] == "error" for finding in told["findings"])
     return told
+
+
+def _open(job: Job, found: Found) -> bool:
+    """Reach the repository and the keys along the restore's own ways: read an object of the one, ask the other. False: no repository."""
+    try:
+        store: ServiceStore | None = job.store
+    except LifeboatError as error:
+        kind = "repository" if error.kind == "catalog" else error.kind
+        found.add(error, kind=kind, cause=str(job.spec.repository.get("url", "")))
+        store = None
+    try:
+        _index_key(job, store)
+    except LifeboatError as error:
+        found.add(error, cause=_cause(job, error))
+    return store is not None
+
+
+def _index_key(job: Job, store: ServiceStore | None) -> bytes:
+    return store.index_key if store is not None else job.spec.provider().index_key()
+
+
+def _cause(job: Job, error: LifeboatError) -> str:
+    """What several services may suffer from together."""
+    if error.kind == "key" and job.spec.keys.get("url"):
+        return str(job.spec.keys["url"])
+    return str(job.spec.repository.get("url", "")) if error.kind == "repository" else ""
+
+
+def _look_at_data(job: Job, target: str, depth: str, force: bool, accept: tuple[str, ...], found: Found, told: dict[str, Any]) -> None:
+    restore, point, told["warnings"], problems = choose(job, target, force)
+    told["point"], told["resumes"] = point.as_dict(), restore.id if restore else None
+    # a plan may have resolved ``latest`` already; what was asked for stands in the run
+    asked = str(job.run.get("target") or target)
+    for problem in problems:
+        if restore is None and asked == "latest" and _newer(problem, point):
+            found.add(TargetError(
+                f"the latest point cannot be told: {problem.what}", problem.where,
+                f"find out what removed or damaged it; to accept point {point.id} instead, ask for it by this name",
+            ))
+        else:
+            found.add(problem, None, "warning")
+    check_point(job, point)
+    estimate = Estimate()
+    _check_snapshots(job, point, depth, found, estimate)
+    left = _check_sources(job, restore, point, found)
+    told.update(_predict(job, restore, point, force))
+    told["estimate"] = estimate.result(job.store, point, restore, bool(told["data_current"]))
+    touched = aim.footprints(job, point, list(point.snapshots), found)
+    told["places"] = aim.places(touched)
+    # what is staged already, or need not be, takes no more room
+    told["needs"] = aim.needs({name: footprint for name, footprint in touched.items() if name in left and not told["data_current"]}, found)
+    aim.check_identity(job, point, touched, accept, found)
+    aim.check_clocks(job, point, asked, job.clock, found)
 
 
 def _short(warning: dict[str, Any]) -> dict[str, Any]:
     return {key: warning[key] for key in ("code", "what", "where", "remedy")}
-
-
-def _check_host(job: Job, find: Any) -> None:
-    spec = job.spec
-    try:
-        held = lease.read(spec)
-        if held is not None and held["alive"] and held.get("run") not in (job.run["id"], *(job.run.get("gone") or ())):
-            find(ConflictError(f"Service {spec.service} is in use", lease.describe(held), "wait for it to end, or ask its operator"))
-        job.ledger.verify()
-    except LifeboatError as error:
-        find(error)
-    path = spec.service_dir
-    while not os.path.exists(path) and path != "/":
-        path = os.path.dirname(path)
-    if not os.access(path, os.W_OK | os.X_OK):
-        find(StorageError("the state directory cannot be written", path, "fix its permissions, or set state_dir in the catalog"))
-
-
-def _check_ports(job: Job, find: Any) -> None:
-    """A service that is down cannot start where somebody else listens: better known before its data is switched.
-
-    A tcp probe names the service's own port. An http probe may go through a proxy that rightly listens, so it is only a warning.
-    """
-    own, asked = [], []
-    for probe in job.spec.entry.get("health") or []:
-        if "tcp" in probe:
-            own.append(str(probe["tcp"]))
-        elif "http" in probe:
-            url = urlsplit(str(probe["http"]))
-            asked.append(url.netloc.rpartition("@")[2] if ":" in url.netloc else f"{url.netloc}:{443 if url.scheme == 'https' else 80}")
-    taken = [place for place in dict.fromkeys([*own, *asked]) if _taken(place)]
-    if not taken or not checks.is_down(job.spec):
-        return
-    for place in taken:
-        remedy = "find it with `ss -ltnp` and end it, or correct the port in the catalog"
-        if place in own:
-            find(ConflictError("port in use: the service is down and something else listens on its port", place, remedy))
-        else:
-            find(ConflictError("something listens where the service is asked for its health, although it is down", place, remedy), None, "warning")
-
-
-def _taken(place: str) -> bool:
-    """Whether somebody listens on an address of this machine; False for an address that is not ours."""
-    host, _colon, port = place.rpartition(":")
-    try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-    except (OSError, ValueError):
-        return False  # the health check will say what is wrong with it
-    for family, kind, protocol, _name, address in found:
-        try:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return True
-    return False
 
 
 def _newer(problem: LifeboatError, point: Point) -> bool:
@@ -135,43 +131,58 @@ def _newer(problem: LifeboatError, point: Point) -> bool:
     return manifest is not None and int(place.group(2)) > int(manifest.data["sequence"])
 
 
-def _check_snapshots(job: Job, point: Point, depth: str, findings: list[dict[str, Any]]) -> None:
-    """Objects exist in the right size (or deeper), the tree reads, the data keys open."""
+def _check_snapshots(job: Job, point: Point, depth: str, found: Found, estimate: Estimate) -> None:
+    """Objects exist in the right size (or deeper), the tree reads, the data keys open, a sample of the content decodes; and what a restore would move."""
     mine = {manifest.id: name for name, manifest in point.snapshots.items()}
-    for finding in verify_service(job.spec, point.id, depth, job.progress, job.store)["findings"]:
-        hurt = [mine[snapshot] for snapshot in finding["snapshots"] if snapshot in mine]
-        error = {key: finding[key] for key in ("code", "what", "where", "remedy")}
+    damaged = set()
+    for one in verify_service(job.spec, point.id, depth, job.progress, job.store)["findings"]:
+        hurt = [mine[snapshot] for snapshot in one["snapshots"] if snapshot in mine]
+        damaged.update(hurt)
+        error = {key: one[key] for key in ("code", "what", "where", "remedy")}
         if hurt:
-            error["where"] = f"{error['where']}, needed by snapshot {', '.join(s for s in finding['snapshots'] if s in mine)}"
-        findings.append({"level": finding["level"] if hurt else "warning", "source": hurt[0] if hurt else None, **error})
+            error["where"] = f"{error['where']}, needed by snapshot {', '.join(s for s in one['snapshots'] if s in mine)}"
+        level = one["level"] if hurt else "warning"
+        found.all.append({"level": level, "kind": one["kind"], "source": hurt[0] if hurt else None, "cause": "", **error})
 
     def read(name: str) -> None:
         reader = job.store.reader(point.snapshots[name])
         reader.open_keys()
-        for _entry in reader.entries():
-            pass
+        source, context = job.source(name)
+        local = source.local_share(context, point.snapshots[name].data)
+        for entry in reader.entries():
+            if local is not None:
+                local.see(entry)
+        if depth != "decode" and name not in damaged:  # else each chunk was decoded, or need not be
+            count = reader.count()
+            for number in sorted({part * (count - 1) // max(1, _SAMPLE - 1) for part in range(_SAMPLE)}) if count else ():
+                reader.chunk(number)
+        position = point.positions.get(name)
+        log = source.log_bytes(point.snapshots[name].data, position.as_dict(), reader.log) if position and reader.log else 0
+        estimate.source(name, reader, local, log)
 
     for name in point.snapshots:
         try:
             read(name)
         except LifeboatError as error:
-            findings.append({"level": "error", "source": name, **error.as_dict()})
+            found.add(error, name, cause=_cause(job, error))
 
 
-def _check_sources(job: Job, restore: Restore | None, point: Point, find: Any) -> None:
-    """What each source itself has to say, unless its copy is staged or live already."""
+def _check_sources(job: Job, restore: Restore | None, point: Point, found: Found) -> list[str]:
+    """What each source itself has to say, unless its copy is staged or live already; the names of those that were asked."""
     def ask(name: str) -> None:
-        done = restore.sources[name] if restore else None
         try:
             source, context = job.source(name)
-            if done is not None and (done.cutover or done.stage in ("verified", "current")):
-                return
-            for finding in source.preflight_restore(context, point.snapshots[name].data):
-                find(finding.error, name, finding.level)
+            position = point.positions.get(name)
+            context.target = position.as_dict() if position else None
+            for one in source.preflight_restore(context, point.snapshots[name].data):
+                found.add(one.error, name, one.level, one.kind)
         except LifeboatError as error:
-            find(error, name)
+            found.add(error, name)
 
-    job.parallel(point.snapshots, ask)
+    done = {name for name, state in (restore.sources.items() if restore else ()) if state.cutover or state.stage in ("verified", "current")}
+    left = [name for name in point.snapshots if name not in done]
+    job.parallel(left, ask)
+    return left
 
 
 def _predict(job: Job, restore: Restore | None, point: Point, force: bool) -> dict[str, Any]:
@@ -181,15 +192,3 @@ def _predict(job: Job, restore: Restore | None, point: Point, force: bool) -> di
         return {"data_current": current, "changed": bool(rest) and not current}
     current = not force and data_current(job, point)
     return {"data_current": current, "changed": not current}
-
-
-def _unique(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Errors first; what two checks found alike is told once."""
-    seen: set[tuple[str, str]] = set()
-    kept = []
-    for finding in sorted(findings, key=lambda finding: (finding["level"] != "error", finding["source"] or "")):
-        key = (finding["what"], finding["where"].split(", needed by")[0])
-        if key not in seen:
-            seen.add(key)
-            kept.append(finding)
-    return kept

@@ -10,13 +10,15 @@ verified is verified again and used, a swap that was begun is finished (by go_li
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from .. import faults, state
+from .. import faults, limits, state
 from ..errors import CheckError, LifeboatError, TargetError
+from ..sources.contract import Context, Source
 from . import controls
 from .escrowed import escrow_used
 from .inspect import Point
@@ -157,8 +159,20 @@ def _begin(job: Job, target: str, point: Point, protected: dict[str, Any]) -> Re
         name = f"{job.run['id']}.{number}"
     # what the operator asked for, not what the plan made of it: whoever asks for the same again goes on with this point
     job.log("restore.target", name, asked=str(job.run.get("target") or target), point=point.as_dict(), origin_before=origin_of(job),
-            manifests={source: manifest.digest for source, manifest in point.snapshots.items()}, controls=protected)
+            manifests={source: manifest.digest for source, manifest in point.snapshots.items()}, controls=protected, places=_places(job, point))
     return _again(job, name)
+
+
+def _places(job: Job, point: Point) -> dict[str, str]:
+    """Source -> its live data in one word, as far as the sources can tell; the origin marker keeps whose data it is."""
+    found = {}
+    for name, manifest in point.snapshots.items():
+        source, context = job.source(name)
+        with contextlib.suppress(LifeboatError):
+            footprint = source.footprint(context, manifest.data)
+            if footprint is not None and footprint.live:
+                found[name] = footprint.live
+    return found
 
 
 def _give_up_last(job: Job) -> None:
@@ -178,7 +192,8 @@ def _give_up_last(job: Job) -> None:
 def discard(job: Job, restore: Restore, source: SourceState, reason: str) -> None:
     """Throw away a staged copy and say why."""
     kind, context = job.source(source.name, digests=False)
-    kind.discard(context, source.record)
+    with limits.lifted():
+        kind.discard(context, source.record)
     job.log("stage.discarded", restore.id, source.name, reason=reason)
     source.stage, source.record = "discarded", {}
 
@@ -211,7 +226,8 @@ def _stage_source(job: Job, restore: Restore, source: SourceState, point: Point)
     if source.stage == "verified":
         job.progress.say(f"{source.name}: verifying the staged copy")
         try:
-            comparison = kind.verify_staged(context, reader, source.record)
+            with job.progress.meter.during("verify"):
+                comparison = kind.verify_staged(context, reader, source.record)
             broken = "" if comparison.equal else "; ".join(comparison.differences[:3])
         except LifeboatError as error:
             comparison, broken = None, str(error)
@@ -238,8 +254,9 @@ def _stage_source(job: Job, restore: Restore, source: SourceState, point: Point)
     faults.point("restore.stage.filled")
     job.progress.say(f"{source.name}: verifying the staged copy")
     with ThreadPoolExecutor(1, thread_name_prefix="settle") as beside:
-        settled = beside.submit(kind.settle, context, source.record)
-        comparison = kind.verify_staged(context, reader, source.record)
+        settled = beside.submit(_settle, job, kind, context, source.record)
+        with job.progress.meter.during("verify"):
+            comparison = kind.verify_staged(context, reader, source.record)
     try:
         settled.result()
     except LifeboatError:
@@ -255,6 +272,11 @@ def _stage_source(job: Job, restore: Restore, source: SourceState, point: Point)
     job.log("stage.verified", restore.id, source.name, items=comparison.items, **_about(reader.manifest), **_noticed(source.record))
     faults.point("restore.stage.verified")
     return True
+
+
+def _settle(job: Job, kind: Source, context: Context, record: dict[str, Any]) -> None:
+    with job.progress.meter.during("write"):
+        kind.settle(context, record)
 
 
 def _about(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ A *restore* may be worked on by several runs (a run, then those that resume it);
 Its events carry ``restore`` (that name) and, where they are about one source, ``source``:
 
  restore.target -> per source: stage.intent -> stage.provisioned -> stage.filled -> stage.verified
- -> cutover.intent -> cutover.done -> restore.live -> restore.verdict
+ -> cutover.intent -> cutover.done -> restore.live -> migrate.intent -> migrate.done -> restore.verdict
  -> rollback.intent -> rollback.source.done -> rollback.done, and commit.intent -> commit.source.done -> commit.done
 """
 
@@ -61,7 +61,7 @@ class SourceState:
 
 @dataclass
 class Restore:
-    """One restore: ``id`` is its first run; ``runs`` all that worked on it; ``asked`` the target as asked."""
+    """One restore: ``id`` is its first run; ``runs`` all that worked on it; ``asked`` the target as asked; ``migrated`` "", intent or done."""
 
     id: str
     asked: str
@@ -71,12 +71,15 @@ class Restore:
     origin_before: dict[str, Any] | None = None
     sources: dict[str, SourceState] = field(default_factory=dict)
     live: bool = False
+    migrated: str = ""
     verdict: str = ""
     abandoned: bool = False
     undo: str = ""
     commit: str = ""
     ended_at: str = ""
     writes: dict[str, Any] = field(default_factory=dict)
+    #: Source -> its live data in one word.
+    places: dict[str, str] = field(default_factory=dict)
 
     @property
     def current(self) -> bool:
@@ -133,6 +136,7 @@ def fold(entries: list[Entry]) -> list[Restore]:
             restores[name] = Restore(
                 str(name), str(data.get("asked", "")), dict(data.get("point") or {}), str(entry["time"]), [str(entry["run"])], data.get("origin_before")
             )
+            restores[name].places = dict(data.get("places") or {})
             for source, snapshot in (data.get("point") or {}).get("snapshots", {}).items():
                 restores[name].sources[source] = SourceState(source, str(snapshot))
             continue
@@ -151,6 +155,8 @@ def _apply(restore: Restore, entry: Entry, data: dict[str, Any]) -> None:
             restore.runs.append(str(entry["run"]))
     elif event in ("restore.live", "restore.current"):
         restore.live = True
+    elif event in ("migrate.intent", "migrate.done"):
+        restore.migrated = event.rpartition(".")[2]
     elif event == "restore.verdict":
         restore.verdict, restore.ended_at = str(data["verdict"]), str(entry["time"])
         restore.live = restore.live or restore.current

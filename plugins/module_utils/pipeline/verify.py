@@ -55,7 +55,7 @@ class _Verifier:
         self.bytes = 0
 
     def find(self, error: LifeboatError, snapshots: Iterable[str], needed: bool) -> None:
-        self.findings.append({"level": "error" if needed else "warning", "snapshots": sorted(set(snapshots)), **error.as_dict()})
+        self.findings.append({"level": "error" if needed else "warning", "kind": error.kind, "snapshots": sorted(set(snapshots)), **error.as_dict()})
 
     def object(self, name: str, size: int, digest: str, what: str) -> DamageError | None:
         """Existence and size; content too from depth "hash" on, and at depth "exists" while the budget lasts."""

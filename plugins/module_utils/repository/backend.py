@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Callable, ClassVar, Iterable, Iterator, Sequence, TypeVar
 
+from ..clocks import Skew
 from ..errors import DamageError, LifeboatError, StorageError
 
 T = TypeVar("T")
@@ -97,6 +98,10 @@ class Backend(ABC):
     def told(self) -> Sequence[dict[str, Any]]:
         """What an operator must know of where things were read from, as error dicts."""
         return []
+
+    def skew(self, clock: Callable[[], float], names: Sequence[str]) -> Skew | None:
+        """How far the place's clock is ahead of ours, asked with the help of some objects that are there; None where it does not say."""
+        return None
 
     def locked_until(self, name: str) -> str | None:
         """Until when the store itself keeps an object from being deleted, ISO 8601; None where it does not, or does not say."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from typing import Callable, Iterator, TypeVar
+from typing import Callable, Iterator, Sequence, TypeVar
 
 from .. import durable
+from ..clocks import Skew
 from ..errors import ConfigError, ConflictError, StorageError
 from ..libraries import need
 from .backend import Backend, NewObject
@@ -154,7 +155,7 @@ class DirectoryBackend(Backend):
     def new(self, name: str, subject: str) -> NewObject:
         self._path(name)
         if not os.path.isdir(self.root):
-            raise StorageError("repository directory does not exist", self.root, "mount it, or create it with the bootstrap playbook")
+            raise StorageError("repository directory does not exist", self.root, "mount it, or create it with the bootstrap playbook", "unreachable")
         return _NewFile(self.root, name, subject)
 
     def replace(self, name: str, subject: str) -> NewObject:
@@ -214,3 +215,11 @@ class DirectoryBackend(Backend):
         except OSError as error:
             raise _storage_error(error, "measure free space", self.root) from error
         return status.f_bavail * status.f_frsize
+
+    def skew(self, clock: Callable[[], float], names: Sequence[str]) -> Skew | None:
+        """Only what was written in the future tells something: nothing is written to find out."""
+        times = []
+        for name in names:
+            with contextlib.suppress(OSError):
+                times.append(os.stat(self._path(name)).st_mtime)
+        return Skew(max(times) - clock(), float("inf")) if times else None

@@ -14,6 +14,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator, Sequence, TypeVar
 
+from ..clocks import Skew
 from ..errors import DamageError, LifeboatError, StorageError
 from . import checked
 from .backend import Backend, ReadOnly
@@ -184,6 +185,10 @@ class FallbackBackend(ReadOnly):
 
     def size(self, name: str) -> int:
         return self._ask(name, lambda backend: backend.size(name), False)
+
+    def skew(self, clock: Callable[[], float], names: Sequence[str]) -> Skew | None:
+        first = self._opened(self._first)
+        return first.skew(clock, names) if first is not None else None
 
     def locked_until(self, name: str) -> str | None:
         return self._ask(name, lambda backend: backend.locked_until(name), False)

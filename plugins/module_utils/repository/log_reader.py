@@ -182,11 +182,14 @@ class SourceLog(Log):
     def _open_once(self, number: int, name: str, length: int | None) -> bytes:
         key = self._key(number)
         try:
-            raw = self._store.backend.read(name, OBJECT_LIMIT)
+            with self._store.meter.during("fetch"):
+                raw = self._store.backend.read(name, OBJECT_LIMIT)
+            self._store.meter.add(fetched=len(raw))
         except FileNotFoundError as error:
             raise DamageError("a piece of the log is missing", f"object {name}", _REMEDY) from error
         try:
-            return open_piece(key, name, raw, length)[0]
+            with self._store.meter.during("decode"):
+                return open_piece(key, name, raw, length)[0]
         except ValueError as error:
             raise DamageError(f"a piece of the log {error}", f"object {name}", _REMEDY) from error
 

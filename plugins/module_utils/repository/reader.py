@@ -14,6 +14,7 @@ from typing import Iterator
 from ..errors import DamageError
 from ..keys.provider import KeyProvider
 from ..libraries import need
+from ..meter import Meter
 from ..sources.contract import Entry, Extent, Reader
 from . import layout
 from .backend import Backend, soundly
@@ -31,7 +32,8 @@ class SnapshotReader(Reader):
     """The Reader of one snapshot. Thread-safe once entries() has passed what is asked for."""
 
     def __init__(self, backend: Backend, service: str, repository: str, provider: KeyProvider, manifest: StoredManifest,
-                 tree: StoredTree, chunk_key: bytes, workers: int) -> None:
+                 tree: StoredTree, chunk_key: bytes, workers: int, meter: Meter | None = None) -> None:
+        self._meter = meter or Meter()
         self.manifest = manifest.data
         self._backend = backend
         self._service = service
@@ -63,6 +65,10 @@ class SnapshotReader(Reader):
         """Chunks declared so far; all of them once entries() was read to its end."""
         return len(self._tree.table)
 
+    def sealed_bytes(self) -> int:
+        """Stored bytes of the chunks declared so far."""
+        return self._tree.table.sealed_bytes()
+
     def _cipher(self, pack: bytes, key_id: str) -> Sealer:
         cipher = self._ciphers.get(pack)
         if cipher is None:
@@ -92,20 +98,23 @@ class SnapshotReader(Reader):
                                "live data is as it was; restore an earlier point (list them with the points playbook)")
 
         try:
-            sealed = self._backend.read_range(name, place.offset, place.sealed)
+            with self._meter.during("fetch"):
+                sealed = self._backend.read_range(name, place.offset, place.sealed)
+            self._meter.add(fetched=len(sealed))
         except FileNotFoundError as error:
             raise damaged("is missing") from error
         if len(sealed) != place.sealed:
             raise damaged("is cut short")
         cipher = self._cipher(pack, key_id)
-        try:
-            data = cipher.open(place.order, sealed, chunk_associated(self._service, pack, place.order, chunk_id))
-        except ValueError as error:
-            raise damaged("is damaged") from error
-        if place.sealed - TAG < place.plain:
-            data = self._decompress(data, place.plain)
-        if len(data) != place.plain or not (read_back or keyed_hash(self._chunk_key, data) == chunk_id):
-            raise damaged("holds other content than was captured")
+        with self._meter.during("decode"):
+            try:
+                data = cipher.open(place.order, sealed, chunk_associated(self._service, pack, place.order, chunk_id))
+            except ValueError as error:
+                raise damaged("is damaged") from error
+            if place.sealed - TAG < place.plain:
+                data = self._decompress(data, place.plain)
+            if len(data) != place.plain or not (read_back or keyed_hash(self._chunk_key, data) == chunk_id):
+                raise damaged("holds other content than was captured")
         return data
 
     def _decompress(self, data: bytes, plain: int) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, Sequence
 
 from ..errors import ConfigError, ConflictError, KeyAccessError, StorageError
 from ..keys.provider import KeyProvider
+from ..meter import Meter
 from . import checked, layout, tombstone
 from .backend import Backend
 from .fallback import FallbackBackend
@@ -78,7 +79,7 @@ class Repository:
             raw = _descriptor(backend, older)
         except FileNotFoundError as error:
             _refuse_headless(backend, url)
-            raise NoRepository("no repository there", url, "create it with the bootstrap playbook, or mount it") from error
+            raise NoRepository("no repository there", url, "create it with the bootstrap playbook, or mount it", "unreachable") from error
         try:
             document = checked.load(raw)
             version, repository_id = int(document["format"]), str(document["id"])
@@ -162,6 +163,8 @@ class ServiceStore:
         self.service = service
         self.provider = provider
         self.workers = workers
+        #: Measures what readers of snapshots and logs do.
+        self.meter = Meter()
         self._index_key: bytes | None = None
 
     @property
@@ -191,11 +194,11 @@ class ServiceStore:
 
     def tree(self, manifest: StoredManifest) -> StoredTree:
         """The entries of a snapshot: needs the index key only."""
-        return StoredTree(self.backend, self.service, self.index_key, manifest.id, manifest.data["tree"])
+        return StoredTree(self.backend, self.service, self.index_key, manifest.id, manifest.data["tree"], self.meter)
 
     def reader(self, manifest: StoredManifest) -> SnapshotReader:
         """A snapshot with its contents, and the log of its cluster: needs the data keys when the first chunk is read."""
         reader = SnapshotReader(self.backend, self.service, self.repository.id, self.provider, manifest, self.tree(manifest),
-                                self.chunk_key, self.workers)
+                                self.chunk_key, self.workers, self.meter)
         reader.log = open_log(self, str(manifest.data["source"]), manifest.data["facts"].get("system_identifier"))
         return reader

@@ -10,11 +10,14 @@ What a store promises is tried before it is believed (s3_probe), and what the tr
 from __future__ import annotations
 
 import datetime
+import email.utils
 import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator, Sequence
 
+from .. import clocks
+from ..clocks import Skew
 from ..errors import StorageError
 from ..libraries import need
 from . import s3_probe
@@ -144,6 +147,18 @@ class S3Backend(Backend):
 
     def free_bytes(self) -> int | None:
         return None
+
+    def skew(self, clock: Callable[[], float], names: Sequence[str]) -> Skew | None:
+        def date() -> float | None:
+            with self.client.translated("read", names[0]):
+                told = self.client.api.head_object(Bucket=self.client.bucket, Key=self.client.key(names[0]))
+            text = told["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
+            return email.utils.parsedate_to_datetime(text).timestamp() if text else None
+
+        try:
+            return clocks.ask(clock, date, step=1.0) if names else None
+        except (FileNotFoundError, ValueError, TypeError):
+            return None  # the object was read a moment ago from elsewhere, or the date is none
 
     def locked_until(self, name: str) -> str | None:
         with self.client.translated("read", name):

@@ -15,7 +15,7 @@ import os
 from typing import Any, Iterator
 from urllib.parse import urlsplit
 
-from ..errors import ConfigError, ConflictError, LifeboatError, StorageError
+from ..errors import ClockError, ConfigError, ConflictError, LifeboatError, StorageError
 from ..libraries import need
 
 #: Attempts of one request, the first included.
@@ -118,15 +118,18 @@ class Client:
             return StorageError("bucket does not exist", where, "create it with the bootstrap playbook, or correct url and endpoint")
         if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
             return StorageError(f"the S3 server does not accept the credentials ({code})", where,
-                                "renew them in credentials_file, or where the S3 client finds them")
+                                "renew them in credentials_file, or where the S3 client finds them", "permission")
         if code in ("AccessDenied", "403", "Forbidden", "AllAccessDisabled"):
             return StorageError(f"these credentials may not {verb} this object", where,
-                                f"grant {_RIGHTS.get(verb, 'the right')} to the role that runs this, or use the role that has it")
+                                f"grant {_RIGHTS.get(verb, 'the right')} to the role that runs this, or use the role that has it", "permission")
         if code == "RequestTimeTooSkewed":
-            return StorageError("the clock of this host is wrong", where, "set it right (chronyc tracking), then run the same command again")
-        kind = "is throttling" if code in ("SlowDown", "Throttling", "TooManyRequests", "503") else f"answered {code or status}"
-        return StorageError(f"cannot {verb} in the repository: the S3 server {kind} ({ATTEMPTS} attempts)", where,
-                            "check the S3 server, then run the same command again")
+            return ClockError("the clock of this host is wrong", where, "set it right (chronyc tracking), then run the same command again")
+        throttling = code in ("SlowDown", "Throttling", "TooManyRequests", "503")
+        kind = "is throttling" if throttling else f"answered {code or status}"
+        passing = throttling or int(status or 0) >= 500
+        refused = StorageError(f"cannot {verb} in the repository: the S3 server {kind} ({ATTEMPTS} attempts)", where,
+                               "check the S3 server, then run the same command again", "unreachable" if passing else "")
+        return refused.passing() if passing else refused
 
 
 #: What an operator must grant for a verb.
@@ -136,12 +139,13 @@ _RIGHTS = {"read": "s3:GetObject", "write": "s3:PutObject", "list": "s3:ListBuck
 
 def _failed(error: Exception, verb: str, where: str, exceptions: Any) -> LifeboatError:
     if isinstance(error, (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.ProfileNotFound, exceptions.CredentialRetrievalError)):
-        return StorageError("no credentials for the repository", where, "name them with credentials_file and profile, or put them where the S3 client looks")
+        return StorageError("no credentials for the repository", where, "name them with credentials_file and profile, or put them where the S3 client looks",
+                            "permission")
     if isinstance(error, exceptions.SSLError):
         return StorageError("the S3 server's certificate is not trusted", where, "set ca_file to the CA that signed it")
     if isinstance(error, (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError, exceptions.ConnectionError, exceptions.HTTPClientError)):
         return StorageError(f"cannot {verb} in the repository: the S3 server does not answer ({type(error).__name__})", where,
-                            "check network and endpoint, then run the same command again")
+                            "check network and endpoint, then run the same command again", "unreachable").passing()
     return StorageError(f"cannot {verb} in the repository ({type(error).__name__})", where, "check the repository's settings in the catalog")
 
 

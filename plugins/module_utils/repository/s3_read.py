@@ -62,7 +62,8 @@ def fetch(client: Client, name: str, start: int, length: int, version: str = "")
             continue  # it broke off: botocore does not retry a body
         if len(data) >= wanted:
             return Body(data[:wanted], size)
-    raise StorageError(f"the S3 server breaks off in the middle of an object ({ATTEMPTS} attempts)", client.where(name), "check the S3 server and the network")
+    raise StorageError(f"the S3 server breaks off in the middle of an object ({ATTEMPTS} attempts)", client.where(name), "check the S3 server and the network",
+                       "unreachable")
 
 
 class Blocks:

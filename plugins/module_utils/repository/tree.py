@@ -20,6 +20,7 @@ from typing import Any, Iterator
 
 from ..errors import DamageError
 from ..libraries import need
+from ..meter import Meter
 from ..sources.contract import Entry, TreeReader
 from . import layout
 from .backend import Backend, soundly
@@ -116,6 +117,10 @@ class ChunkTable:
         self._sealed.append(sealed)
         self._plain.append(plain)
 
+    def sealed_bytes(self) -> int:
+        """What all chunks take in their packs."""
+        return sum(self._sealed)
+
     def chunk_id(self, number: int) -> bytes:
         if not 0 <= number < len(self._pack):
             raise IndexError(number)
@@ -133,7 +138,9 @@ class ChunkTable:
 class StoredTree(TreeReader):
     """Reads a tree from a repository; ``table`` grows while entries() is read."""
 
-    def __init__(self, backend: Backend, service: str, index_key: bytes, snapshot: str, tree: dict[str, Any]) -> None:
+    def __init__(self, backend: Backend, service: str, index_key: bytes, snapshot: str, tree: dict[str, Any],
+                 meter: Meter | None = None) -> None:
+        self._meter = meter or Meter()
         self._backend = backend
         self._service = service
         self._snapshot = snapshot
@@ -148,7 +155,9 @@ class StoredTree(TreeReader):
 
     def _read(self, offset: int, length: int) -> bytes:
         try:
-            data = self._backend.read_range(self._name, offset, length)
+            with self._meter.during("fetch"):
+                data = self._backend.read_range(self._name, offset, length)
+            self._meter.add(fetched=len(data))
         except FileNotFoundError as error:
             raise self._damaged("is missing") from error
         if len(data) != length:

@@ -10,6 +10,7 @@ address, port, user, password_file, socket (as of postgresql_database) and bad_p
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
@@ -21,6 +22,7 @@ from typing import Any, Iterator
 
 from .. import faults
 from ..errors import SourceError
+from . import cluster_buffers
 from .cluster_backup import About, Backup, Control, client_of, read_control
 from .cluster_capture_preflight import findings_of, preflight_capture
 from .cluster_log_copy import LogCopy
@@ -28,7 +30,7 @@ from .cluster_lsn import position_text
 from .cluster_pages import PAGE, PageDigest, encode_marks, marks
 from .cluster_parent import HEAD, Parent, directory_identity
 from .cluster_spans import SPAN, File, Part, Result, Spans, Suspect
-from .cluster_walk import CONTROL, Item, Walk, relation_of
+from .cluster_walk import CONTROL, Item, Walk, order_key, relation_of
 from .contract import Captured, Context, Entry, Finding, Writer
 
 __all__ = ["ClusterCapture", "preflight_capture", "Finding"]
@@ -59,6 +61,7 @@ class ClusterCapture:
         self._job: list[Part | Entry] = []
         self._job_bytes = 0
         self._total = Result()
+        self._note = os.path.join(context.work_dir, cluster_buffers.NAME)
 
     def run(self) -> Captured:
         try:
@@ -86,7 +89,11 @@ class ClusterCapture:
         spans = Spans(self._context, self._writer, about.checksums, about.relation_segment)
         walk = Walk(self._data, f"PG_{about.version // 10000}_{control.catalog}")
         log = LogCopy(self._data, self._backup, spans, self._threads, about.timeline, start, about.wal_segment)
-        self._read(walk.run(), parent, spans, log)
+        try:
+            self._read(self._with_buffers(walk.run()), parent, spans, log)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._note)
         control = self._same_cluster(about)  # the last of all files: on a standby it says how far the log must be replayed
         control_status = os.lstat(f"{self._data}/{CONTROL}")
         faults.point("cluster.capture.read")
@@ -121,6 +128,31 @@ class ClusterCapture:
         return control
 
     # -- files
+
+    def _with_buffers(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The cluster's files, and in its place among them the note of what the server has in its buffers, unless it keeps one itself."""
+        note = self._buffers()
+        for item in items:
+            if note is not None and order_key(note.path) <= order_key(item.path):
+                if item.path != note.path:
+                    yield note
+                note = None
+            yield item
+
+    def _buffers(self) -> Item | None:
+        if os.path.exists(os.path.join(self._data, cluster_buffers.NAME)):
+            return None
+        content = cluster_buffers.held(self._client)
+        if content is None:
+            return None
+        try:
+            os.makedirs(self._context.work_dir, 0o700, exist_ok=True)
+            descriptor = os.open(self._note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "wb") as handle:
+                handle.write(content)
+            return Item("file", cluster_buffers.NAME, self._note, os.lstat(self._note))
+        except OSError:
+            return None  # a courtesy
 
     def _read(self, items: Iterator[Item], parent: Parent, spans: Spans, log: LogCopy) -> None:
         limit = _JOB_WITH_PARENT if parent.present else _JOB

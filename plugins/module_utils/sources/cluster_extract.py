@@ -16,7 +16,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
 
-from .. import faults
+from .. import faults, room
 from ..errors import CheckError, ConfigError, LifeboatError, SourceError, StorageError
 from . import cluster_extract_content as content
 from . import cluster_extract_names as names
@@ -26,7 +26,7 @@ from .cluster_content import Content, compare
 from .cluster_extract_copy import Live, comment, dump, settle_roles
 from .cluster_extract_tables import Isolation
 from .cluster_private import STALLED, PrivateCluster, end_leftover, find_programs, private_settings
-from .cluster_restore_preflight import Preflight, plan
+from .cluster_restore_preflight import Preflight, footprint, plan
 from .contract import Context, Extraction, Finding, Reader, Source, Wanted
 from .postgresql_client import Client, columns, quote, version_of
 from .server import Server
@@ -242,7 +242,7 @@ class ClusterExtraction(Extraction):
             free, need = status.f_bavail * status.f_frsize, int(size * _GROWTH)
             if free < need:
                 raise StorageError(f"the extracted {'database' if schema is None else 'tables'} need about {need >> 20} MiB and {free >> 20} MiB are free",
-                                   str(record["live"]), "free space or enlarge the file system; the live cluster is as it was")
+                                   str(record["live"]), "free space or enlarge the file system; the live cluster is as it was", "no_space")
         return size
 
     # -- content
@@ -292,6 +292,7 @@ class _Look(Preflight):
     def __init__(self, context: Context, client: Client, manifest: dict[str, Any], record: dict[str, Any]) -> None:
         super().__init__(context, client, Server({}, client.where, f"postgresql:{client.port}"), manifest)
         self._wanted = record
+        self._footprint = footprint(context, manifest)
 
     def run(self) -> list[Finding]:
         for check in (self._programs, self._beside, self._rights, self._spaces, self._log_directory, self._space, self._target, self._running):
@@ -301,10 +302,15 @@ class _Look(Preflight):
                 self._all.append(Finding("error", error))
         return self._all
 
+    def _space(self) -> None:
+        found = [measured for need in self._footprint.needs if (measured := room.measured(dataclasses.replace(need, hint=""))) is not None]
+        self._all += [Finding("error", error, "space") for total in room.added_up(found).values() for error in room.lacking(total)]
+
     def _beside(self) -> None:
         parent = os.path.dirname(self._live)
         if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
-            self._error("no place to stage the cluster privately", parent, "run as root or as an owner of that directory, or correct data_directory")
+            self._error("permission", "no place to stage the cluster privately", parent,
+                        "run as root or as an owner of that directory, or correct data_directory")
 
     def _running(self) -> None:
         client, captured = self._client, int(self._record["major"])
@@ -312,18 +318,19 @@ class _Look(Preflight):
         try:
             version = version_of(connection) // 10000
             if version < captured:
-                self._error(f"the live server is PostgreSQL {version}, the snapshot of {captured}", client.place, "extract into that version or a newer one")
+                self._error("version", f"the live server is PostgreSQL {version}, the snapshot of {captured}", client.place,
+                            "extract into that version or a newer one")
             if client.rows(connection, "SHOW is_superuser")[0][0] != "on":
-                self._error(f"user {client.user!r} is no superuser", client.place, "set user to a superuser of the cluster")
+                self._error("store", f"user {client.user!r} is no superuser", client.place, "set user to a superuser of the cluster")
             if client.rows(connection, "SELECT pg_is_in_recovery()")[0][0]:
-                self._error("the live server is a standby: it takes no writes", client.place, "extract on the primary")
+                self._error("store", "the live server is a standby: it takes no writes", client.place, "extract on the primary")
             client.tool("psql", version * 10000)
             database = str(self._wanted["database"])
             found = catalog.databases(client, connection, [database]).get(database)
         finally:
             connection.close()
         if found is None and self._wanted["kind"] == "schema":
-            self._error(f"there is no live database {database!r} for the tables", client.place, "extract the whole database, or create it first")
+            self._error("store", f"there is no live database {database!r} for the tables", client.place, "extract the whole database, or create it first")
         elif self._wanted["kind"] == "schema":
             self._published(database)
         elif found is not None:
@@ -337,7 +344,7 @@ class _Look(Preflight):
         finally:
             connection.close()
         if found:
-            self._error(f"the live database publishes all its tables ({', '.join(found)}), new ones too", f"{self._client.place}, database {database}",
+            self._error("store", f"the live database publishes all its tables ({', '.join(found)}), new ones too", f"{self._client.place}, database {database}",
                         "extract the whole database: its copy publishes nothing")
 
     def _room(self, database: str, size: int) -> None:
@@ -349,5 +356,5 @@ class _Look(Preflight):
             if free < need:
                 self._all.append(Finding("error", StorageError(
                     f"staging the cluster and a second copy of database {database} need about {need >> 20} MiB and {free >> 20} MiB are free", self._live,
-                    "free space or enlarge the file system",
+                    "free space or enlarge the file system", "no_space",
                 )))

@@ -20,6 +20,7 @@ from typing import Any
 
 from .. import durable
 from ..errors import LifeboatError, StorageError
+from ..meter import Meter
 from .cluster_lsn import history_name, parse_segment
 from .cluster_places import Owner, present
 from .cluster_reach import Reach
@@ -65,7 +66,8 @@ class Fetcher:
     log None: there are only the history files of ``others`` (timeline -> content), which keep new timelines unique.
     """
 
-    def __init__(self, log: Log | None, reach: Reach, others: dict[int, bytes], directory: str, owner: Owner, workers: int) -> None:
+    def __init__(self, log: Log | None, reach: Reach, others: dict[int, bytes], directory: str, owner: Owner, workers: int, meter: Meter) -> None:
+        self._meter = meter
         self._log = log
         self._reach = reach
         self._histories = {**others, **(log.histories() if log is not None else {})}
@@ -176,8 +178,10 @@ class Fetcher:
                     timeline, high = self._reach.part(position)
                     data = self._log.read(timeline, position, min(high, end, position + _PIECE))
                     written = 0
-                    while written < len(data):
-                        written += os.pwrite(descriptor, memoryview(data)[written:], position - start + written)
+                    with self._meter.during("write"):
+                        while written < len(data):
+                            written += os.pwrite(descriptor, memoryview(data)[written:], position - start + written)
+                    self._meter.add(written=len(data))
                     position += len(data)
                 os.ftruncate(descriptor, size)
             finally:

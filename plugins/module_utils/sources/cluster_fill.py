@@ -141,17 +141,22 @@ class Filler:
         view = self._buffer(wanted.length)
         lacking = list(range(wanted.count))
         written = 0
+        meter = self._context.progress.meter
         if file.former >= 0:
             if not self._in_place:
-                written = self._take(file, wanted, view)
-            self._read_back(file, wanted, view)
-            lacking = wanted.differing(self._context.digest_key, view)
+                with meter.during("write"):
+                    written = self._take(file, wanted, view)
+            with meter.during("verify"):
+                self._read_back(file, wanted, view)
+                lacking = wanted.differing(self._context.digest_key, view)
         fetched = 0
         if lacking:
             units = runs(lacking)
             fetched = sum(min(last * wanted.unit, wanted.length) - first * wanted.unit for first, last in units)
-            written += self._fetch(file, wanted, units, entry["data"])
-            wrong = self._wrong(file, wanted, units, view)
+            with meter.during("write"):
+                written += self._fetch(file, wanted, units, entry["data"])
+            with meter.during("verify"):
+                wrong = self._wrong(file, wanted, units, view)
             if wrong:
                 self._blame(file, wanted, wrong, entry["data"])
         if written >= _WRITEBACK:
@@ -159,6 +164,7 @@ class Filler:
         with self._lock:
             self.fetched += fetched
             self.reused += wanted.length - fetched
+        meter.add(written=written, reused=wanted.length - fetched)
         self._context.progress.add(wanted.length)
 
     def _wrong(self, file: Target, wanted: Wanted, units: list[tuple[int, int]], view: memoryview) -> list[int]:
@@ -273,7 +279,8 @@ class Filler:
                 future.set_result(self._reader.chunk(number, read_back=trusting))
             except BaseException as error:
                 future.set_exception(error)
-        return future.result()
+        with self._context.progress.meter.during(""):
+            return future.result()
 
     def _blame(self, file: Target, wanted: Wanted, wrong: list[int], data: list[list[int]]) -> None:
         """Say whose fault it is: a chunk that is not what its id says, or what was made of sound ones."""

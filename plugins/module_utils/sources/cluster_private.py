@@ -22,7 +22,7 @@ import time
 from typing import Any
 
 from .. import durable
-from ..errors import ConfigError, LifeboatError, SourceError
+from ..errors import LifeboatError, SourceError, VersionError
 from .cluster_places import Owner, postmaster, present, run_program
 from .postgresql_client import Client, ServerDown, tool_version
 from .server import wait_until
@@ -63,7 +63,7 @@ _FATAL = re.compile(r"\b(FATAL|PANIC):\s+(.*)")
 
 
 def find_programs(bin_dir: str | None, major: int, where: str) -> str:
-    """The directory of the server's programs of one major version. Raises ConfigError."""
+    """The directory of the server's programs of one major version. Raises VersionError."""
     if bin_dir:
         candidates = [str(bin_dir)]
     else:
@@ -77,7 +77,7 @@ def find_programs(bin_dir: str | None, major: int, where: str) -> str:
         if version:
             found.append(version // 10000)
     have = f"found only version {', '.join(map(str, sorted(set(found))))}" if found else "found none"
-    raise ConfigError(f"no server programs of PostgreSQL {major} ({have})", where, f"install the PostgreSQL {major} server package, or set bin_dir")
+    raise VersionError(f"no server programs of PostgreSQL {major} ({have})", where, f"install the PostgreSQL {major} server package, or set bin_dir")
 
 
 def control_data(programs: str, directory: str, owner: Owner, where: str) -> dict[str, str]:
@@ -133,7 +133,7 @@ class PrivateCluster:
             "logging_collector": "off", "log_destination": "stderr", "log_line_prefix": "%m [%p] ", "lc_messages": "C",
             "log_timezone": "UTC", "timezone": "UTC", "log_min_messages": "warning", "log_checkpoints": "off", **self._settings,
         }
-        text = "".join(f"{name} = '{_escaped(value)}'\n" for name, value in configuration.items())
+        text = "".join(f"{name} = '{escaped(value)}'\n" for name, value in configuration.items())
         for name, content in (("postgresql.conf", text), ("pg_hba.conf", "local all all trust\n"), ("pg_ident.conf", "")):
             path = os.path.join(self.private, name)
             if present(path):
@@ -271,8 +271,18 @@ def end_leftover(directory: str, where: str) -> None:
         time.sleep(0.1)
 
 
-def private_settings(programs: str, directory: str, owner: Owner, where: str) -> dict[str, str]:
-    """Settings that a server must share with the cluster's history, read from its pg_control."""
+#: What a hot standby must have at least as large as its primary: setting -> its name in pg_control.
+_FOLLOWED = {
+    "max_worker_processes": "max_worker_processes setting", "max_wal_senders": "max_wal_senders setting",
+    "max_prepared_transactions": "max_prepared_xacts setting", "max_locks_per_transaction": "max_locks_per_xact setting",
+}
+
+
+def private_settings(programs: str, directory: str, owner: Owner, where: str, followed: bool = False) -> dict[str, str]:
+    """Settings that a server must share with the cluster's history, read from its pg_control.
+
+    followed: the cluster has standbys. What this server has at the end of recovery goes into the log, and a standby that has less would stop there.
+    """
     control = control_data(programs, directory, owner, where)
     settings = {}
     if control.get("track_commit_timestamp setting") == "on":
@@ -283,10 +293,14 @@ def private_settings(programs: str, directory: str, owner: Owner, where: str) ->
         settings["wal_level"] = "logical"
     prepared = control.get("max_prepared_xacts setting", "0")
     settings["max_prepared_transactions"] = str(max(200, int(prepared) if prepared.isdigit() else 0))
+    if followed:
+        settings.update({name: control[said] for name, said in _FOLLOWED.items() if control.get(said, "").isdigit()})
+        settings["max_connections"] = str(min(20, int(control.get("max_connections setting") or 20)))
     return settings
 
 
-def _escaped(value: str) -> str:
+def escaped(value: str) -> str:
+    """A value for single quotes in a configuration file of the server."""
     return value.replace("\\", "\\\\").replace("'", "''")
 
 

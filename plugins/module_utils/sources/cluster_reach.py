@@ -150,6 +150,11 @@ def reaches(facts: dict[str, Any], log: Log | None, timeline: str = "") -> list[
     return found
 
 
+def along(facts: dict[str, Any], log: Log | None, timeline: int, pieces: list[Piece]) -> Reach:
+    """How far the log leads along a way that somebody else told: that of a server that runs."""
+    return _reach(facts, timeline, pieces, log.coverage() if log is not None else [])
+
+
 def _reach(facts: dict[str, Any], timeline: int, pieces: list[Piece], ranges: list[Covered]) -> Reach:
     segment = int(facts["segment_size"])
     start, stop = parse_position(str(facts.get("start_lsn") or facts["stop_lsn"])), parse_position(str(facts["stop_lsn"]))
@@ -182,6 +187,23 @@ def log_range(facts: dict[str, Any], log: Log, timeline: str = "") -> Covered | 
     except TargetError:
         return None
     return Covered(found[0].timeline, found[0].stop, found[0].end, found[0].until) if found else None
+
+
+def log_bytes(facts: dict[str, Any], position: dict[str, str], log: Log) -> int:
+    """As Source.log_bytes: to a position as it says, to a time by its part of the time between; else all there is, which is at most that."""
+    found = log_range(facts, log, position.get("timeline", ""))
+    if found is None or position["kind"] == "immediate":
+        return 0
+    whole = found.end - found.start
+    try:
+        if position["kind"] == "lsn":
+            return min(whole, max(0, parse_position(position["value"]) - found.start))
+        if position["kind"] == "time":
+            begin, end, wanted = (parse_time(text).timestamp() for text in (str(facts["stop_time"]), found.until, position["value"]))
+            return round(whole * min(1.0, max(0.0, (wanted - begin) / (end - begin)))) if end > begin else whole
+    except ValueError:
+        return whole  # preflight says what is wrong with it
+    return whole
 
 
 def reachable(facts: dict[str, Any], position: dict[str, str], log: Log) -> str:

@@ -17,7 +17,7 @@ import subprocess
 import time
 from typing import Any, Callable, Iterator
 
-from .. import durable
+from .. import durable, limits
 from ..errors import SourceError, TargetError
 from . import cluster_reach
 from .cluster_fetch import Fetcher
@@ -183,7 +183,8 @@ class Recovery:
         """
         reach = self._reach or self.prove()
         directory = str(self._record["staged"])
-        with Fetcher(self._log, reach, self._other_histories(), os.path.join(self._private, "log-in"), self._owner, self._context.workers) as fetcher:
+        with Fetcher(self._log, reach, self._other_histories(), os.path.join(self._private, "log-in"), self._owner, self._context.workers,
+                     self._context.progress.meter) as fetcher:
             try:
                 reached = self._replay(directory, reach, fetcher, self._settings(reach), examine)
             except _EndedEarly:
@@ -228,17 +229,19 @@ class Recovery:
                 examine: Callable[[PrivateCluster], None] | None) -> dict[str, Any]:
         self._signal(directory)
         settings = {
-            **private_settings(self._programs, directory, self._owner, self._where), **target,
+            **private_settings(self._programs, directory, self._owner, self._where, bool(self._context.config.get("members"))), **target,
             "restore_command": fetcher.command, "recovery_target_timeline": str(reach.timeline), "recovery_target_action": "promote",
         }
         user = str(self._context.config.get("user") or "postgres")
         before = set(_histories(directory))
         private = PrivateCluster(self._programs, directory, self._private, self._owner, user, settings, self._where)
         with private:
-            self._wait(private, fetcher, bool(target))
+            with self._context.progress.meter.during("replay"):
+                self._wait(private, fetcher, bool(target))
             lines = private.lines()
             if examine is not None:
-                examine(private)
+                with self._context.progress.meter.during("verify"):
+                    examine(private)
             private.stop()
         return self._reached(directory, before, lines)
 
@@ -268,6 +271,7 @@ class Recovery:
                 seen, since = moved, time.monotonic()
             elif time.monotonic() - since > STALLED:
                 raise SourceError(f"recovery made no progress for {STALLED:.0f} s", self._where, f"see {private.log}")
+            limits.check()
             time.sleep(pause)
             pause = min(pause * 1.1, 0.25)
 

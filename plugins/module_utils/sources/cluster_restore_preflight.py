@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..errors import ConfigError, LifeboatError, SourceError, StorageError, TargetError
+from .. import clocks
+from ..errors import CommandError, LifeboatError, SourceError, TargetError, VersionError
 from . import cluster_places as places
+from .cluster_backup import read_control
 from .cluster_lsn import parse_position
 from .cluster_private import find_programs
 from .cluster_reach import parse_time
-from .contract import Context, Finding
-from .postgresql_client import Client
+from .contract import Context, Finding, Footprint, Need
+from .postgresql_client import Client, ServerDown
 from .server import Server
 
 _IN_PLACE = "or set in_place: true, which overwrites the live cluster while it rebuilds it: then there is no rollback, and nothing to start until it is done"
@@ -53,6 +55,34 @@ def plan(context: Context, manifest: dict[str, Any], stage_id: str) -> dict[str,
     }
 
 
+def footprint(context: Context, manifest: dict[str, Any]) -> Footprint:
+    """Where the cluster lies, and room on every file system for what goes there; in place only for what the cluster grows by."""
+    record, facts = plan(context, manifest, "preflight"), manifest["facts"]
+    live, total = str(record["live"]), int(facts.get("bytes", 0))
+    needs: list[list[Any]] = []
+    for space in record["tablespaces"]:
+        size = next(int(found.get("bytes") or 0) for found in facts["tablespaces"] if str(found["oid"]) == space["oid"])
+        total -= size
+        if os.path.isabs(str(space["to"])):
+            needs.append([str(space["to"]), size])
+    needs.append([os.path.dirname(live), max(0, total)])
+    spare = places.size_of(live) if record["in_place"] else 0
+    for need in reversed(needs):
+        taken = min(spare, need[1])
+        spare, need[1] = spare - taken, need[1] - taken
+    hint = _IN_PLACE if record["had_live"] and not record["in_place"] else ""
+    return Footprint(os.path.realpath(live), system=_system(live), captured=str(facts.get("system_identifier") or ""),
+                     needs=tuple(Need(path, size, hint=hint) for path, size in needs))
+
+
+def _system(live: str) -> str:
+    """The system identifier of the cluster in place; "" when there is none that says."""
+    try:
+        return read_control(live).system_identifier if places.holds_cluster(live) else ""
+    except SourceError:
+        return ""  # damaged: it is displaced as it is
+
+
 class Preflight:
     """Collects findings."""
 
@@ -67,62 +97,68 @@ class Preflight:
         self._all: list[Finding] = []
 
     def run(self) -> list[Finding]:
-        for check in (self._programs, self._place, self._rights, self._commands, self._former, self._spaces, self._log_directory, self._space,
-                      self._configuration, self._target):
+        for check in (self._programs, self._place, self._rights, self._commands, self._former, self._spaces, self._log_directory,
+                      self._configuration, self._login, self._identity, self._target):
             try:
                 check()
             except LifeboatError as error:
                 self._all.append(Finding("error", error))
         return self._all
 
-    def _error(self, what: str, where: str, remedy: str) -> None:
-        self._all.append(Finding("error", SourceError(what, where, remedy)))
+    def _error(self, kind: str, what: str, where: str, remedy: str) -> None:
+        self._all.append(Finding("error", SourceError(what, where, remedy), kind))
 
-    def _warning(self, what: str, where: str, remedy: str) -> None:
-        self._all.append(Finding("warning", SourceError(what, where, remedy)))
+    def _warning(self, kind: str, what: str, where: str, remedy: str) -> None:
+        self._all.append(Finding("warning", SourceError(what, where, remedy), kind))
 
     def _programs(self) -> None:
-        find_programs(self._context.config.get("bin_dir"), int(self._record["major"]), self._client.where)
+        programs = find_programs(self._context.config.get("bin_dir"), int(self._record["major"]), self._client.where)
+        if not os.path.exists(f"{programs}/pg_amcheck"):
+            self._all.append(Finding("note", VersionError("the copy's indexes are not held against its tables: there is no pg_amcheck", programs,
+                                                          "install it where amcheck shall be part of the proof")))
 
     def _place(self) -> None:
         live, parent = self._live, os.path.dirname(self._live)
         if places.present(live) and not os.path.isdir(live):
-            self._error("what stands in the place of the data directory is no directory", live, "move it away, or correct data_directory in the catalog")
+            self._error("place", "what stands in the place of the data directory is no directory", live,
+                        "move it away, or correct data_directory in the catalog")
         elif os.path.isdir(live) and os.listdir(live) and not places.holds_cluster(live):
-            self._error("the data directory holds files but no cluster", live, "move them away: they are never replaced")
+            self._error("place", "the data directory holds files but no cluster", live, "move them away: they are never replaced")
         if os.path.ismount(live):
-            self._error("the data directory is a mount point, which cannot be swapped by rename", live,
+            self._error("place", "the data directory is a mount point, which cannot be swapped by rename", live,
                         "use a directory below the mount point as data_directory")
         if not os.path.isdir(parent):
             if not self._server.can_provision:
-                self._error("the directory above the data directory does not exist", parent, "create or mount it, or give the source a 'provision' command")
+                self._error("place", "the directory above the data directory does not exist", parent,
+                            "create or mount it, or give the source a 'provision' command")
         elif not os.access(parent, os.W_OK | os.X_OK):
-            self._error("no right to create and rename beside the data directory", parent, "run as root, or as an owner of that directory")
+            self._error("permission", "no right to create and rename beside the data directory", parent, "run as root, or as an owner of that directory")
 
     def _rights(self) -> None:
         if os.geteuid() not in (0, self._owner.uid):
-            self._error(f"the cluster belongs to uid {self._owner.uid}", self._live, "run the restore as root or as that user")
+            self._error("permission", f"the cluster belongs to uid {self._owner.uid}", self._live, "run the restore as root or as that user")
         if self._owner.uid == 0:
-            self._error("the cluster's files would belong to root, as whom the server refuses to run", self._live,
+            self._error("permission", "the cluster's files would belong to root, as whom the server refuses to run", self._live,
                         f"create the user {self._facts.get('user') or 'postgres'!r} on this host")
 
     def _commands(self) -> None:
         missing = [name for name, there in (("start", self._server.can_start), ("stop", self._server.can_stop)) if not there]
         if missing:
-            raise ConfigError(
+            raise CommandError(
                 f"the server is swapped while it is down, but the catalog does not say how to {' and '.join(missing)} it", self._client.where,
                 f"set {' and '.join('server.' + name for name in missing)} on this source",
             )
 
     def _former(self) -> None:
         if places.holds_cluster(self._live) and places.major_of(self._live) != self._record["major"]:
-            self._warning(f"the cluster in place is of PostgreSQL {places.major_of(self._live)}, the snapshot of {self._record['major']}", self._live,
+            self._warning("version", f"the cluster in place is of PostgreSQL {places.major_of(self._live)}, the snapshot of {self._record['major']}",
+                          self._live,
                           "it is displaced; the start command must start the captured version")
         if self._record["in_place"]:
-            self._warning("in_place: the live cluster is stopped at once and overwritten while it is rebuilt", self._live,
+            self._warning("place", "in_place: the live cluster is stopped at once and overwritten while it is rebuilt", self._live,
                           "there is no rollback, and nothing to start until it is done; take in_place out if there is room for two")
         elif places.present(self._live) and places.postmaster(self._live) is None and self._client.listening():
-            self._error("something else listens where the cluster's server should", self._client.place,
+            self._error("port", "something else listens where the cluster's server should", self._client.place,
                         "find it with `ss -ltnp`, or correct address and port")
 
     def _spaces(self) -> None:
@@ -130,21 +166,22 @@ class Preflight:
         seen: dict[str, str] = {}
         old = {str(space["from"]) for space in self._record["tablespaces"]}
         for unknown in sorted(set(self._context.config.get("tablespace_map") or {}) - old):
-            self._error(f"tablespace_map names {unknown!r}, but no tablespace of the snapshot lies there", self._client.where,
+            self._error("catalog", f"tablespace_map names {unknown!r}, but no tablespace of the snapshot lies there", self._client.where,
                         f"known: {', '.join(sorted(old)) or 'none'}")
         for space in self._record["tablespaces"]:
             place = str(space["to"])
             if not os.path.isabs(place):
-                self._error("the new place of a tablespace is no absolute path", place, "correct tablespace_map")
+                self._error("catalog", "the new place of a tablespace is no absolute path", place, "correct tablespace_map")
                 continue
             if os.path.realpath(place) in seen:
-                self._error(f"two tablespaces ({seen[os.path.realpath(place)]} and {space['oid']}) would share one place", place, "correct tablespace_map")
+                self._error("catalog", f"two tablespaces ({seen[os.path.realpath(place)]} and {space['oid']}) would share one place", place,
+                            "correct tablespace_map")
             seen[os.path.realpath(place)] = str(space["oid"])
             if (os.path.realpath(place) + "/").startswith(os.path.realpath(self._live) + "/"):
-                self._error("a tablespace would lie inside the data directory, which is swapped as a whole", place,
+                self._error("catalog", "a tablespace would lie inside the data directory, which is swapped as a whole", place,
                             "map it to a place outside with tablespace_map")
             if places.version_directories(place, int(self._record["major"])) and os.path.realpath(place) not in mine:
-                self._error(f"the place of tablespace {space['oid']} holds files of another cluster", place,
+                self._error("place", f"the place of tablespace {space['oid']} holds files of another cluster", place,
                             "move them away, or give the tablespace another place with tablespace_map")
             self._writable(place, f"tablespace {space['oid']}", "map it to another place with tablespace_map")
 
@@ -154,52 +191,54 @@ class Preflight:
             return
         mine = os.path.realpath(f"{self._live}/pg_wal")
         if os.path.ismount(place):
-            self._error("the log directory is a mount point, which cannot be swapped by rename", place, "set wal_directory to a directory below it")
+            self._error("place", "the log directory is a mount point, which cannot be swapped by rename", place, "set wal_directory to a directory below it")
         if os.path.isdir(place) and os.listdir(place) and os.path.realpath(place) != mine:
-            self._error("the place of the log directory holds files of another cluster", place, "move them away, or set wal_directory to another place")
+            self._error("place", "the place of the log directory holds files of another cluster", place,
+                        "move them away, or set wal_directory to another place")
         self._writable(os.path.dirname(place), "the log directory", "set wal_directory to another place")
 
     def _writable(self, place: str, what: str, remedy: str) -> None:
         there = place
         while there != "/" and not os.path.isdir(there):
             if places.present(there):
-                self._error(f"the place of {what} is no directory", there, remedy)
+                self._error("place", f"the place of {what} is no directory", there, remedy)
                 return
             there = os.path.dirname(there)
         if not os.access(there, os.W_OK | os.X_OK):
-            self._error(f"no right to write to the place of {what}", there, f"run as root, or {remedy}")
-
-    def _space(self) -> None:
-        """Room on every file system for what goes there; in place only for what the cluster grows by."""
-        wanted: dict[int, list[Any]] = {}
-
-        def want(path: str, size: int) -> None:
-            while not os.path.isdir(path):
-                path = os.path.dirname(path) or "/"
-            wanted.setdefault(os.stat(path).st_dev, [path, 0])[1] += size
-
-        total = int(self._facts.get("bytes", 0))
-        for space in self._record["tablespaces"]:
-            size = next(int(found.get("bytes") or 0) for found in self._facts["tablespaces"] if str(found["oid"]) == space["oid"])
-            total -= size
-            if os.path.isabs(str(space["to"])):
-                want(str(space["to"]), size)
-        want(os.path.dirname(self._live), max(0, total))
-        present = places.size_of(self._live) if self._record["in_place"] else 0
-        for path, size in wanted.values():
-            status = os.statvfs(path)
-            free, need = status.f_bavail * status.f_frsize, max(0, size - present)
-            if free < need:
-                remedy = "free space or enlarge the file system"
-                if not self._record["in_place"] and self._record["had_live"]:
-                    remedy += f", {_IN_PLACE}"
-                self._all.append(Finding("error", StorageError(f"the staged copy needs {need >> 20} MiB and {free >> 20} MiB are free", path, remedy)))
+            self._error("permission", f"no right to write to the place of {what}", there, f"run as root, or {remedy}")
 
     def _configuration(self) -> None:
         place = self._context.config.get("config_directory")
         if place and not os.path.isfile(os.path.join(str(place), "postgresql.conf")):
-            self._error("the configuration outside the data directory is not there, and it is not part of the snapshot", f"{place}/postgresql.conf",
+            self._error("place", "the configuration outside the data directory is not there, and it is not part of the snapshot", f"{place}/postgresql.conf",
                         "put it there (it belongs to the host's configuration), or correct config_directory")
+
+    def _login(self) -> None:
+        """The swapped cluster's server is asked with this login; where the former one runs, it can be tried, and its clock read."""
+        self._client.password()
+        if places.postmaster(self._live) is None:
+            return
+        try:
+            connection = self._client.connect(self._client.maintenance())
+        except ServerDown:
+            return
+        except SourceError as error:
+            self._warning("store", f"the server that runs does not let us in ({error.what})", error.where,
+                          f"{error.remedy}; after the swap the restored one will be asked the same way")
+            return
+        try:
+            skew = clocks.ask(self._context.clock, lambda: float(self._client.rows(connection, "SELECT extract(epoch FROM clock_timestamp())")[0][0]))
+        finally:
+            connection.close()
+        told = clocks.judge(skew, f"the server {self._client.place}", "this host", (self._context.target or {}).get("kind") == "time") if skew else None
+        if told:
+            self._all.append(Finding(*told))
+
+    def _identity(self) -> None:
+        found, captured = _system(self._live), str(self._facts.get("system_identifier") or "")
+        if found and captured and found != captured:
+            self._warning("identity", f"another cluster is in place (system identifier {found}, captured was {captured})", self._live,
+                          "it is displaced, not merged; make sure that data_directory is meant")
 
     def _target(self) -> None:
         target = self._context.target

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from .cluster_members import slot_of
 from .contract import Context
 from .postgresql_client import Client
 
@@ -19,15 +20,18 @@ def slot_name(service: str, source: str, config: dict[str, Any]) -> str:
 
 
 def keep_log(context: Context, client: Client, parameters: dict[str, Any]) -> None:
-    """Make the slot on a server that has just recovered, where its log is to be shipped.
+    """Make the slots on a server that has just recovered: of the shipper, where its log is to be shipped, and of each standby.
 
-    From here on it keeps the log of the new timeline. A shipper that comes later would find the segment with the switch recycled, and a gap.
+    From here on it keeps the log of the new timeline. Whoever comes later would find the segment with the switch recycled, and a gap.
     parameters: those of the captured server; one without slots would not start with one.
     """
-    if context.config.get("log") is None or str(parameters.get("max_replication_slots", "1")) == "0":
+    slots = [slot_name(context.service, context.source, context.config)] if context.config.get("log") is not None else []
+    slots += [slot_of(member) for member in context.config.get("members") or []]
+    if not slots or str(parameters.get("max_replication_slots", "1")) == "0":
         return
     connection = client.connect(client.database)
     try:
-        client.rows(connection, "SELECT pg_create_physical_replication_slot(%s, true)", (slot_name(context.service, context.source, context.config),))
+        for slot in slots:
+            client.rows(connection, "SELECT pg_create_physical_replication_slot(%s, true)", (slot,))
     finally:
         connection.close()

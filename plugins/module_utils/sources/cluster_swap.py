@@ -15,7 +15,7 @@ import shutil
 import time
 from typing import Any
 
-from .. import durable, faults
+from .. import durable, faults, limits
 from ..errors import ConfigError, ConflictError, SourceError
 from . import cluster_places as places
 from .cluster_private import end_leftover, keep_settings_back
@@ -149,42 +149,52 @@ class Swap:
                 places.move_out(self.live, self.staged, self.stage, "staged")
 
     def _stop(self) -> None:
-        if places.postmaster(self.live) is not None:
-            if not self.server.can_stop:
-                raise ConfigError("the live server must be stopped, but the catalog gives no command", self.client.where, "set server.stop on this source")
-            self.server.stop()
-        elif self.client.listening():
-            if not self.server.can_stop or places.present(self.live):
-                raise ConflictError("something else listens where the cluster's server should", self.client.place, "find it with `ss -ltnp` and end it")
-            self.server.stop()  # a server whose data directory was deleted under it
-        wait_until(lambda: places.postmaster(self.live) is None and not self.client.listening(), ANSWER_TIMEOUT, SourceError(
-            "the server does not stop, or something starts it again", self.client.place, "set server.stop to what really stops it",
-        ))
+        halt(self.client, self.server, self.live)
 
     def _start(self) -> None:
-        if places.postmaster(self.live) is None:
-            self.server.start()
-        self._wait_answer()
+        bring_up(self.client, self.server, self.live)
 
-    def _wait_answer(self) -> None:
-        """Until the server answers. One that was seen, and is gone for longer than a supervisor takes to start it again, has failed."""
-        deadline = time.monotonic() + ANSWER_TIMEOUT
-        gone_since: float | None = None
-        seen = False
-        while True:
-            if places.postmaster(self.live) is not None:
-                seen, gone_since = True, None
-            elif seen:
-                gone_since = gone_since or time.monotonic()
-            try:
-                if self.client.reachable():
-                    return
-            except ServerDown:
-                pass
-            except SourceError:
-                return  # it answers: that the login of today is none of then is for the health checks to tell
-            if gone_since is not None and time.monotonic() - gone_since > RESTARTED_WITHIN:
-                raise SourceError("the server ended right after its start", self.client.place, "look into the server's log, then run the same command again")
-            if time.monotonic() > deadline:
-                raise SourceError(f"the server did not answer within {ANSWER_TIMEOUT:.0f} s of its start", self.client.place, "look into the server's log")
-            time.sleep(0.05)
+
+def halt(client: Client, server: Server, live: str) -> None:
+    """Stop the server of a data directory and wait until it is gone; the caller holds its lock."""
+    if places.postmaster(live) is not None:
+        if not server.can_stop:
+            raise ConfigError("the live server must be stopped, but the catalog gives no command", client.where, "set server.stop on this source")
+        server.stop()
+    elif client.listening():
+        if not server.can_stop or places.present(live):
+            raise ConflictError("something else listens where the cluster's server should", client.place, "find it with `ss -ltnp` and end it")
+        server.stop()  # a server whose data directory was deleted under it
+    wait_until(lambda: places.postmaster(live) is None and not client.listening(), ANSWER_TIMEOUT, SourceError(
+        "the server does not stop, or something starts it again", client.place, "set server.stop to what really stops it",
+    ))
+
+
+def bring_up(client: Client, server: Server, live: str) -> None:
+    """Start the server of a data directory where it does not run, and wait until it answers; the caller holds its lock.
+
+    One that was seen, and is gone for longer than a supervisor takes to start it again, has failed.
+    """
+    if places.postmaster(live) is None:
+        server.start()
+    deadline = time.monotonic() + ANSWER_TIMEOUT
+    gone_since: float | None = None
+    seen = False
+    while True:
+        if places.postmaster(live) is not None:
+            seen, gone_since = True, None
+        elif seen:
+            gone_since = gone_since or time.monotonic()
+        try:
+            if client.reachable():
+                return
+        except ServerDown:
+            pass
+        except SourceError:
+            return  # it answers: that the login of today is none of then is for the health checks to tell
+        if gone_since is not None and time.monotonic() - gone_since > RESTARTED_WITHIN:
+            raise SourceError("the server ended right after its start", client.place, "look into the server's log, then run the same command again")
+        if time.monotonic() > deadline:
+            raise SourceError(f"the server did not answer within {ANSWER_TIMEOUT:.0f} s of its start", client.place, "look into the server's log")
+        limits.check()
+        time.sleep(0.05)

@@ -37,7 +37,7 @@ WAL_DIRECTORIES = ("archive_status", "summaries")
 #: Names at the top that are left out.
 _TOP_FILES = frozenset({
     "postmaster.pid", "postmaster.opts",         # of the running server
-    "postgresql.auto.conf.tmp", "current_logfiles.tmp",  # half-written
+    "postgresql.auto.conf.tmp", "current_logfiles.tmp", "autoprewarm.blocks.tmp",  # half-written
     "backup_label", "backup_label.old", "tablespace_map", "tablespace_map.old", "backup_manifest",  # of another backup
     "standby.signal", "recovery.signal", "recovery.done",  # a restored copy decides by itself what it is
 })

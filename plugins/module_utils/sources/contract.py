@@ -11,11 +11,14 @@ record (plain JSON, written to the ledger *before* it acts), so each call can be
 
 from __future__ import annotations
 
+import os
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Callable, ClassVar, Dict, Iterator, Tuple
 
 from ..errors import LifeboatError
+from ..findings import finding
 from ..progress import Progress
 
 #: One extent of a byte stream: (chunk number in this tree, offset inside the chunk, length), all in bytes.
@@ -30,13 +33,41 @@ Entry = Dict[str, Any]
 
 @dataclass
 class Finding:
-    """One preflight observation: level is "error" or "warning"."""
+    """One preflight observation. level: a word of findings.LEVELS; kind: one of findings.KINDS, the error's own when it is not given."""
 
     level: str
     error: LifeboatError
+    kind: str = ""
 
     def as_dict(self) -> dict[str, str]:
-        return {"level": self.level, **self.error.as_dict()}
+        return finding(self.level, self.error, self.kind)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Room that a restore takes on the source's host, beside what is there: bytes and entries (inodes) where ``path`` lies or will lie.
+
+    path "": memory. hint: what else helps where there is too little.
+    """
+
+    path: str
+    bytes: int
+    entries: int = 0
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a restore of a source touches on its host. live: the live data in one word, the same for whoever means the same data: a
+    path of the host, or a server and what is in it. network: the word is good on every host, not on this one alone.
+    system: the identifier of the cluster in place, where there is one; captured: of the one in the snapshot. needs: see Need.
+    """
+
+    live: str
+    network: bool = False
+    system: str = ""
+    captured: str = ""
+    needs: tuple[Need, ...] = ()
 
 
 @dataclass
@@ -58,6 +89,8 @@ class Context:
     #: Where in the source's log a restore shall end: {"kind": "latest|time|lsn|xid|name|immediate", "value": str,
     #: "timeline": "" for the newest reachable one, or a number}; None: at the snapshot itself.
     target: dict[str, str] | None = None
+    #: What time it is on this host, in seconds since 1970.
+    clock: Callable[[], float] = time.time
 
 
 class Writer(ABC):
@@ -178,6 +211,16 @@ class Comparison:
     items: int = 0
 
 
+def whole_files(path: str) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+    """Every file below a path, or the path itself, as warm_ranges() names them."""
+    if not os.path.isdir(path):
+        yield path, []
+    for parent, directories, names in os.walk(path):
+        directories.sort()
+        for name in sorted(names):
+            yield os.path.join(parent, name), []
+
+
 @dataclass(frozen=True)
 class Wanted:
     """A part of a snapshot. tables: none means the whole database. name: the new name in the live store; "": made of the
@@ -230,6 +273,18 @@ class Extraction(ABC):
         """Remove everything that is not the finished result: the private server, the staged copy, what was loaded and not published."""
 
 
+class LocalShare(ABC):
+    """How much of a snapshot the live data still holds, estimated cheaply. It is shown every entry of the tree once, in order."""
+
+    @abstractmethod
+    def see(self, entry: Entry) -> None:
+        """One entry; no work yet."""
+
+    @abstractmethod
+    def share(self) -> tuple[float, int]:
+        """(share of the bytes, 0 to 1, that a restore would take from the live data, pieces that were compared)."""
+
+
 class Source(ABC):
     """One kind of data store. Life cycle of a restore:
 
@@ -260,9 +315,24 @@ class Source(ABC):
         An absent store is an error only if it can neither be started nor provisioned.
         """
 
+    def footprint(self, context: Context, manifest: dict[str, Any]) -> Footprint | None:
+        """What the restore of this snapshot touches and the room it takes; None: nothing that can be told. Changes nothing.
+
+        Preflight adds the needs of all sources and services of a host up: they are staged at once.
+        """
+        return None
+
+    def local_share(self, context: Context, manifest: dict[str, Any]) -> LocalShare | None:
+        """What a restore could take from the live data instead of the repository; None: nothing. Changes nothing."""
+        return None
+
     def log_range(self, manifest: dict[str, Any], log: Log) -> Covered | None:
         """How far the log leads on from this snapshot without a hole; None when it does not. ``start`` is where a restore may end first."""
         return None
+
+    def log_bytes(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> int:
+        """Bytes of its log that a restore of this snapshot to a position (as Context.target) goes through, as far as can be told without opening it."""
+        return 0
 
     def reachable(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> str:
         """Why a restore of this snapshot cannot end at a position of its log (as Context.target), as far as positions and times
@@ -299,6 +369,15 @@ class Source(ABC):
     @abstractmethod
     def verify_staged(self, context: Context, reader: Reader, record: dict[str, Any]) -> Comparison:
         """Read the staged copy back from the store and compare it with the captured digest."""
+
+    def warm_ranges(self, context: Context, record: dict[str, Any], manifest: dict[str, Any]) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+        """(file of the staged copy, [(offset, length)], none for all of it): what is worth being in memory when the service starts, the most wanted first.
+
+        Names may be gone by the time they are opened. Where the staged copy is no file or directory there is nothing.
+        """
+        staged = str(record.get("staged") or "")
+        if os.path.isabs(staged):
+            yield from whole_files(staged)
 
     @abstractmethod
     def verify_live(self, context: Context, reader: TreeReader, manifest: dict[str, Any]) -> Comparison:

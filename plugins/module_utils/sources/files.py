@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from .. import durable, faults
 from ..errors import ConflictError, LifeboatError, SourceError
-from .contract import Captured, Comparison, Context, Finding, Reader, Source, TreeReader, Writer
-from .disk import tree_bytes
+from .contract import Captured, Comparison, Context, Finding, Footprint, Need, Reader, Source, TreeReader, Writer
+from .disk import rename_refused, tree_bytes
 from .files_capture import FilesCapture
 from .files_restore import FilesRestore, compare_tree
 from .server import Server
@@ -87,33 +87,34 @@ class Files(Source):
     # -- restore
 
     def preflight_restore(self, context: Context, manifest: dict[str, Any]) -> list[Finding]:
-        path, findings = self._path(context), []
+        path = self._path(context)
+        findings: list[Finding] = []
         parent = os.path.dirname(path)
 
-        def error(what: str, where: str, remedy: str) -> None:
-            findings.append(Finding("error", SourceError(what, where, remedy)))
+        def error(kind: str, what: str, where: str, remedy: str) -> None:
+            findings.append(Finding("error", SourceError(what, where, remedy, "permission" if kind == "permission" else ""), kind))
 
         if os.path.islink(path) or (_identity(path) is not None and not os.path.isdir(path)):
-            error("what stands in the place of the source is no directory", path, "move it away, or correct 'path' in the catalog")
+            error("place", "what stands in the place of the source is no directory", path, "move it away, or correct 'path' in the catalog")
         elif os.path.ismount(path):
-            error("source directory is a mount point, which cannot be swapped by rename", path, "use a directory below the mount point as 'path'")
+            error("place", "source directory is a mount point, which cannot be swapped by rename", path, "use a directory below the mount point as 'path'")
         if not os.path.isdir(parent):
             if not context.config.get("provision"):
-                error("the directory above the source does not exist", parent, "create or mount it, or give the source a 'provision' command")
+                error("place", "the directory above the source does not exist", parent, "create or mount it, or give the source a 'provision' command")
             return findings
-        if not os.access(parent, os.W_OK | os.X_OK):
-            error("no right to create and rename beside the source", parent, "run as the owner of that directory or as root")
-        facts = manifest.get("facts", {})
-        status = os.statvfs(parent)
-        free, need = status.f_bavail * status.f_frsize, int(facts.get("bytes", 0))
-        if free < need:
-            error(f"not enough space to stage beside the live data: {need} bytes needed, {free} free", parent, "free space or enlarge the file system")
-        if status.f_files and status.f_favail < int(facts.get("entries", 0)):
-            error(f"not enough free inodes: {facts.get('entries')} needed, {status.f_favail} free", parent, "remove files or enlarge the file system")
-        foreign = [uid for uid in facts.get("owners", []) if uid != os.geteuid()]
+        refused = rename_refused(parent, path)
+        if refused:
+            error("permission", *refused)
+        foreign = [uid for uid in manifest.get("facts", {}).get("owners", []) if uid != os.geteuid()]
         if foreign and os.geteuid() != 0:
-            error(f"the snapshot holds files of other users (uid {', '.join(map(str, foreign[:5]))})", path, "run the restore as root")
+            error("permission", f"the snapshot holds files of other users (uid {', '.join(map(str, foreign[:5]))})", path,
+                  "run the restore as root (become: true)")
         return findings
+
+    def footprint(self, context: Context, manifest: dict[str, Any]) -> Footprint:
+        path, facts = self._path(context), manifest.get("facts", {})
+        need = Need(os.path.dirname(path), int(facts.get("bytes", 0)), int(facts.get("entries", 0)))
+        return Footprint(os.path.realpath(path), needs=(need,))
 
     def plan_stage(self, context: Context, manifest: dict[str, Any], stage_id: str) -> dict[str, Any]:
         path = self._path(context)

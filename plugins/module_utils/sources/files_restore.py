@@ -150,7 +150,9 @@ class FilesRestore:
         """Create the files of the oldest groups, in this thread alone: two that create in one directory fight for its lock."""
         while len(self._groups) > ahead:
             chunk, group = self._groups.popleft()
-            self._write_group(memoryview(chunk.result()), group)
+            data = memoryview(chunk.result())
+            with self._context.progress.meter.during("write"):
+                self._write_group(data, group)
 
     def _write_group(self, data: memoryview, group: list[tuple[Entry, list[int]]]) -> None:
         """Write small files that share one chunk."""
@@ -170,7 +172,9 @@ class FilesRestore:
             finally:
                 os.close(descriptor)
             faults.point("stage.write.after")
-        self._context.progress.add(sum(piece[3] for _entry, piece in group), len(group))
+        size = sum(piece[3] for _entry, piece in group)
+        self._context.progress.meter.add(written=size)
+        self._context.progress.add(size, len(group))
 
     def _special(self, entry: Entry) -> None:
         full, kind = self._full(entry["path"]), entry["type"]
@@ -229,6 +233,7 @@ class _LargeFile:
             self._open += 1
 
     def write(self, pieces: list[list[int]]) -> None:
+        meter = self._restore._context.progress.meter
         try:
             size = 0
             for at, number, offset, length in pieces:
@@ -236,12 +241,14 @@ class _LargeFile:
                 data = memoryview(self._restore._reader.chunk(number, read_back=True))
                 if offset < 0 or offset + length > len(data) or at < 0 or at + length > self._entry["size"]:
                     raise DamageError("tree refers beyond the end of a chunk or file", repr(self.path), "choose another snapshot")
-                for low, high in self._parts(at, at + length):
-                    view = data[offset + low - at:offset + high - at]
-                    while view:
-                        written = os.pwrite(self._descriptor, view, low)
-                        low += written
-                        view = view[written:]
+                with meter.during("write"):
+                    for low, high in self._parts(at, at + length):
+                        view = data[offset + low - at:offset + high - at]
+                        meter.add(written=len(view))
+                        while view:
+                            written = os.pwrite(self._descriptor, view, low)
+                            low += written
+                            view = view[written:]
                 self._restore._context.progress.add(length)
             if size >= _WRITEBACK:
                 durable.begin_writeback(self._descriptor, pieces[0][0], size)

@@ -10,10 +10,11 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Iterator
 
 from .. import durable, libraries, state
 from ..errors import SourceError, StorageError
+from . import cluster_buffers
 from . import cluster_checks as checks
 from . import cluster_content as content
 from . import cluster_places as places
@@ -21,10 +22,26 @@ from . import cluster_reach as reach
 from .cluster_private import PrivateCluster, end_leftover, find_programs
 from .cluster_recovery import Recovery
 from .cluster_restore import Rebuild
-from .cluster_restore_preflight import Preflight, plan
+from .cluster_restore_preflight import Preflight, footprint, live_directory, plan
 from .cluster_slot import keep_log
+from .cluster_standby import Standby
 from .cluster_swap import Swap
-from .contract import Captured, Comparison, Context, Covered, Extraction, Finding, Log, Reader, Source, TreeReader, Writer
+from .contract import (
+    Captured,
+    Comparison,
+    Context,
+    Covered,
+    Extraction,
+    Finding,
+    Footprint,
+    LocalShare,
+    Log,
+    Reader,
+    Source,
+    TreeReader,
+    Writer,
+    whole_files,
+)
 from .postgresql_client import TLS_OPTIONS, Client, ServerDown
 from .server import Server
 
@@ -64,6 +81,15 @@ class Postgresql(Source):
             "type": "bool", "default": False,
             "help": "Restores also measure a digest of every table, which reads all rows: it tells later which tables were written to.",
         },
+        "conninfo": {
+            "type": "str",
+            "help": "How standbys reach this server, as libpq reads it, without a password: host, port, user, passfile (on the standby), sslmode…",
+        },
+        "replication_slot": {"type": "str", "help": "Slot by which this server streams when it is a standby; default: lifeboat_standby_<host>."},
+        "capture_from": {
+            "type": "str", "default": "primary", "choices": ["primary", "standby"],
+            "help": "Which of the members a capture reads; where no standby streams, the primary.",
+        },
         "slot": {"type": "str", "help": "Replication slot of the continuous log; default: lifeboat_<service>_<source>."},
         "log": {"type": "dict", "help": "Continuous log: {spool: path, spool_limit: bytes, interval: seconds}.", "options": {
             "spool": {"type": "path", "help": "Private directory for what was received and is not proven yet; default: in the state directory."},
@@ -89,10 +115,23 @@ class Postgresql(Source):
 
     def preflight_restore(self, context: Context, manifest: dict[str, Any]) -> list[Finding]:
         client = _client(context)
-        return Preflight(context, client, _server(context, client), manifest).run()
+        found = Preflight(context, client, _server(context, client), manifest).run()
+        return found + (Standby(context, manifest["facts"]).findings() if context.config.get("standby") else [])
+
+    def footprint(self, context: Context, manifest: dict[str, Any]) -> Footprint:
+        return footprint(context, manifest)
+
+    def local_share(self, context: Context, manifest: dict[str, Any]) -> LocalShare | None:
+        from .cluster_share import ClusterShare
+
+        live = live_directory(context)
+        return ClusterShare(live, context.digest_key, str(manifest["digest"]["value"])) if places.holds_cluster(live) else None
 
     def log_range(self, manifest: dict[str, Any], log: Log) -> Covered | None:
         return reach.log_range(manifest["facts"], log)
+
+    def log_bytes(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> int:
+        return reach.log_bytes(manifest["facts"], position, log)
 
     def reachable(self, manifest: dict[str, Any], position: dict[str, str], log: Log) -> str:
         return reach.reachable(manifest["facts"], position, log)
@@ -121,6 +160,9 @@ class Postgresql(Source):
             return
         facts: dict[str, Any] = reader.manifest["facts"]
         owner = places.Owner(*record["owner"])
+        if context.config.get("standby"):
+            self._stage_standby(context, reader, record, owner)
+            return
         programs = find_programs(context.config.get("bin_dir"), int(record["major"]), where)
         end_leftover(staged, where)
         told: dict[str, Any] = {"checksums": bool(facts.get("checksums"))}
@@ -154,7 +196,8 @@ class Postgresql(Source):
                 roots = [staged, *(place for _link, place in places.spaces(staged)), os.path.join(staged, "pg_wal")]
                 synced = beside.submit(durable.sync_trees, roots, "stage")
                 archives = beside.submit(_archives, context, staged, programs, owner)
-                files = inspection.run(built, rebuild.doubtful, told["checksums"])
+                with context.progress.meter.during("verify"):
+                    files = inspection.run(built, rebuild.doubtful, told["checksums"])
                 synced.result()
             told["archiving"] = None
             if archives.result():
@@ -165,9 +208,33 @@ class Postgresql(Source):
             raise StorageError(f"the staged copy cannot be written ({error.strerror})", error.filename or staged,
                                "free space or fix permissions, then run the same command again") from error
         record["reached"] = told["reached"]
+        self._staged_as(context, record, files, told)
+
+    def _stage_standby(self, context: Context, reader: Reader, record: dict[str, Any], owner: places.Owner) -> None:
+        """The staged copy as a standby of the primary that config["standby"] names: it recovers when it is live, from where it streams."""
+        staged, facts = str(record["staged"]), reader.manifest["facts"]
+        try:
+            places.remove(staged, str(record["stage_id"]), "staged", record, "stage")
+            standby = Standby(context, facts)
+            standby.keep_log(reader.log)
+            context.progress.expect(int(facts.get("bytes", 0)))
+            rebuild = Rebuild(context, reader, record, owner)
+            told: dict[str, Any] = dict(rebuild.run())
+            built = rebuild.seen()
+            _let_clock_tick(built)
+            told["standby"] = standby.complete(staged, reader.log)
+            durable.sync_trees([staged, *(place for _link, place in places.spaces(staged)), os.path.join(staged, "pg_wal")], "stage")
+            inspection = checks.Inspection(context, staged, _where(context), facts.get("bad_pages") or [], int(facts["relation_segment_size"]))
+            files = inspection.run(built, rebuild.doubtful, False)
+        except OSError as error:
+            raise StorageError(f"the staged copy cannot be written ({error.strerror})", error.filename or staged,
+                               "free space or fix permissions, then run the same command again") from error
+        self._staged_as(context, record, files, told)
+
+    def _staged_as(self, context: Context, record: dict[str, Any], files: checks.Files, told: dict[str, Any]) -> None:
         _write(context, record, "files", files)
         _write(context, record, "stage", {**told, "complete": True})
-        self._staged.add(staged)
+        self._staged.add(str(record["staged"]))
 
     def verify_staged(self, context: Context, reader: Reader, record: dict[str, Any]) -> Comparison:
         staged, where = str(record["staged"]), _where(context)
@@ -184,10 +251,22 @@ class Postgresql(Source):
             wrong = [f"{error.filename!r} cannot be read ({error.strerror})"]
         if wrong:
             return Comparison(False, wrong, len(files))
-        _remember(context, reader.manifest, record, known)
+        if not context.config.get("standby"):
+            _remember(context, reader.manifest, record, known)
         return Comparison(True, [], len(files))
 
+    def warm_ranges(self, context: Context, record: dict[str, Any], manifest: dict[str, Any]) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+        staged = str(record["staged"])
+        try:
+            yield from cluster_buffers.ranges(staged, int(manifest["facts"]["relation_segment_size"]))
+        except FileNotFoundError:  # nobody knows what the server held
+            for folder in (staged, *(place for _link, place in places.spaces(staged))):
+                yield from whole_files(folder)
+
     def verify_live(self, context: Context, reader: TreeReader, manifest: dict[str, Any]) -> Comparison:
+        if context.config.get("standby"):
+            lacks = Standby(context, manifest["facts"]).proves_well()
+            return Comparison(not lacks, [lacks] if lacks else [], 1)
         known = state.read_json(_baseline(context, manifest))
         if known is None:
             return Comparison(False, ["the live cluster was not restored from this snapshot on this host"])
@@ -210,7 +289,7 @@ class Postgresql(Source):
         if places.present(str(record["staged"])) and not known.get("complete"):
             raise SourceError("the staged cluster was not finished", str(record["staged"]), "stage it again")
         facts = _swap(context, record).cutover()
-        for name in ("reached", "archiving", "checksums", "amcheck", "bytes_reused", "bytes_fetched"):
+        for name in ("reached", "archiving", "checksums", "amcheck", "bytes_reused", "bytes_fetched", "standby"):
             if known.get(name) is not None:
                 facts[name] = known[name]
         return facts

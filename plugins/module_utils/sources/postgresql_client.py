@@ -15,7 +15,7 @@ import socket
 import subprocess
 from typing import Any, Iterable, Sequence
 
-from ..errors import ConfigError, SourceError
+from ..errors import ConfigError, SourceError, VersionError
 from ..libraries import need
 from .server import loopback, wait_until
 
@@ -62,6 +62,8 @@ _VARIABLES = {"dbname": "PGDATABASE", "application_name": "PGAPPNAME"}
 
 class ServerDown(SourceError):
     """Nothing answers at the address, or the server is still starting or already stopping."""
+
+    transient = True
 
 
 def quote(name: str) -> str:
@@ -210,7 +212,7 @@ class Client:
         return environment
 
     def tool(self, name: str, server: int) -> str:
-        """The path of a client program that fits a server version number like 150004. Raises ConfigError."""
+        """The path of a client program that fits a server version number like 150004. Raises VersionError."""
         major = server // 10000
         found: list[tuple[int, str]] = []
         for directory in self._bin_dirs():
@@ -222,7 +224,7 @@ class Client:
         if fitting:
             return found[fitting[0][1]][1]
         have = f"found only version {max(number for number, _program in found)}" if found else "found none"
-        raise ConfigError(
+        raise VersionError(
             f"no {name} of PostgreSQL {major} or newer ({have})", self.where,
             f"install the PostgreSQL {major} client programs or set bin_dir",
         )

@@ -14,7 +14,7 @@ from ..errors import SourceError
 from . import postgresql_catalog as catalog
 from . import postgresql_digest as digest
 from . import postgresql_preflight as preflight
-from .contract import Captured, Comparison, Context, Finding, Reader, Source, TreeReader, Writer
+from .contract import Captured, Comparison, Context, Finding, Footprint, Reader, Source, TreeReader, Writer
 from .postgresql_capture import Capture, schema_of
 from .postgresql_client import TLS_OPTIONS, Client, ServerDown, version_of
 from .postgresql_stage import Stage
@@ -53,7 +53,12 @@ class PostgresqlDatabase(Source):
 
     def preflight_restore(self, context: Context, manifest: dict[str, Any]) -> list[Finding]:
         client = _client(context)
-        return preflight.restore(client, _server(context, client), _data_directory(context, manifest), manifest)
+        return preflight.restore(client, _server(context, client), _data_directory(context, manifest), manifest, context.clock)
+
+    def footprint(self, context: Context, manifest: dict[str, Any]) -> Footprint:
+        client = _client(context)
+        live = f"{'socket ' if client.socket else ''}{client.address}:{client.port}, database {client.database}"
+        return Footprint(live, network=not client.local, needs=preflight.needs(client, _data_directory(context, manifest), manifest))
 
     def plan_stage(self, context: Context, manifest: dict[str, Any], stage_id: str) -> dict[str, Any]:
         client = _client(context)

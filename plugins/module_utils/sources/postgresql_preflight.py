@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 from typing import Any, Callable
 
-from ..errors import ConfigError, LifeboatError, SourceError, StorageError
+from .. import clocks
+from ..errors import CommandError, LifeboatError, SourceError, VersionError
 from . import postgresql_catalog as catalog
-from .contract import Finding
+from .contract import Finding, Need
 from .postgresql_client import OLDEST, Client, ServerDown, columns, tool_version, version_of
 from .postgresql_stage import knows_restrict
 from .server import Server
@@ -33,11 +33,11 @@ class Findings:
     def __init__(self) -> None:
         self.all: list[Finding] = []
 
-    def error(self, error: LifeboatError) -> None:
-        self.all.append(Finding("error", error))
+    def error(self, error: LifeboatError, kind: str = "") -> None:
+        self.all.append(Finding("error", error, kind))
 
-    def warning(self, error: LifeboatError) -> None:
-        self.all.append(Finding("warning", error))
+    def warning(self, error: LifeboatError, kind: str = "") -> None:
+        self.all.append(Finding("warning", error, kind))
 
     def attempt(self, check: Callable[[], Any]) -> None:
         try:
@@ -86,15 +86,15 @@ def _inside(findings: Findings, client: Client) -> None:
 def _server(findings: Findings, client: Client, connection: Any) -> int:
     server = version_of(connection)
     if server < OLDEST:
-        findings.error(SourceError(f"PostgreSQL {version_text(server)} is too old", client.place, f"version {OLDEST // 10000} or newer is needed"))
+        findings.error(VersionError(f"PostgreSQL {version_text(server)} is too old", client.place, f"version {OLDEST // 10000} or newer is needed"))
     if client.rows(connection, "SHOW is_superuser")[0][0] != "on":
         findings.error(SourceError(
             f"user {client.user!r} is no superuser", client.place, "roles, large objects and renames need one: set user and password_file of a superuser",
-        ))
+        ), "permission")
     return server
 
 
-def restore(client: Client, server: Server, data_directory: str | None, manifest: dict[str, Any]) -> list[Finding]:
+def restore(client: Client, server: Server, data_directory: str | None, manifest: dict[str, Any], clock: Callable[[], float]) -> list[Finding]:
     """Findings before a restore of this snapshot. A server that is down is an error only if it cannot be brought up.
 
     data_directory: as the catalog says or, when it does not, as it was at capture.
@@ -108,7 +108,6 @@ def restore(client: Client, server: Server, data_directory: str | None, manifest
         findings.attempt(lambda: client.tool("pg_dump", int(facts["version"])))
         findings.attempt(lambda: bring_up_plan(client, server, data_directory))
         findings.warning(SourceError(error.what, error.where, "it will be brought up before staging"))
-        _space(findings, client, _existing_parent(data_directory), int(facts["bytes"]))
         return findings.all
     except LifeboatError as error:
         findings.error(error)
@@ -128,8 +127,10 @@ def restore(client: Client, server: Server, data_directory: str | None, manifest
             findings.error(SourceError(
                 f"{prepared} prepared transactions hold database {client.database!r}", client.place, "commit or roll them back (pg_prepared_xacts)",
             ))
-        directory = str(client.rows(connection, "SELECT current_setting('data_directory', true)")[0][0] or "") if client.local else ""
-        _space(findings, client, directory, int(facts["bytes"]))
+        skew = clocks.ask(clock, lambda: float(client.rows(connection, "SELECT extract(epoch FROM clock_timestamp())")[0][0]))
+        told = clocks.judge(skew, f"the server {client.place}", "this host", False) if skew else None
+        if told:
+            findings.all.append(Finding(*told))
     except LifeboatError as error:
         findings.error(error)
     finally:
@@ -142,7 +143,7 @@ def bring_up_plan(client: Client, server: Server, data_directory: str | None) ->
     if data_directory is None:
         if server.can_start:
             return "start"
-        raise ConfigError(
+        raise CommandError(
             "the server is down and the catalog does not say how to start it", client.place,
             "set server.start (and data_directory with provision, to recreate a lost one), or start it by hand",
         )
@@ -155,23 +156,24 @@ def bring_up_plan(client: Client, server: Server, data_directory: str | None) ->
     if "PG_VERSION" in names:
         if server.can_start:
             return "start"
-        raise ConfigError("the server is down and the catalog does not say how to start it", client.place, "set server.start, or start it by hand")
+        raise CommandError("the server is down and the catalog does not say how to start it", client.place, "set server.start, or start it by hand")
     if names:
         raise SourceError("the data directory holds files but no cluster", data_directory, "move them away: they are never replaced")
     if server.can_provision:
         return "provision"
-    raise ConfigError("the data directory is lost and the catalog does not say how to recreate an empty server", data_directory, "set provision on this source")
+    raise CommandError("the data directory is lost and the catalog does not say how to recreate an empty server", data_directory,
+                       "set provision on this source")
 
 
 def _versions(findings: Findings, client: Client, version: int, facts: dict[str, Any]) -> None:
     captured = int(facts["version"])
     if version // 10000 < captured // 10000:
-        findings.error(SourceError(
+        findings.error(VersionError(
             f"the server is PostgreSQL {version_text(version)}, the snapshot was taken from {version_text(captured)}", client.place,
             "restore into the same major version or a newer one",
         ))
     elif version // 10000 > captured // 10000:
-        findings.warning(SourceError(
+        findings.warning(VersionError(
             f"the server is PostgreSQL {version_text(version)}, the snapshot was taken from {version_text(captured)}", client.place,
             "rows are compared in full, schema objects by name only",
         ))
@@ -182,7 +184,7 @@ def _versions(findings: Findings, client: Client, version: int, facts: dict[str,
         findings.error(error)
         return
     if not knows_restrict(psql):
-        findings.warning(SourceError(
+        findings.warning(VersionError(
             f"psql {version_text(psql)} cannot guard itself against commands hidden in a dump (CVE-2025-8714)", client.where,
             "install the latest minor release of the client programs",
         ))
@@ -191,9 +193,9 @@ def _versions(findings: Findings, client: Client, version: int, facts: dict[str,
 def _locale(findings: Findings, client: Client, connection: Any, facts: dict[str, Any], version: int) -> None:
     if facts["provider"] != "c":
         if version < 150000 or (facts["provider"] == "b" and version < 170000):
-            findings.error(SourceError("this server lacks the database's locale provider", f"{client.place}: {facts['locale']}", "restore into a newer one"))
+            findings.error(VersionError("this server lacks the database's locale provider", f"{client.place}: {facts['locale']}", "restore into a newer one"))
         elif facts["provider"] == "i" and not client.rows(connection, "SELECT 1 FROM pg_collation WHERE collprovider = 'i' LIMIT 1"):
-            findings.error(SourceError("this server was built without ICU", f"{client.place}: {facts['locale']}", "install a build with ICU"))
+            findings.error(VersionError("this server was built without ICU", f"{client.place}: {facts['locale']}", "install a build with ICU"))
     known = columns(client.rows(connection, """
         SELECT collcollate FROM pg_collation WHERE collprovider = 'c' AND collcollate IS NOT NULL
         UNION SELECT collctype FROM pg_collation WHERE collprovider = 'c' AND collctype IS NOT NULL
@@ -212,28 +214,26 @@ def _extensions(findings: Findings, client: Client, connection: Any, facts: dict
     available = dict(client.rows(connection, "SELECT name, default_version FROM pg_available_extensions"))
     for name, version in sorted(facts.get("extensions", {}).items()):
         if name not in available:
-            findings.error(SourceError(f"extension {name!r} is not available on the server", client.place, "install the package that holds it"))
+            findings.error(VersionError(f"extension {name!r} is not available on the server", client.place, "install the package that holds it"))
         elif available[name] != version:
-            findings.warning(SourceError(
+            findings.warning(VersionError(
                 f"extension {name!r} {version} was captured, the server offers {available[name]}", client.place, "the offered version is installed",
             ))
 
 
-def _existing_parent(path: str | None) -> str:
-    while path and not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path or ""
-
-
-def _space(findings: Findings, client: Client, directory: str, size: int) -> None:
-    if not directory or not client.local:
-        return
+def needs(client: Client, data_directory: str | None, manifest: dict[str, Any]) -> tuple[Need, ...]:
+    """Room for the staged copy; nothing can be told of a server on another host."""
+    if not client.local:
+        return ()
     try:
-        free = shutil.disk_usage(directory).free
-    except OSError:
-        return  # not readable for us: the server will say so itself
-    wanted = int(size * _GROWTH)
-    if free < wanted:
-        findings.error(StorageError(
-            f"the staged copy needs about {wanted >> 20} MiB and {free >> 20} MiB are free", directory, "free space or enlarge the file system",
-        ))
+        connection = client.connect(client.maintenance())
+    except LifeboatError:
+        directory = data_directory
+    else:
+        try:
+            directory = str(client.rows(connection, "SELECT current_setting('data_directory', true)")[0][0] or "")
+        finally:
+            connection.close()
+        if not os.path.isdir(directory):
+            return ()
+    return (Need(directory, int(int(manifest["facts"]["bytes"]) * _GROWTH)),) if directory else ()

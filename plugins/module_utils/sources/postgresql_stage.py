@@ -86,7 +86,8 @@ class Stage:
                 wanted.append(((entry["schema"], entry["name"]), (int(entry["last_value"]), bool(entry["is_called"]))))
         if tuple(loaded) != SECTIONS:
             raise DamageError(f"the snapshot holds the sections {loaded} and not {list(SECTIONS)}", self.context.source, "choose another point")
-        self._finish(wanted)
+        with self.context.progress.meter.during("replay"):
+            self._finish(wanted)
         return warnings
 
     def _create(self, connection: Any, properties: dict[str, Any]) -> None:
@@ -103,7 +104,13 @@ class Stage:
         program = client.tool("psql", server)
         argv = [program, "-X", "-q", "-v", "ON_ERROR_STOP=1", "--no-password"]
         pieces = psql_text(reader.stream(list(entry["extents"])), knows_restrict(tool_version(program)))
-        feed(argv, client.environment(self.staged, LOADING), f"{client.place}, database {self.staged}", self.timeout, pieces, progress.add)
+
+        def seen(size: int) -> None:
+            progress.meter.add(written=size)
+            progress.add(size)
+
+        with progress.meter.during("write"):
+            feed(argv, client.environment(self.staged, LOADING), f"{client.place}, database {self.staged}", self.timeout, progress.meter.waiting(pieces), seen)
 
     def _finish(self, sequences: list[tuple[tuple[str, str], tuple[int, bool]]]) -> None:
         client = self.client

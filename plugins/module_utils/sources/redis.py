@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from ..errors import ConfigError, SourceError
 from . import redis_digest as digest
 from . import redis_preflight as preflight
-from .contract import Captured, Comparison, Context, Finding, Reader, Source, TreeReader, Writer
+from .contract import Captured, Comparison, Context, Finding, Footprint, Reader, Source, TreeReader, Writer
 from .redis_capture import Capture
 from .redis_client import TLS_OPTIONS, Client, ServerDown
 from .redis_stage import Stage, make_directory
@@ -43,7 +43,11 @@ class Redis(Source):
         return Capture(context, _client(context)).run(writer)
 
     def preflight_restore(self, context: Context, manifest: dict[str, Any]) -> list[Finding]:
-        return preflight.restore(_client(context), _server(context), context.config, manifest)
+        return preflight.restore(_client(context), _server(context), context.config, manifest, context.clock)
+
+    def footprint(self, context: Context, manifest: dict[str, Any]) -> Footprint:
+        directory, needs = preflight.needs(_client(context), context.config, manifest)
+        return Footprint(os.path.realpath(directory) if directory else "", needs=needs)
 
     def plan_stage(self, context: Context, manifest: dict[str, Any], stage_id: str) -> dict[str, Any]:
         settings = preflight.live_settings(_client(context), context.config, manifest["facts"])

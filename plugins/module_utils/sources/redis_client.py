@@ -34,6 +34,8 @@ _NO_TLS = "let it listen with TLS there (tls-port); tls: false gives up on it, f
 class ServerDown(SourceError):
     """Nothing answers at the address, or the server is still loading."""
 
+    transient = True
+
 
 class Link:
     """One connection; replies as the protocol gives them (bytes, int, list, None). Use from one thread."""

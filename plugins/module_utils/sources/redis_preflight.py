@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-from typing import Any
+from typing import Any, Callable
 
-from ..errors import ConfigError, DamageError, LifeboatError, SourceError, StorageError
-from .contract import Finding
+from .. import clocks, room
+from ..errors import CommandError, ConfigError, DamageError, LifeboatError, SourceError
+from .contract import Finding, Need
 from .redis_client import OLDEST, Client, Link, ServerDown, version
 from .redis_private import find_program, program_version
 from .server import Server
@@ -59,8 +59,8 @@ def live_settings(client: Client, config: dict[str, Any], facts: dict[str, Any])
         link.close()
 
 
-def _error(findings: list[Finding], what: str, where: str, remedy: str) -> None:
-    findings.append(Finding("error", SourceError(what, where, remedy)))
+def _error(findings: list[Finding], what: str, where: str, remedy: str, kind: str = "") -> None:
+    findings.append(Finding("error", SourceError(what, where, remedy), kind))
 
 
 def capture(client: Client, config: dict[str, Any]) -> list[Finding]:
@@ -93,12 +93,12 @@ def capture(client: Client, config: dict[str, Any]) -> list[Finding]:
     return findings
 
 
-def restore(client: Client, server: Server, config: dict[str, Any], manifest: dict[str, Any]) -> list[Finding]:
+def restore(client: Client, server: Server, config: dict[str, Any], manifest: dict[str, Any], clock: Callable[[], float]) -> list[Finding]:
     """Findings before a restore of this snapshot. A dead server is fine: it is started with the restored data."""
     findings: list[Finding] = []
     facts = manifest["facts"]
     if not server.can_start:
-        findings.append(Finding("error", ConfigError("the catalog does not say how to start the server", client.where, "set server.start on this source")))
+        findings.append(Finding("error", CommandError("the catalog does not say how to start the server", client.where, "set server.start on this source")))
     info: dict[str, str] = {}
     try:
         settings = live_settings(client, config, facts)
@@ -112,16 +112,20 @@ def restore(client: Client, server: Server, config: dict[str, Any], manifest: di
             _version(findings, client, version(info))
             if version(info) < tuple(facts["version"]):
                 _error(findings, f"the server is older than the captured {'.'.join(map(str, facts['version']))}", client.place,
-                       "install the same version or a newer one")
+                       "install the same version or a newer one", "version")
             if info.get("role") == "slave":
                 _error(findings, "the server is a replica: its data comes from its primary", client.place, "restore on the primary")
             limit = int(info.get("maxmemory", "0"))
             if 0 < limit < int(facts["memory"]):
                 _error(findings, f"maxmemory ({limit >> 20} MiB) is less than the captured data needs ({int(facts['memory']) >> 20} MiB)", client.place,
-                       "raise maxmemory: a restored server must not evict")
+                       "raise maxmemory: a restored server must not evict", "space")
             if settings["databases"] < int(facts["highest_database"]) + 1:
                 _error(findings, f"the server has {settings['databases']} databases, the snapshot uses number {facts['highest_database']}", client.place,
                        "raise databases in its configuration")
+            skew = clocks.ask(clock, lambda: _time(link))
+            told = clocks.judge(skew, f"the server {client.place}", "this host", False) if skew else None
+            if told:
+                findings.append(Finding(*told))
         finally:
             link.close()
     except ServerDown:
@@ -131,15 +135,28 @@ def restore(client: Client, server: Server, config: dict[str, Any], manifest: di
     try:
         program = find_program(config.get("program"), info.get("executable"), client.where)
         if program_version(program) < tuple(facts["version"]):
-            _error(findings, "the redis-server program is older than the captured server and may not read its dump", program, "install a newer one")
+            _error(findings, "the redis-server program is older than the captured server and may not read its dump", program, "install a newer one", "version")
     except LifeboatError as error:
         findings.append(Finding("error", error))
-    _memory(findings, client, int(facts["memory"]))
-    _directory(findings, server, settings, int(facts["bytes"]))
+    _directory(findings, server, settings)
     return findings
 
 
-def _directory(findings: list[Finding], server: Server, settings: dict[str, Any], size: int) -> None:
+def needs(client: Client, config: dict[str, Any], manifest: dict[str, Any]) -> tuple[str, tuple[Need, ...]]:
+    """(data directory, room for the staged copy and memory to check it)."""
+    facts = manifest["facts"]
+    settings = live_settings(client, config, facts)
+    directory = str(settings["directory"])
+    size = int(int(facts["bytes"]) * (2.2 if settings["appendonly"] else 1.1))
+    return directory, ((Need(directory, size),) if directory else ()) + (Need("", int(facts["memory"])),)
+
+
+def _time(link: Link) -> float:
+    seconds, micro = link.call("TIME")
+    return int(seconds) + int(micro) / 1e6
+
+
+def _directory(findings: list[Finding], server: Server, settings: dict[str, Any]) -> None:
     directory = str(settings["directory"])
     if not directory:
         findings.append(Finding("error", ConfigError("the data directory is not known", server.where, "set directory on this source")))
@@ -148,18 +165,12 @@ def _directory(findings: list[Finding], server: Server, settings: dict[str, Any]
     while not os.path.isdir(existing) and existing != "/":
         existing = os.path.dirname(existing) or "/"
     if not os.access(existing, os.W_OK | os.X_OK):
-        _error(findings, "the data directory cannot be written", existing, "run as the server's user or as root")
-    wanted = int(size * (2.2 if settings["appendonly"] else 1.1))
-    free = shutil.disk_usage(existing).free
-    if free < wanted:
-        findings.append(Finding("error", StorageError(
-            f"the staged copy needs about {wanted >> 20} MiB and {free >> 20} MiB are free", existing, "free space or enlarge the file system",
-        )))
+        _error(findings, "the data directory cannot be written", existing, "run as the server's user or as root (become: true)", "permission")
 
 
 def _version(findings: list[Finding], client: Client, found: tuple[int, int]) -> None:
     if found < OLDEST:
-        _error(findings, f"Redis {found[0]}.{found[1]} is too old", client.place, f"version {OLDEST[0]}.{OLDEST[1]} or newer is needed")
+        _error(findings, f"Redis {found[0]}.{found[1]} is too old", client.place, f"version {OLDEST[0]}.{OLDEST[1]} or newer is needed", "version")
 
 
 def _modules(findings: list[Finding], client: Client, link: Link) -> None:
@@ -171,11 +182,7 @@ def _modules(findings: list[Finding], client: Client, link: Link) -> None:
 
 
 def _memory(findings: list[Finding], client: Client, used: int) -> None:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as handle:
-            available = next(int(line.split()[1]) * 1024 for line in handle if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return
-    if available < used:
-        _error(findings, f"checking a dump loads it into a private server: {used >> 20} MiB needed, {available >> 20} MiB of memory available", client.where,
-               "free memory on this host")
+    found = room.measured(Need("", used))
+    if found is not None and found["free"] < used:
+        _error(findings, f"checking a dump loads it into a private server: {used >> 20} MiB needed, {found['free'] >> 20} MiB of memory available",
+               client.where, "free memory on this host", "space")

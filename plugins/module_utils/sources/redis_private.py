@@ -15,7 +15,7 @@ import subprocess
 import sys
 from typing import Any
 
-from ..errors import ConfigError, SourceError
+from ..errors import SourceError, VersionError
 from ..libraries import need
 from .redis_client import Link
 from .server import wait_until
@@ -33,14 +33,14 @@ sys.exit(server.returncode if server.returncode >= 0 else 1)
 
 
 def find_program(option: str | None, running: str | None, where: str) -> str:
-    """The redis-server to use: the option, what the live server runs, or the PATH. Raises ConfigError."""
+    """The redis-server to use: the option, what the live server runs, or the PATH. Raises VersionError."""
     for candidate in (option, running, "redis-server", "valkey-server"):
         found = shutil.which(candidate) if candidate else None
         if found:
             return found
         if option:
             break
-    raise ConfigError("no redis-server program found: it loads and checks dumps", where, "install the Redis server package or set program")
+    raise VersionError("no redis-server program found: it loads and checks dumps", where, "install the Redis server package or set program")
 
 
 @functools.lru_cache(maxsize=16)

@@ -50,9 +50,11 @@ class Stage:
             if os.path.isdir(self.staged):
                 shutil.rmtree(self.staged)
             durable.make_dirs(self.staged, 0o700, "stage")
-            self._write_dump(reader)
+            with self.context.progress.meter.during("write"):
+                self._write_dump(reader)
             if self.append is not None:
-                self._build_append_files()
+                with self.context.progress.meter.during("replay"):
+                    self._build_append_files()
             self._give_away()
             self._mark()
         except OSError as error:
@@ -80,8 +82,9 @@ class Stage:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
         try:
             durable.write_all(descriptor, header, path, "stage")
-            for piece in reader.stream(list(entry["extents"])):
+            for piece in self.context.progress.meter.waiting(reader.stream(list(entry["extents"]))):
                 durable.write_all(descriptor, piece, path, "stage")
+                self.context.progress.meter.add(written=len(piece))
                 self.context.progress.add(len(piece))
             durable.write_all(descriptor, footer, path, "stage")
             durable.fsync_file(descriptor, path, "stage")

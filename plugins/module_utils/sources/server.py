@@ -21,6 +21,7 @@ import tempfile
 import time
 from typing import Any, Callable, Iterator
 
+from .. import limits
 from ..errors import ConfigError, ConflictError, SourceError
 
 #: Seconds one command may take.
@@ -70,12 +71,13 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, error: Exception) -> None:
-    """Poll until the condition holds, ever more slowly; raises ``error`` after ``timeout`` seconds."""
+    """Poll until the condition holds, ever more slowly; raises ``error`` after ``timeout`` seconds, LimitError when the step's time is over."""
     deadline = time.monotonic() + timeout
     pause = 0.01
     while not condition():
         if time.monotonic() > deadline:
             raise error
+        limits.check()
         time.sleep(pause)
         pause = min(pause * 1.5, 0.5)
 
@@ -154,10 +156,11 @@ class Server:
         status, output = self._execute(argv, verb)
         if status != 0:
             lines = [line.strip() for line in output.splitlines() if line.strip()]
-            raise SourceError(
+            error = SourceError(
                 f"the {verb} command failed with exit code {status}" + (f" ({lines[-1][:200]})" if lines else ""),
                 f"{self.where}: {argv[0]}", "run it by hand to see why, then run the same command again",
             )
+            raise error.passing() if verb == "start" else error
 
     def _execute(self, argv: list[str], verb: str) -> tuple[int, str]:
         # Output goes to a file: a daemon started by the command would keep a pipe open for ever. The session is
@@ -168,10 +171,11 @@ class Server:
             except OSError as error:
                 raise SourceError(f"the {verb} command cannot be run ({error.strerror})", f"{self.where}: {argv[0]}", "correct the catalog") from error
             try:
-                status = process.wait(COMMAND_TIMEOUT)
+                status = process.wait(limits.at_most(COMMAND_TIMEOUT))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+                limits.check()
                 raise SourceError(
                     f"the {verb} command did not end within {COMMAND_TIMEOUT:.0f} s", f"{self.where}: {argv[0]}", "it must return by itself",
                 ) from None

@@ -72,6 +72,21 @@ _INVARIANT_KEYS = {
     "sql": ("source", "database", *COMPARISONS), "http": ("json", *COMPARISONS), "redis": ("source", *COMPARISONS), "command": COMPARISONS,
 }
 
+#: The version of the data that a service's program wants.
+SCHEMA: dict[str, Field] = {
+    "query": Field(kinds.text, required=True),
+    "expect": Field(kinds.scalar, required=True),
+    "source": Field(kinds.name),
+    "database": Field(kinds.text),
+}
+#: A request that warms a service up.
+WARM_UP: dict[str, Field] = {
+    "http": Field(HTTP, required=True),
+    "expect_status": Field(kinds.integer(100, 599), default=200),
+    "timeout": Field(kinds.positive_duration, default=10),
+    "required": Field(kinds.boolean, default=False),
+}
+
 SIDE: dict[str, Field] = {
     "service": Field(kinds.name, required=True),
     "source": Field(kinds.name),
@@ -145,8 +160,8 @@ def invariant_kind(node: Node, at: At) -> Any:
 
 
 def default_source(check: dict[str, Any], sources: Mapping[str, Mapping[str, Any]], node: Node, at: At) -> None:
-    """Name the source a sql or redis check talks to: the given one, or the only one of that family."""
-    family = "sql" if "sql" in check else "redis" if "redis" in check else None
+    """Name the source a sql or redis check, or a schema version, talks to: the given one, or the only one of that family."""
+    family = "sql" if "sql" in check or "query" in check else "redis" if "redis" in check else None
     if family is None:
         return
     fitting = [source for source, config in sources.items() if family_of(str(config.get("type"))) == family]

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 from dataclasses import dataclass
 from typing import Any, Mapping
 
-from . import copies, kinds, schema
+from . import clusters, copies, kinds, schema
 from .problems import CatalogError, Faults, Problem, display_path
 from .reader import Node, parse, read_text
 from .validation import Context, validate
@@ -51,6 +52,13 @@ class Catalog:
         found = [known[name] for name in copies.of(known, entry["repository"], entry.get("copies"))]
         return {**known[entry["repository"]], **({"copies": found} if found else {})}
 
+    @functools.cached_property
+    def _beside(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for service, entry in self.services.items():
+            found.setdefault(clusters.data_host(entry), []).append(service)
+        return found
+
     def hostvars(self, service: str) -> dict[str, Any]:
         """What the inventory host of a service carries."""
         return {
@@ -62,6 +70,11 @@ class Catalog:
             "lifeboat_keys": self.document["keys"],
             "lifeboat_state_dir": self.document["state_dir"],
             "lifeboat_catalog_digest": self.digest,
+            "lifeboat_data_host": clusters.data_host(self.services[service]),
+            # all whose data is there too, itself among them
+            "lifeboat_beside": self._beside[clusters.data_host(self.services[service])],
+            # where its runtime is, when that is not where its data is
+            **({"lifeboat_host": self.services[service]["host"]} if clusters.data_host(self.services[service]) != self.services[service]["host"] else {}),
         }
 
 
@@ -118,13 +131,14 @@ def _document(values: dict[str, Any], path: str) -> dict[str, Any]:
         "consistency_groups": values.get("consistency_groups") or {},
         "services": {name: _entry(entry, tiers, default) for name, entry in values["services"].items()},
         "reconcile": values["reconcile"],
+        **({"never_restore_into": values["never_restore_into"]} if values.get("never_restore_into") else {}),
     }
 
 
 def _entry(entry: dict[str, Any], tiers: Mapping[str, Mapping[str, Any]], default: str) -> dict[str, Any]:
     result = {**dict.fromkeys(schema.SERVICE_NULLS), **entry}
     tier = tiers.get(result["tier"] or "", {})
-    # Standbys are the playbooks' business; a source's own entry goes to the engine, which knows no such option.
+    # A source's own entry speaks of one server; the others of its cluster stand beside it.
     sources = {name: dict(source) for name, source in result["sources"].items()}
     members = {name: source.pop("members") for name, source in sources.items() if "members" in source}
     result["sources"] = sources

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import policy
+
 from . import checks, kinds, places, sources, trust
 from .kinds import WRONG, At, Field
 from .reader import Node
@@ -22,6 +24,7 @@ SCHEDULE = {"full": Field(places.interval), "incremental": Field(places.interval
 RETENTION = {key: Field(kinds.integer(0, 100_000)) for key in ("last", "hourly", "daily", "weekly", "monthly", "yearly")}
 TIER = {
     "rto": Field(kinds.positive_duration),
+    "rto_gate": Field(kinds.choice("warn", "refuse")),
     "rpo": Field(kinds.positive_duration),
     "schedule": Field(kinds.closed(SCHEDULE)),
     "retention": Field(kinds.closed(RETENTION)),
@@ -46,10 +49,20 @@ RUNTIME = {
     "start": Field(sources.control_kind),
     "stop": Field(sources.control_kind),
     "status": Field(sources.control_kind),
-    "provision": Field(kinds.argv),
+    "migrate": Field(kinds.argv),
     "hosts": Field(kinds.sequence(kinds.host, minimum=1)),
+    "quorum": Field(kinds.integer(1, 1000)),
 }
-TIMEOUTS = {"start": Field(kinds.positive_duration, default=60), "health": Field(kinds.positive_duration, default=60)}
+_STEP_KINDS = {
+    "timeout": kinds.positive_duration, "retries": kinds.integer(0, 100), "backoff": kinds.positive_duration, "on_error": kinds.choice(*policy.ON_ERROR),
+}
+#: Step -> what may be said of it; what is left out has the engine's default.
+POLICY = {step: {key: Field(_STEP_KINDS[key]) for key in defaults} for step, defaults in policy.STEPS.items()}
+PREWARM = {
+    "cache": Field(kinds.boolean, default=True),
+    "http": Field(kinds.sequence(kinds.closed(checks.WARM_UP)), default=[]),
+    "timeout": Field(kinds.positive_duration, default=30),
+}
 
 SERVICE = {
     "owner": Field(kinds.text),
@@ -63,7 +76,9 @@ SERVICE = {
     "sources": Field(kinds.mapping_of(sources.source_kind), default={}),
     "health": Field(kinds.sequence(checks.probe_kind, single=True), default=[]),
     "invariants": Field(kinds.sequence(checks.invariant_kind), default=[]),
-    "timeouts": Field(kinds.closed(TIMEOUTS), default={"start": 60, "health": 60}),
+    "schema": Field(kinds.sequence(kinds.closed(checks.SCHEMA), single=True), default=[]),
+    "prewarm": Field(kinds.closed(PREWARM)),
+    "policy": Field(kinds.closed({step: Field(kinds.closed(fields)) for step, fields in POLICY.items()}, what="steps"), default={}),
     "repository": Field(kinds.name),
     "copies": Field(kinds.sequence(kinds.name, single=True)),
 }
@@ -79,6 +94,13 @@ def service(node: Node, at: At) -> Any:
     return kinds.take_fields(node, at, SERVICE, partial=True)
 
 
+NEVER = {
+    "hosts": Field(kinds.sequence(kinds.host, single=True), default=[]),
+    "machines": Field(kinds.sequence(kinds.text, single=True), default=[]),
+    "systems": Field(kinds.sequence(kinds.text, single=True), default=[]),
+    "paths": Field(kinds.sequence(kinds.path, single=True), default=[]),
+}
+
 CATALOG = {
     "plugin": Field(kinds.choice("lifeboat.recovery.catalog"), required=True),
     "ecosystem": Field(kinds.name),
@@ -87,6 +109,7 @@ CATALOG = {
     "state_dir": Field(kinds.home_path),
     "repositories": Field(kinds.mapping_of(places.repository), required=True),
     "keys": Field(places.keys, required=True),
+    "never_restore_into": Field(kinds.closed(NEVER)),
     "approvals": Field(trust.approvals),
     "audit": Field(trust.audit, default={"copies": []}),
     "tiers": Field(kinds.mapping_of(kinds.closed(TIER)), default={}),

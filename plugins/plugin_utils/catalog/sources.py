@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
+
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import cluster_members
 
 from . import kinds
 from .kinds import WRONG, At, Field, Kind
@@ -15,6 +17,9 @@ from .problems import nearest, shown
 from .reader import Node
 
 _SOURCES = "ansible_collections.lifeboat.recovery.plugins.module_utils.sources"
+
+#: The type that may have members.
+REPLICATED = "postgresql"
 
 KINDS: dict[str, Kind] = {
     "str": kinds.text, "int": kinds.integer(), "bool": kinds.boolean, "float": kinds.number, "path": kinds.path,
@@ -53,14 +58,29 @@ COMMON = {
     "host": Field(kinds.host),
     "server": Field(kinds.closed(_SERVER)),
     "provision": Field(kinds.argv),
-    "members": Field(kinds.sequence(kinds.host, minimum=1)),
     "compression": Field(kinds.integer(1, 19)),
 }
 
 
 def fields_of(source_type: str) -> dict[str, Field]:
     """The closed set of keys of a source of this type."""
-    return {**COMMON, **{option: _field(spec) for option, spec in options_of(source_type).items()}}
+    fields = {**COMMON, **{option: _field(spec) for option, spec in options_of(source_type).items()}}
+    return {**fields, "members": Field(kinds.sequence(member_kind, minimum=1))} if source_type == REPLICATED else fields
+
+
+def member_kind(node: Node, at: At) -> Any:
+    """A host, or {host, and what of the source's options is another one there}."""
+    def short(node: Node, at: At) -> Any:
+        value = kinds.host(node, at)
+        return WRONG if value is WRONG else {"host": value}
+    fields = {**fields_of_options(cluster_members.OPTIONS), "host": Field(kinds.host, required=True)}
+    return kinds.closed(fields, short=short)(node, at)
+
+
+def fields_of_options(names: Sequence[str]) -> dict[str, Field]:
+    """Some keys of a source of the replicated type, without their defaults."""
+    known = {**COMMON, **{option: _field(spec) for option, spec in options_of(REPLICATED).items()}}
+    return {name: Field(known[name].kind) for name in names if name in known}
 
 
 def _field(spec: Mapping[str, Any]) -> Field:

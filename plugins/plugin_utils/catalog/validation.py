@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Iterator
 
-from . import checks, copies, graph
+from . import checks, clusters, copies, graph
 from .kinds import At
 from .problems import Faults, nearest, shown
 from .reader import Node
@@ -66,6 +66,11 @@ class Context:
         if node is not parent:
             yield node
 
+    def declared_sources(self, service: str) -> bool:
+        """Whether a service declares any source, a faulty one too."""
+        node = next(self.found("services", service, "sources"), None)
+        return node is not None and bool(node.value)
+
     def key_line(self, *keys: str) -> int:
         """The line of a mapping key."""
         return self.at(*keys[:-1]).key_lines.get(keys[-1], self.at(*keys).line)
@@ -81,8 +86,8 @@ class Context:
 
 def validate(context: Context) -> None:
     """Record every fault of meaning."""
-    for check in (_names, _requirements, _cycles, _priorities, _references, _groups, _objectives, _checks, _reconcile, _paths, _servers, _task_files,
-                  copies.validate):
+    for check in (_names, _requirements, _cycles, _priorities, _references, _groups, _objectives, _checks, _steps, _reconcile, _paths, _servers, _task_files,
+                  clusters.validate, copies.validate):
         check(context)
 
 
@@ -242,7 +247,7 @@ def _checks(context: Context) -> None:
     """Which source a check asks; names of invariants are unique, because verdicts and reports name them."""
     for service, entry in context.services.items():
         sources = _sound_sources(context, service)
-        for section in ("health", "invariants"):
+        for section in ("health", "schema", "invariants"):
             node = next(context.found("services", service, section), None)
             if node is None:
                 continue
@@ -258,6 +263,21 @@ def _checks(context: Context) -> None:
                     context.fault(f'{service} has two {section} named "{shown(label)}"', item, f"the first is at line {names[label]}; rename one")
                 elif label is not None:
                     names[label] = item.line
+
+
+def _steps(context: Context) -> None:
+    """A migration has data to migrate, and a step that goes back on failure has something to go back to."""
+    for service, entry in context.services.items():
+        sources = entry.get("sources") or {}
+        if "migrate" in (entry.get("runtime") or {}) and not context.declared_sources(service):
+            context.fault(f"{service} has a migration and no source", context.at("services", service, "runtime", "migrate"),
+                          "declare it on the service that owns the data, which this one requires")
+        fixed = sorted(name for name, source in sources.items() if source.get("in_place"))
+        for step, said in (entry.get("policy") or {}).items():
+            if said.get("on_error") == "rollback" and (fixed or not context.declared_sources(service)):
+                what = f"source {fixed[0]} is restored in place" if fixed else "it has no source"
+                context.fault(f"{service} cannot go back when {step} fails: {what}", context.at("services", service, "policy", step, "on_error"),
+                              "say on_error: fail")
 
 
 def _sound_sources(context: Context, service: str) -> dict[str, dict[str, Any]] | None:

@@ -10,21 +10,22 @@ from datetime import datetime
 from typing import Any, Mapping, Sequence
 
 from ..catalog.graph import HARD, Services
-from .forecast import History, critical_path, forecast_service
+from .forecast import Inputs, forecast
+from .history import Past
 from .order import islands, levels, nearest_picked
 from .pick import Pick
 from .target import Point, resolve, seconds_between
 
 
 def build(document: Mapping[str, Any], pick: Pick, points: Mapping[str, Sequence[Point]], target: str = "latest",
-          now: datetime | None = None, history: History | None = None, forks: int | None = None,
+          now: datetime | None = None, history: Sequence[Past] = (), forks: int | None = None,
           verb: str = "restore", digest: str = "", inventory: str = "", dependants: str = "") -> dict[str, Any]:
     """The plan as plan.json keeps it. Raises TargetErrors where the target cannot be resolved.
 
     Shape: {"verb", "ecosystem", "production", "catalog" (digest), "target", "scope", "picked", "order" (both the picked
     services in order), "asked", "added", "dependants": [{"service", "chain", "action"}], "islands": [[service]],
-    "levels": int, "bytes", "services": {name: entry below}, "forecast": {"seconds", "low", "high", "runs", "reason"}, "critical_path",
-    "skew_seconds", "warnings": [str]}; an entry is {"host", "tier", "owner", "position", "island", "level", "requires"
+    "levels": int, "bytes", "services": {name: entry below}, "forecast" and "critical_path" as forecast() gives them, "skew_seconds",
+    "warnings": [str]}; an entry is {"host", "tier", "owner", "position", "island", "level", "requires"
     (declared edges, each with "picked"), "waits_for": [{"service", "kind"}] (picked ones, also through services that are
     not picked; this is what a gate takes), "resolution", "bytes", "sources": [name], "rto", "forecast", "rto_at_risk"}.
     """
@@ -36,28 +37,25 @@ def build(document: Mapping[str, Any], pick: Pick, points: Mapping[str, Sequence
     hard = nearest_picked(services, order, HARD)
     both = nearest_picked(services, order)
     island_of = {service: number for number, part in enumerate(parts) for service in part}
-    forecasts = {service: forecast_service(service, (history or {}).get(service, ()), resolved[service]["bytes"]) for service in order}
-    path = critical_path(services, order, parts, forecasts)
+    sizes = {service: int(resolved[service]["bytes"]) for service in order}
+    foretold = forecast(Inputs(services, order, parts, sizes, past=history, forks=forks))
     entries = {}
     for position, service in enumerate(order):
         entry = services[service]
-        expected = forecasts[service]["seconds"]
         entries[service] = {
             "host": entry["host"], "tier": entry.get("tier"), "owner": entry.get("owner"), "position": position,
             "island": island_of[service], "level": depth[service],
             "requires": [{**edge, "picked": edge["service"] in resolved} for edge in entry.get("requires") or ()],
             "waits_for": [{"service": needed, "kind": "hard" if needed in hard[service] else "soft"} for needed in both[service]],
             "resolution": resolved[service], "bytes": resolved[service]["bytes"], "sources": sorted(entry.get("sources") or {}),
-            "rto": entry.get("rto"), "forecast": forecasts[service],
-            "rto_at_risk": None if expected is None or entry.get("rto") is None else expected > entry["rto"],
+            "rto": entry.get("rto"), **foretold["services"][service],
         }
     return {
         "verb": verb, "ecosystem": document["ecosystem"], "production": document["production"], "catalog": digest, "audit": document.get("audit") or {},
         "target": target, "scope": pick.scope, "picked": order, "order": order, "asked": pick.asked, "added": pick.added,
         "dependants": [{"service": service, "chain": chain, "action": dependants or None} for service, chain in pick.dependants.items()],
         "islands": parts, "levels": max(depth.values(), default=-1) + 1, "bytes": sum(entry["bytes"] for entry in entries.values()),
-        "services": entries, "critical_path": path,
-        "forecast": {**{key: path[key] for key in ("seconds", "low", "high", "reason")}, "runs": min((one["runs"] for one in forecasts.values()), default=0)},
+        "services": entries, "critical_path": foretold["critical_path"], "forecast": foretold["forecast"],
         "skew_seconds": skew(resolved), "warnings": warnings(resolved, parts, forks) + uncovered(services, resolved),
     }
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any, Mapping, Sequence
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError, TargetError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.findings import finding
 
 from ..catalog.graph import Services
-from ..run import files
+from ..run import causes, files, words
 from ..run.directory import RunDirectory
+from . import refusals, together
 from .order import topological_order
-from .refusals import error_of, left_out
 from .target import TargetErrors, fall_back, units
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -44,46 +45,43 @@ def services_of(error: TargetErrors, services: Services, picked: Sequence[str]) 
 
 
 def judge(services: Services, plan: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]], points: Mapping[str, Sequence[Any]],
-          max_loss: str, partial: bool, inventory: str = "") -> dict[str, Any]:
-    """``answers``: service -> what snapshot_restore said in check mode; ``points``: service -> all its points.
+          max_loss: str, partial: bool, inventory: str = "", never: Mapping[str, Any] | None = None, own: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """``answers``: service -> what snapshot_restore said in check mode; ``points``: service -> all its points; ``never``: the catalog's
+    never_restore_into; ``own``: findings about the controller itself.
 
-    Gives {"stop", "again" (preflight once more, with the new ``plan``), "lines" (every finding with its remedy), "message", "remedy",
-    "left_out" (service -> verdict, message, remedy, root), "plan", "errors": number, "warnings": number}.
+    Gives {"stop", "again" (preflight once more, with the new ``plan``), "lines" (every cause with its remedy, once), "findings" (service ->
+    those that the hosts did not tell), "groups" (as causes.grouped), "message", "remedy", "left_out" (service -> verdict, message, remedy,
+    root), "plan", "errors": number of services, "warnings": number of findings}.
     """
     resolved = {service: entry["resolution"] for service, entry in plan["services"].items() if entry.get("resolution")}
+    found = _collect(plan, answers, never or {}, own)
+    before = _before(plan)
+    order = [*before, *plan["order"]]
+    groups = causes.grouped({**one, "service": service} for service in order for one in (before.get(service) or found[service]))
+    lines = [causes.line(group, len(order)) for group in groups]
+    warnings = sum(one["level"] != "error" for one in (one for each in found.values() for one in each))
     errors: dict[str, LifeboatError] = {}
-    lines: list[str] = []
-    warnings = 0
-    damaged: list[str] = []
     for service in plan["order"]:
-        answer = answers.get(service) or {}
-        if answer.get("unreachable"):
-            errors[service] = LifeboatError("its host does not answer", f"service {service}", "see why, then run the same command again")
-            lines.append(f"error   {errors[service]}")
-            continue
-        findings = answer.get("findings")
-        if not isinstance(findings, list) or (answer.get("failed") and not findings):
-            errors[service] = error_of(service, answer)
-            lines.append(f"error   {errors[service]}")
-            continue
-        for finding in findings:
-            place = f"{service}.{finding['source']}" if finding.get("source") else service
-            lines.append(f"{finding['level']:<7} {place}: {finding['what']}: {finding['where']}; {finding['remedy']}")
-            if finding["level"] != "error":
-                warnings += 1
-                continue
-            errors.setdefault(service, LifeboatError(str(finding["what"]), f"{place}: {finding['where']}", str(finding["remedy"])))
-            if finding.get("code") == "damage" and service not in damaged:
-                damaged.append(service)
+        mine = [group for group in groups if group["level"] == "error" and service in group["services"]]
+        if mine:
+            place = f"{mine[0]['places'][0]}: " if len(mine[0]["places"]) == 1 else ""
+            errors[service] = LifeboatError(str(mine[0]["what"]), f"{place}{causes.where(mine[0])}", str(mine[0]["remedy"]))
+    damaged = [service for service in errors if any(one["level"] == "error" and one.get("code") == "damage" for one in found[service])]
+    said = {service: [one for one in found[service] if one not in (answers.get(service) or {}).get("findings", [])] for service in plan["order"]}
     told: dict[str, Any] = {
-        "stop": False, "again": False, "lines": lines, "message": "", "remedy": "", "left_out": {}, "plan": dict(plan),
+        "stop": False, "again": False, "lines": lines, "groups": groups,
+        "findings": {service: more for service, more in said.items() if more}, "message": "", "remedy": "", "left_out": {}, "plan": dict(plan),
         "errors": len(errors), "warnings": warnings,
     }
+    if before and not errors:
+        first = refusals.told_once({service: _error(service, more[0]) for service, more in before.items()})[0]
+        told.update(message=str(first), remedy=first.remedy)
+        stop(told, plan, f"preflight of {next(iter(before))} failed")
     if not errors:
         return told
     first = next(iter(errors.values()))
     told.update(message=str(first), remedy=first.remedy)
-    if resolved and damaged and set(damaged) == set(errors):
+    if resolved and damaged and set(damaged) == set(errors) and not before:
         try:
             older = fall_back(services, resolved, points, damaged, seconds_of(max_loss), inventory)
         except TargetErrors as error:
@@ -95,9 +93,9 @@ def judge(services: Services, plan: Mapping[str, Any], answers: Mapping[str, Map
             told.update(again=True, plan=_with(plan, older))
             lines += [f"next    {service}: goes back to {new['point']} instead, {new['lost_seconds']:g}s more are lost" for service, new in older.items()]
             return told
-    out = left_out(services, plan["order"], errors, "preflight")
+    out = refusals.left_out(services, plan["order"], errors, "preflight")
     told["left_out"] = out
-    told["stop"] = not partial or len(out) == len(plan["order"])
+    told["stop"] = bool(before) or not partial or len(out) == len(plan["order"])
     if not told["stop"]:
         told["plan"] = without(services, plan, out, [service for service in errors if (answers.get(service) or {}).get("unreachable")])
     else:
@@ -109,6 +107,57 @@ def judge(services: Services, plan: Mapping[str, Any], answers: Mapping[str, Map
             if out[service]["verdict"] == "blocked":
                 out[service].update(verdict="skipped")
     return told
+
+
+def _before(plan: Mapping[str, Any]) -> together.Findings:
+    """service -> findings of those who could not even be planned, and stop the run."""
+    classes: list[type[LifeboatError]] = LifeboatError.__subclasses__()
+    kinds = {kind.code: kind.kind for kind in classes}
+    return {
+        service: [{"level": "error", "kind": kinds.get(str(error.get("code")), "host"), "source": None, "cause": "", **error,
+                   "where": refusals.place_of(service, _error(service, error)) or "its host"}]
+        for service, error in (plan.get("stopping") or {}).items()
+    }
+
+
+def _error(service: str, told: Mapping[str, Any]) -> LifeboatError:
+    return LifeboatError(str(told["what"]), str(told.get("where") or service), str(told.get("remedy") or ""))
+
+
+def _collect(
+    plan: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]], never: Mapping[str, Any], own: Sequence[Mapping[str, Any]],
+) -> together.Findings:
+    """service -> its findings; a host or a module that gave no answer is one too."""
+    hosts = {service: str(entry.get("host") or "") for service, entry in plan["services"].items()}
+    quiet = dict(together.silent(plan["order"], answers, hosts))
+    spoken = {service: answers[service] for service in plan["order"] if service not in quiet and _told(answers.get(service) or {})}
+    found = together.look(spoken, never, words.from_iso(plan.get("target")) is not None)
+    for service in plan["order"]:
+        if service in quiet:
+            found[service] = [quiet[service]]
+        elif service not in spoken:
+            error = dict((answers.get(service) or {}).get("error") or {})
+            broken = LifeboatError(str(error["what"]), str(error.get("where") or "its host"), str(error.get("remedy") or "")) if error.get("what") else \
+                LifeboatError(" ".join(str((answers.get(service) or {}).get("msg") or "the host gave no answer").split()), "its host", "run it again with -vvv")
+            found[service] = [finding("error", broken)]
+        found[service] += [dict(one) for one in own]
+    return found
+
+
+def _told(answer: Mapping[str, Any]) -> bool:
+    findings = answer.get("findings")
+    return isinstance(findings, list) and bool(findings or not answer.get("failed"))
+
+
+def stop(told: dict[str, Any], plan: Mapping[str, Any], why: str) -> None:
+    """Everybody who has no verdict yet is skipped: the run ends here."""
+    told["stop"] = True
+    for service in plan["order"]:
+        verdict = told["left_out"].setdefault(service, {
+            "verdict": "skipped", "message": f"stopped before anything was touched: {why}", "remedy": told["remedy"], "root": None,
+        })
+        if verdict["verdict"] == "blocked":
+            verdict.update(verdict="skipped")
 
 
 def without(services: Services, plan: Mapping[str, Any], out: Mapping[str, Any], gone: Sequence[str]) -> dict[str, Any]:
@@ -142,19 +191,28 @@ def _with(plan: Mapping[str, Any], older: Mapping[str, Mapping[str, Any]]) -> di
     }
     said = [f"{service} goes back to {new['point']}: {new['fallback_from']} does not verify; {new['lost_seconds']:g}s more are lost"
             for service, new in older.items()]
-    return {**plan, "services": table, "bytes": sum(entry["bytes"] for entry in table.values()), "warnings": [*(plan.get("warnings") or []), *said]}
+    return {**plan, "services": table, "bytes": sum(entry["bytes"] for entry in table.values()), "warnings": [*(plan.get("warnings") or []), *said],
+            "rounds": int(plan.get("rounds") or 1) + 1}
+
+
+#: What a decision may change of plan.json; the run's own parts (who, when, resumes) stay.
+_REPLACED = ("services", "order", "islands", "dependants", "bytes", "warnings", "moves", "forecast", "critical_path")
+
+
+def keep(run: RunDirectory, plan: Mapping[str, Any]) -> None:
+    """Write what was decided into the run's plan.json."""
+    run.replace_plan({key: plan[key] for key in _REPLACED if key in plan})
 
 
 def note(run: RunDirectory, found: Mapping[str, Any]) -> None:
     """Keep a decision in the run: verdicts of who is left out, the changed plan, and all findings in the journal."""
     run.journal().append("preflight", data={key: found[key] for key in ("lines", "errors", "warnings", "stop", "again")})
+    for service, more in found["findings"].items():
+        run.keep(service, "judged", {"findings": more})
+    keep(run, found["plan"])
+    run.journal().append("planned", data={"plan": files.digest(run.file("plan.json"))})
     if found["again"]:
-        # the run's own parts (who, when, resumes) stay; what was planned is replaced
-        files.replace_json(run.file("plan.json"), {**run.plan, **{key: found["plan"][key] for key in ("services", "bytes", "warnings")}}, indent=2)
         return
-    if found["left_out"] and not found["stop"]:
-        kept = ("services", "order", "islands", "dependants")
-        files.replace_json(run.file("plan.json"), {**run.plan, **{key: found["plan"][key] for key in kept}}, indent=2)
     for service, verdict in found["left_out"].items():
         run.phase(service, "preflight")
-        run.verdict(service, verdict["verdict"], verdict["message"], verdict["remedy"], verdict["root"])
+        run.verdict(service, verdict["verdict"], verdict["message"], verdict["remedy"], verdict["root"], failure=str(verdict.get("failure") or ""))

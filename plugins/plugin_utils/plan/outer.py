@@ -27,7 +27,10 @@ def _boolean(value: Any) -> str:
 
 
 def _seconds(value: Any) -> str:
-    return "" if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 or str(value).isdigit() and int(value) else "write seconds"
+    try:
+        return "" if not isinstance(value, bool) and 0 < float(value) < float("inf") else "write seconds"
+    except (TypeError, ValueError):
+        return "write seconds"
 
 
 def _moment(value: Any) -> str:
@@ -47,7 +50,7 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys((
         "lifeboat_services", "lifeboat_select", "lifeboat_target", "lifeboat_max_loss", "lifeboat_confirm", "lifeboat_run", "lifeboat_runs",
         "lifeboat_run_dir", "lifeboat_newest", "lifeboat_progress", "lifeboat_job_timeout", "lifeboat_command_path", "lifeboat_config_dir",
-        "lifeboat_state_dir", "lifeboat_wait", "lifeboat_approval",
+        "lifeboat_state_dir", "lifeboat_wait", "lifeboat_approval", "lifeboat_new_hosts", "lifeboat_report_dir",
     ), _anything),
     "lifeboat_scope": _one_of("service", "requirements", "group"),
     "lifeboat_dependants": _one_of("stop", "ignore"),
@@ -55,6 +58,8 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     "lifeboat_depth": _one_of("exists", "hash", "decode"),
     "lifeboat_mode": _one_of("auto", "full", "incremental"),
     "lifeboat_protect": _one_of("check", "snapshot"),
+    "lifeboat_rto_gate": _one_of("warn", "refuse"),
+    "lifeboat_plan_format": _one_of("text", "json"),
     "lifeboat_force": _boolean,
     "lifeboat_log_units": _boolean,
     "lifeboat_partial": _boolean,
@@ -69,6 +74,12 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     "lifeboat_repair": _boolean,
     "lifeboat_escrow_key": _anything,
     "lifeboat_new_version": _boolean,
+    "lifeboat_probe_clients": _boolean,
+    "lifeboat_probe_interval": _seconds,
+    "lifeboat_probe_limit": _seconds,
+    "lifeboat_members": _anything,
+    "lifeboat_primary": _anything,
+    "lifeboat_lost_members": _anything,
 }
 #: Variables of some verbs: any other would do more than was asked for without a word, such as restore a whole cluster.
 _OF_SOME: dict[str, tuple[str, ...]] = {
@@ -76,7 +87,15 @@ _OF_SOME: dict[str, tuple[str, ...]] = {
     "lifeboat_from": ("copy", "verify"),
     "lifeboat_to": ("copy",),
     "lifeboat_repair": ("copy",),
+    "lifeboat_new_hosts": ("restore",),
     "lifeboat_new_version": ("rotate_keys",),
+    "lifeboat_rto_gate": ("restore",),
+    "lifeboat_plan_format": ("restore",),
+    "lifeboat_report_dir": ("report",),
+    **dict.fromkeys(("lifeboat_probe_clients", "lifeboat_probe_interval", "lifeboat_probe_limit"), ("restore",)),
+    "lifeboat_members": ("reseed",),
+    "lifeboat_primary": ("restore", "rollback", "commit", "reseed"),
+    "lifeboat_lost_members": ("restore",),
 }
 
 

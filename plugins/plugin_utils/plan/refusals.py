@@ -10,13 +10,15 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import lease
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.failures import classify
 
 from ..catalog.graph import HARD, Services, dependants, requirements
+from ..run import causes
 from .order import topological_order
 from .pick import DEPENDANTS, refuse_dependants
 
 #: Verbs that change live data, or what opens its snapshots.
-CHANGING = ("restore", "rollback", "commit", "extract", "rotate_keys")
+CHANGING = ("restore", "rollback", "commit", "extract", "rotate_keys", "reseed")
 #: Verbs that stop and start services, so that others notice.
 STOPPING = ("restore", "rollback")
 
@@ -56,7 +58,7 @@ def unreachable_or_failed(answers: Mapping[str, Mapping[str, Any]]) -> dict[str,
     found: dict[str, LifeboatError] = {}
     for service, answer in answers.items():
         if answer.get("unreachable"):
-            found[service] = LifeboatError("its host does not answer", f"service {service}", str(answer.get("msg", "check the connection")).strip())
+            found[service] = LifeboatError("its host does not answer", f"service {service}", str(answer.get("msg", "check the connection")).strip(), "host")
         elif answer.get("failed") or "restores" not in answer:
             found[service] = error_of(service, answer)
     return found
@@ -66,8 +68,28 @@ def error_of(service: str, answer: Mapping[str, Any]) -> LifeboatError:
     """The error a module reported, or its message."""
     error = answer.get("error")
     if isinstance(error, Mapping) and error.get("what"):
-        return LifeboatError(str(error["what"]), f"{service}: {error.get('where') or 'its host'}", str(error.get("remedy") or ""))
+        found = LifeboatError(
+            str(error["what"]), f"{service}: {error.get('where') or 'its host'}", str(error.get("remedy") or ""), str(error.get("reason") or ""),
+        )
+        found.code = str(error.get("code") or found.code)
+        return found
     return LifeboatError(" ".join(str(answer.get("msg") or "the host gave no answer").split()), f"service {service}", "run it again with -vvv")
+
+
+def told_once(broken: Mapping[str, LifeboatError]) -> list[LifeboatError]:
+    """The same errors, those of several services that have one cause as one."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for service, error in broken.items():
+        groups.setdefault((error.what, place_of(service, error), error.remedy), []).append(service)
+    return [
+        broken[names[0]] if len(names) == 1 else LifeboatError(what, f"{causes.names(names)}: {place}" if place else causes.names(names), remedy)
+        for (what, place, remedy), names in groups.items()
+    ]
+
+
+def place_of(service: str, error: LifeboatError) -> str:
+    """Where an error is, without the name of its service."""
+    return error.where.removeprefix(f"{service}: ") if error.where != f"service {service}" else ""
 
 
 def gone(answers: Mapping[str, Mapping[str, Any]], pid: int) -> list[str]:
@@ -118,7 +140,8 @@ def live_outside(probes: Sequence[Mapping[str, Any]], chains: Mapping[str, Seque
 
 def _runs(answer: Mapping[str, Any]) -> bool:
     """Does a service run? Healthy means yes; so does a passed status. One that declares neither is taken for running: that is the safe answer."""
-    results = answer.get("results") or []
+    # a database that answers says nothing of the program that uses it
+    results = [row for row in answer.get("results") or [] if row.get("kind") in ("status", "health")]
     status = [row for row in results if row.get("kind") == "status"]
     if status:
         return all(row.get("ok") for row in status)
@@ -132,7 +155,10 @@ def left_out(services: Services, picked: Sequence[str], broken: Mapping[str, Lif
     result: dict[str, dict[str, Any]] = {}
     for service, error in broken.items():
         root = {"service": service, "verdict": "failed", "phase": phase, "message": str(error)}
-        result[service] = {"verdict": "failed", "message": f"{error.what}: {error.where}" if error.where else error.what, "remedy": error.remedy, "root": root}
+        result[service] = {
+            "verdict": "failed", "message": f"{error.what}: {error.where}" if error.where else error.what, "remedy": error.remedy, "root": root,
+            "failure": classify(error.code, "preflight", error.cause),
+        }
     followers = dependants(services, HARD)
     pending = list(broken)
     roots = {service: service for service in broken}

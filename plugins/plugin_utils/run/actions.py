@@ -13,21 +13,26 @@ A module cannot stream. Its engine writes a small progress file on the service's
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
+import re
 import shlex
 import threading
 import time
 from abc import abstractmethod
 from typing import Any, Callable, Iterator, Optional
 
+from ansible import constants as C
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import policy
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError, SourceError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import lines, presence, who, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import lines, payload, presence, who, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.built import remembered
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 display = Display()
@@ -63,22 +68,79 @@ class Leash:
             raise SystemExit("ansible-playbook is gone")
 
 
+def no_answer(said: str, machine: str) -> str:
+    """One line for a host that cannot be reached, from what the connection said."""
+    for noise in (r"^Task failed: ", r"^Failed to connect to the host via ssh: ", r"^Data could not be sent to remote host .*? over ssh: "):
+        said = re.sub(noise, "", said.strip(), flags=re.DOTALL)
+    return f"the host does not answer ({words.one_line(said, 200)}): {machine}"
+
+
 class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no type hints for it
-    """Masks what a failing action says, and turns our errors into results: one line, and the error's parts."""
+    """Turns our errors into results, one line and the error's parts, and runs our modules from the copy of their code that a host keeps."""
+
+    #: Whether the code goes along: a job on the host answers too late to ask for it.
+    _whole = False
+
+    def _configure_module(self, module_name: str, module_args: dict[str, Any], task_vars: dict[str, Any]) -> Any:
+        if not module_name.startswith("lifeboat.recovery."):
+            return super()._configure_module(module_name, module_args, task_vars)
+        with remembered(module_name.rpartition(".")[2], C.DEFAULT_LOCAL_TMP):
+            built, path = super()._configure_module(module_name, module_args, task_vars)
+        if built.module_style != "new" or C.DEFAULT_KEEP_REMOTE_FILES:
+            return built, path
+        return dataclasses.replace(built, b_module_data=payload.slim(built.b_module_data, self._whole, C.DEFAULT_LOCAL_TMP)), path
+
+    def _execute_module(self, *args: Any, **options: Any) -> dict[str, Any]:
+        become = self._connection.become
+        note = payload.note(C.DEFAULT_LOCAL_TMP, str(self._connection.transport), str(self._play_context.remote_addr), str(
+            self._play_context.remote_user), str(become.get_option("become_user") if become else ""))
+        self._whole = bool(options.get("wrap_async")) or os.path.exists(note)
+        answer: dict[str, Any] = super()._execute_module(*args, **options)
+        if payload.ABSENT in answer:
+            if answer[payload.ABSENT] != "absent":
+                with contextlib.suppress(OSError), open(note, "w", encoding="ascii"):
+                    pass
+            self._whole = True
+            answer = super()._execute_module(*args, **options)
+        return answer
 
     def guarded(self, result: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The result of ``work`` merged into ``result``; a LifeboatError becomes ``failed`` with ``msg`` and ``error``."""
+        """The result of ``work`` merged into ``result``; a LifeboatError becomes ``failed`` with ``msg`` and ``error``, a lost host ``unreachable``."""
         try:
             result.update(work())
         except LifeboatError as error:
             result.update(failed=True, changed=False, msg=str(error), error=error.as_dict())
+        except AnsibleConnectionFailure as error:
+            result.update(unreachable=True, changed=False, msg=no_answer(str(error), self._machine()))
         return result
+
+    def _machine(self) -> str:
+        """The machine that the task is about, as the catalog calls it."""
+        entry = self._task.args.get("entry")
+        return str((entry.get("host") if isinstance(entry, dict) else "") or self._play_context.remote_addr)
 
     def operator(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Who runs this, as who.of()."""
         user = task_vars.get("ansible_user")
         name = (self._templar.template(user) if user is not None else None) or getattr(self._play_context, "remote_user", None) or ""
         return who.of(load_extra_vars(self._loader), str(name))
+
+
+class ShortModule(RunActionBase):
+    """An action of the same name as its module that only runs it."""
+
+    #: Fully qualified name of the module.
+    MODULE = ""
+    _supports_async = True
+
+    def run(self, tmp: Any = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        del tmp
+        job = bool(self._task.async_val and not self._connection.has_native_async)
+        result.update(self._execute_module(module_name=self.MODULE, module_args=dict(self._task.args), task_vars=task_vars or {}, wrap_async=job))
+        if not job:
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+        return result
 
 
 class LongModule(RunActionBase):
@@ -125,11 +187,31 @@ class LongModule(RunActionBase):
         if phase:
             run.phase(service, phase)
         try:
-            answer = self._watched(run, service, args, task_vars) if self.long(args) else self._plain(args, task_vars)
+            answer = self._patiently(phase, args, lambda: self._watched(run, service, args, task_vars) if self.long(args) else self._plain(args, task_vars))
+        except AnsibleConnectionFailure as error:
+            run.trouble(service, {"unreachable": True, "msg": words.one_line(error)})
+            raise
         finally:
             run.progress(service, None)
         self._keep(run, service, phase, self.subject_of(args, check), answer)
         return _brief(answer)
+
+    def _patiently(self, phase: str, args: dict[str, Any], call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The answer of a host, which is called again as the service's policy says when it cannot be reached: the module goes on where it was."""
+        step = policy.of(args.get("entry") or {}, phase) if phase in policy.STEPS else None
+        tries, leash = 1, Leash()
+        while True:
+            try:
+                return call()
+            except AnsibleConnectionFailure as error:
+                if step is None or tries > step.retries:
+                    raise
+                display.display(words.one_line(f"{args.get('service')}: the host cannot be reached, trying again ({error})"))
+            until = time.monotonic() + step.pause(tries)
+            while time.monotonic() < until:
+                leash.check()
+                time.sleep(0.5)
+            tries += 1
 
     def _plain(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = self._execute_module(module_name=self.MODULE, module_args=args, task_vars=task_vars)
@@ -141,13 +223,13 @@ class LongModule(RunActionBase):
         run.keep(service, subject, {
             key: value for key, value in answer.items() if key not in _NOT_KEPT and not key.startswith("_") and not key.startswith("ansible_")
         })
-        if failed:
-            run.trouble(service, answer)
         if phase:
             then = self.then(answer)
             for number, (after, _seconds) in enumerate(then):
                 run.split(service, after, sum(seconds for _phase, seconds in then[number:]))
             run.phase(service, then[-1][0] if then else phase, "end", "failed" if failed else "done")
+        if failed:
+            run.trouble(service, answer)
 
     # -- progress ------------------------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ def following(plan: dict[str, Any], picked: list[str]) -> dict[str, str]:
     confirm = called.get("confirm", "")
     approval = called.get("approval", "")
     resumable = verb in ("restore", "drill", "verify", "extract")
-    part = {name: called[name] for name in ("source", "database", "tables", "as") if called.get(name)}
+    part = {name: called[name] for name in ("source", "database", "tables", "as", "new_hosts") if called.get(name)}
     return {
         "resume": command(verb, catalog, services=services, target=pinned if resumable else "", run=called.get("run", ""), confirm=confirm,
                           approval="" if approval.startswith("{") else approval, **part),

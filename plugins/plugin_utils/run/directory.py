@@ -24,21 +24,14 @@ import platform
 import time
 from typing import Any, Iterable, Optional
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils import lease
+from ansible_collections.lifeboat.recovery.plugins.module_utils import failures, lease
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, StorageError
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import controls, evidence, files, journal, who, words
 
 #: Longest ledger entry taken over from a host, in bytes of canonical JSON.
 MAX_ENTRY = 256 * 1024
-
-
-def boot_id() -> str:
-    """Which boot the monotonic clock counts from; empty where the system does not say."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as handle:
-            return handle.read().strip()
-    except OSError:
-        return ""
+#: Calls on a service of which it is kept what they took.
+MAX_CALLS = 200
 
 
 class RunDirectory:
@@ -74,13 +67,18 @@ class RunDirectory:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """The plan as it was written at the beginning; ConfigError when there is none."""
+        """The plan as preflight left it; ConfigError when there is none."""
         if self._plan is None:
             document = files.read_json(self.file("plan.json"))
             if not isinstance(document, dict):
                 raise ConfigError("this is no run directory: it has no readable plan.json", self.path, "begin the run first")
             self._plan = document
         return self._plan
+
+    def replace_plan(self, changes: dict[str, Any]) -> None:
+        """Put other parts into plan.json: what was planned may change until anything is touched."""
+        self._plan = {**self.plan, **changes}
+        files.replace_json(self.file("plan.json"), self._plan, indent=2)
 
     @property
     def run(self) -> dict[str, Any]:
@@ -181,11 +179,12 @@ class RunDirectory:
 
     def verdict(
         self, service: str, verdict: str, message: str = "", remedy: str = "", root: Optional[dict[str, Any]] = None,
-        data: Optional[dict[str, Any]] = None,
+        data: Optional[dict[str, Any]] = None, phase: str = "", failure: str = "",
     ) -> dict[str, Any]:
         """Give a service its verdict, once: a later one never replaces the first, which is returned instead.
 
-        An unknown word is ``failed``. A success with a soft requirement down is ``degraded``.
+        An unknown word is ``failed``. A success with a soft requirement down is ``degraded``. phase: the one that failed, where it is not the last.
+        failure: the type of the failure (failures.py) where whoever gives the verdict knows it; else what failed in this phase tells.
         """
         state = self._known(service)
         if state.get("verdict"):
@@ -196,14 +195,15 @@ class RunDirectory:
         if verdict in ("verified", "restored") and state.get("degraded_by"):
             verdict = "degraded"
             message = message or "soft requirement down: " + ", ".join(state["degraded_by"])
-        phase = str(state.get("phase") or "plan")
+        last = str(state.get("phase") or "plan")
+        phase = phase or last
         trouble: dict[str, str] = state["trouble"] if verdict == "failed" and isinstance(state.get("trouble"), dict) else {}
         message, remedy = message or trouble.get("message", ""), remedy or trouble.get("remedy", "")
         if state.get("open"):
             failed = verdict in ("failed", "blocked", "interrupted")
-            self.mark(service, phase, "end", outcome="failed" if failed else "done")
+            self.mark(service, last, "end", outcome="failed" if failed else "done")
             if not failed:
-                state["done"] = _with(state.get("done"), phase)
+                state["done"] = _with(state.get("done"), last)
         message = words.one_line(message)
         if verdict == "failed" and root is None:
             root = {"service": service, "verdict": "failed", "phase": phase, "message": message}
@@ -212,14 +212,31 @@ class RunDirectory:
             since=words.iso(time.time()), failed_phase=phase if verdict in ("failed", "blocked", "interrupted") else None,
         )
         kept = self.kept(service)
+        state["failure"] = self._failure(verdict, phase, failure, state.get("trouble"), kept)
         sources = evidence.sources(kept, self.collected(service))
         self.journal().append("verdict", service, phase, {
-            "verdict": verdict, "message": state["message"], "remedy": state["remedy"], "root": root,
+            "verdict": verdict, "message": state["message"], "remedy": state["remedy"], "root": root, "failure": state["failure"],
             "snapshots": {source: facts["snapshot"] for source, facts in sources.items() if facts.get("snapshot")},
             "controls": controls.of_service(kept, sources, self.plan), **(data or {}),
         })
         self.mark(service, "verdict", "verdict", outcome=verdict)
         return self._save(service, state)
+
+    @staticmethod
+    def _failure(verdict: str, phase: str, known: str, trouble: Any, kept: dict[str, Any]) -> Optional[dict[str, str]]:
+        """{"type", "phase"} of a failure; None for a verdict that is none."""
+        if verdict not in words.UNDONE:
+            return None
+        if verdict != "failed":
+            kind = verdict
+        elif known:
+            kind = known
+        elif isinstance(trouble, dict) and trouble.get("phase") == phase and trouble.get("type"):
+            kind = str(trouble["type"])
+        else:
+            found = evidence.first_error(kept) if phase == "preflight" else None
+            kind = failures.of_answer({"error": found}, phase) if found else failures.without_error(phase)
+        return {"type": kind if kind in failures.TYPES else "internal", "phase": phase}
 
     def trouble(self, service: str, answer: dict[str, Any]) -> None:
         """Remember why a module failed, so that a verdict without a message of its own can say it."""
@@ -228,6 +245,7 @@ class RunDirectory:
         state["trouble"] = {
             "message": words.one_line(answer.get("msg") or error.get("what") or "failed without a message"),
             "remedy": words.one_line(error.get("remedy") or ""),
+            "type": failures.of_answer(answer, str(state.get("phase") or "plan")), "phase": str(state.get("phase") or "plan"),
         }
         self._save(service, state, durable=False)
 
@@ -237,11 +255,13 @@ class RunDirectory:
         """Note a moment, ``ago`` seconds before now: wall clock for people, monotonic clock for durations."""
         files.append_line(self.file("timings.jsonl"), files.canonical({
             "service": service, "phase": phase, "event": event, "time": time.time() - ago, "mono": time.monotonic() - ago,
-            "boot": boot_id(), **more,
+            "boot": lease.boot_id(), **more,
         }))
 
-    def timings(self) -> list[dict[str, Any]]:
-        return files.read_lines(self.file("timings.jsonl"))
+    def timings(self, service: str = "") -> list[dict[str, Any]]:
+        """The marks of the run; with ``service`` only those of that one, and those of nobody."""
+        holding = tuple(files.canonical({"service": name}).encode()[1:-1] for name in (service, "")) if service else ()
+        return files.read_lines(self.file("timings.jsonl"), holding)
 
     # -- what hosts answered -------------------------------------------------------------------------------------------
 
@@ -268,13 +288,20 @@ class RunDirectory:
         return files.read_lines(self._service_file("services", service, ".jsonl"))
 
     def keep(self, service: str, subject: str, answer: dict[str, Any]) -> None:
-        """Keep what a module answered about a service, under a subject; lists of findings and checks grow, the rest is replaced."""
+        """Keep what a module answered about a service, under a subject; lists of findings and checks grow, the rest is replaced.
+
+        What the call took is kept per call, under ``calls``.
+        """
         path = self._service_file("services", service, ".json")
         with files.locked(path + ".lock"):
             document = files.read_json(path)
             document = document if isinstance(document, dict) else {}
             before: dict[str, Any] = document[subject] if isinstance(document.get(subject), dict) else {}
             merged = dict(answer)
+            took = {key: merged.pop(key) for key in ("usage", "measured") if isinstance(merged.get(key), dict)}
+            if took:
+                calls: list[Any] = document["calls"] if isinstance(document.get("calls"), list) else []
+                document["calls"] = [*calls, {"subject": subject, **took}][-MAX_CALLS:]
             for key in ("findings", "results", "warnings", "notes"):
                 if isinstance(before.get(key), list) and isinstance(merged.get(key), list):
                     merged[key] = before[key] + [item for item in merged[key] if item not in before[key]]
@@ -284,6 +311,14 @@ class RunDirectory:
     def kept(self, service: str) -> dict[str, Any]:
         document = files.read_json(self._service_file("services", service, ".json"))
         return document if isinstance(document, dict) else {}
+
+    def others(self, picked: Iterable[str]) -> list[str]:
+        """Services that the run is not about and of which something was kept."""
+        try:
+            names = os.listdir(self.file("services"))
+        except OSError:
+            return []
+        return sorted({name[:-5] for name in names if name.endswith(".json")} - set(picked))
 
     # -- the live view -------------------------------------------------------------------------------------------------
 
@@ -317,7 +352,7 @@ class RunDirectory:
         owner = self.run
         if owner.get("controller") != platform.node():
             return None
-        if owner.get("boot") and owner["boot"] != boot_id():
+        if owner.get("boot") and owner["boot"] != lease.boot_id():
             return False  # this machine was started anew since
         pid = owner.get("pid")
         if not isinstance(pid, int):

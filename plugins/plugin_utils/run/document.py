@@ -6,19 +6,25 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import outcome
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, commands, controls, directory, evidence, journal, timings, who, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import (
+    audit,
+    commands,
+    controls,
+    evidence,
+    forecasts,
+    journal,
+    measure,
+    timings,
+    who,
+    words,
+)
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 SCHEMA = "lifeboat.run/1"
 OUTCOMES = {words.EXIT_SUCCESS: "success", words.EXIT_DEGRADED: "degraded", words.EXIT_FAILED: "failed"}
-
-
-def _now_mark() -> dict[str, Any]:
-    return {"time": time.time(), "mono": time.monotonic(), "boot": directory.boot_id()}
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -45,15 +51,15 @@ def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
     """
     plan, picked, states = run.plan, run.picked(), run.states()
     marks = timings.clean(run.timings())
-    origin = next((mark for mark in marks if mark["event"] == "begun"), None) or (marks[0] if marks else _now_mark())
+    origin = next((mark for mark in marks if mark["event"] == "begun"), None) or (marks[0] if marks else timings.now_mark())
     end = next((mark for mark in reversed(marks) if mark["event"] == "sealed"), None)
     if end is None:
-        end = (marks[-1] if marks else origin) if sealed_by or run.sealed() else _now_mark()
+        end = (marks[-1] if marks else origin) if sealed_by or run.sealed() else timings.now_mark()
     entries = words.table_of_services(plan.get("services"))
     services = {name: _service(run, name, states.get(name) or {}, entries.get(name, {}), marks, origin, end) for name in picked}
     verdicts = {name: services[name]["verdict"] for name in picked}
     verb = str(run.run.get("verb", ""))
-    human = timings.human_wait(marks, end)
+    inside, waited = timings.human_wait(marks, end), measure.human(plan, marks, origin, end)
     wall = timings.seconds_between(origin, end)
     chain = journal.read(run.file("journal.jsonl"))
     decided = outcome.outcome({name: verdict for name, verdict in verdicts.items() if verdict}, verb, picked)
@@ -64,7 +70,7 @@ def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
         why = f"the journal did not reach {lost[0]['where']}, which the catalog requires"
         decided = {**decided, "exit": words.EXIT_FAILED, "message": f"{decided['message']}; {why}"}
     result = "interrupted" if sealed_by else (OUTCOMES[decided["exit"]] if finished else "")
-    _clocks(services, plan, human, marks, origin)
+    _clocks(services, plan, marks, origin)
     problems = [f"journal: {chain.problem}"] if chain.problem else []
     problems += trail["problems"] + [f"copy of the journal: {copy['problem']}" for copy in trail["copies"] if not copy["ok"]]
     problems += [f"ledger of {name}: {item['ledger']['problem']}" for name, item in services.items() if item["ledger"]["problem"]]
@@ -81,10 +87,13 @@ def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
         "outcome": result,
         "exit": {"code": decided["exit"], "reason": decided["message"]},
         "counts": {"picked": len(picked), "verdicts": sum(1 for verdict in verdicts.values() if verdict), "by": _tally(verdicts)},
-        "wall": {"seconds": wall, "human_wait_seconds": human, "net_seconds": round(max(0.0, wall - human), 3)},
+        "wall": {"seconds": wall, "human_wait_seconds": inside, "net_seconds": round(max(0.0, wall - inside), 3)},
+        "human": {**waited, "detect_seconds": measure.detect(plan, origin), "attempts": [one for one in plan.get("chain") or [] if isinstance(one, dict)]},
         "incident": plan.get("incident_started"),
+        "forecast": forecasts.compared(plan, services),
         "islands": _islands(plan, picked),
         "services": services,
+        "clients": _clients(run, picked),
         "findings": [{**item, "service": name} for name in picked for item in evidence.findings(run.kept(name))],
         "warnings": [
             *_texts(plan.get("warnings")), *problems,
@@ -94,6 +103,16 @@ def build(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
         "journal": {"entries": len(chain.entries), "head": chain.head, "whole": chain.whole, "problem": chain.problem},
         "audit": trail,
     }
+
+
+def _clients(run: RunDirectory, picked: list[str]) -> Optional[dict[str, Any]]:
+    """What clients of services outside the pick saw meanwhile, by service; None when nobody watched."""
+    found = {}
+    for name in run.others(picked):
+        seen = run.kept(name).get("clients")
+        if isinstance(seen, dict):
+            found[name] = {key: seen.get(key) for key in ("probes", "errors", "p50", "p95", "max", "seconds")}
+    return found or None
 
 
 def _tally(verdicts: dict[str, Any]) -> dict[str, int]:
@@ -132,6 +151,7 @@ def _service(
         "root": _root(state.get("root")),
         "message": words.one_line(state.get("message") or ""),
         "remedy": words.one_line(state.get("remedy") or ""),
+        "failure": state.get("failure") if isinstance(state.get("failure"), dict) else None,
         "degraded_by": [str(item) for item in state.get("degraded_by") or []],
         "requires": _requires(planned.get("requires")),
         "snapshots": {source: str(facts["snapshot"]) for source, facts in sources.items() if facts.get("snapshot")},
@@ -147,6 +167,7 @@ def _service(
         },
         "phases": phases,
         "waited_seconds": round(sum(phase["seconds"] for phase in phases if phase["name"] in words.WAITING_PHASES), 3),
+        "measured": measure.of_service(kept, phases, timings.seconds_between(origin, done or end)),
         "bytes": {
             "source": _sum(sources, "bytes"), "stored": _sum(sources, "bytes_stored"),
         },
@@ -162,19 +183,14 @@ def _service(
     }
 
 
-def _clocks(services: dict[str, dict[str, Any]], plan: dict[str, Any], human: float, marks: list[dict[str, Any]], origin: dict[str, Any]) -> None:
+def _clocks(services: dict[str, dict[str, Any]], plan: dict[str, Any], marks: list[dict[str, Any]], origin: dict[str, Any]) -> None:
     """Fill in the recovery time of each service: from the incident to its verdict, raw and without waiting for people."""
-    began = words.from_iso(_mapping(plan.get("incident_started")).get("time"))
+    planned = words.table_of_services(plan.get("services"))
     for name, item in services.items():
         done = timings.verdict_mark(marks, name)
-        if began is None or done is None:
-            continue
-        before = max(0.0, float(origin["time"]) - began)
-        raw = round(before + timings.seconds_between(origin, done), 3)
-        waited = min(human, timings.human_wait([mark for mark in marks if mark["time"] <= done["time"]], done))
-        item["rto"].update(raw=raw, net=round(max(0.0, raw - waited), 3))
-        if item["rto"]["limit"] is not None and item["verdict"] in words.USABLE:
-            item["rto"]["met"] = raw <= item["rto"]["limit"]
+        if done is not None:
+            before = measure.human(plan, [mark for mark in marks if mark["time"] <= done["time"]], origin, done)["seconds"]
+            item["rto"] = measure.recovery(plan, planned.get(name, {}), origin, done, before, item["verdict"] in words.USABLE)
 
 
 def _root(root: Any) -> Optional[dict[str, str]]:

@@ -19,6 +19,8 @@ _LANE = 30.0
 _TOP = 8.0
 #: Narrower bars are drawn this wide, so that a short phase can be seen; their title has the true number.
 _LEAST = 1.5
+#: Width of a letter of the smallest text, about.
+_LETTER = 5.6
 
 
 def text(value: Any, limit: int = 400) -> str:
@@ -96,7 +98,16 @@ def _bar(phase: dict[str, Any], top: float, total: float, span: float) -> str:
     return (
         f'<rect class="bar p-{name}{bad}" x="{x:.2f}" y="{top + inset:.1f}" width="{width:.2f}" height="{height:.0f}" rx="1.5">'
         f"<title>{text(title)}</title></rect>"
-    )
+    ) + (_whom(phase, x, width, top) if waits else "")
+
+
+def _whom(phase: dict[str, Any], x: float, width: float, top: float) -> str:
+    """The name of the service that it waited for longest, where the bar is wide enough for it."""
+    longest = max(phase["waited_for"], key=lambda wait: float(wait["seconds"]), default=None)
+    name = words.one_line(longest["service"], 40) if longest else ""
+    if not name or len(name) * _LETTER > width - 6:
+        return ""
+    return f'<text class="whom" x="{x + width / 2:.1f}" y="{top + _LANE / 2 - 6:.1f}" text-anchor="middle">{text(name)}</text>'
 
 
 def legend(document: dict[str, Any]) -> str:

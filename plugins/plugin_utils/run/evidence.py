@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import journal, words
 
 #: Subjects under which module answers are kept, newest meaning last.
 SUBJECTS = (
-    "preflight", "staged", "live", "rolled_back", "committed", "snapshot", "verify", "checks", "protect", "recorded", "extract", "copy", "keys",
+    "preflight", "judged", "staged", "live", "rolled_back", "committed", "snapshot", "verify", "checks", "protect", "recorded", "extract", "copy", "keys",
 )
 
 #: Ledger events that mean: from here on live data of the service was, or may have been, changed.
@@ -140,7 +140,7 @@ def checks(kept: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def findings(kept: dict[str, Any]) -> list[dict[str, Any]]:
-    """Findings of every subject: [{level, what, where, remedy, code, source}], each once."""
+    """Findings of every subject: [{level, kind, cause, what, where, remedy, code, source}], each once."""
     found: list[dict[str, Any]] = []
     for subject in SUBJECTS:
         for item in _list(_mapping(kept.get(subject)).get("findings")):
@@ -148,7 +148,8 @@ def findings(kept: dict[str, Any]) -> list[dict[str, Any]]:
                 item = {"what": item}
             error = _mapping(item.get("error")) or item
             one = {
-                "level": words.one_line(item.get("level") or "error", 20),
+                "level": words.one_line(item.get("level") or "error", 20), "kind": words.one_line(item.get("kind") or "", 20),
+                "cause": words.one_line(item.get("cause") or "", 200),
                 "what": words.one_line(error.get("what") or error.get("message") or ""), "where": words.one_line(error.get("where") or ""),
                 "remedy": words.one_line(error.get("remedy") or ""), "code": words.one_line(error.get("code") or "", 40),
                 "source": words.one_line(item.get("source") or "", 80),
@@ -158,13 +159,24 @@ def findings(kept: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
+def first_error(kept: dict[str, Any]) -> Optional[dict[str, Any]]:
+    """The first error that preflight found, as it was answered; None when there was none."""
+    for finding in _list(_mapping(kept.get("preflight")).get("findings")):
+        if isinstance(finding, dict) and finding.get("level") == "error":
+            return finding
+    return None
+
+
 def touched(state: dict[str, Any], kept: dict[str, Any], entries: list[dict[str, Any]], began: set[str], run: str) -> str:
     """How far the run went into what is live, in one word; the ledger of this run decides, then the answers, then the phases begun.
 
     untouched: nothing live was changed. stopped: the service was stopped, its data is as it was. restarted: and it runs again. switching: the change was
     begun and its end was not recorded. switched: live data was replaced (or put back, or the displaced data given up).
+    back: the same run replaced it and put it back.
     """
     mine = [str(entry.get("event", "")) for entry in entries if entry.get("run") == run]
+    if "rollback.done" in mine and "restore.live" in mine:
+        return "back"
     for subject in ("live", "rolled_back", "committed"):
         answer = _mapping(kept.get(subject))
         if answer.get("changed") and not answer.get("failed"):
@@ -174,6 +186,8 @@ def touched(state: dict[str, Any], kept: dict[str, Any], entries: list[dict[str,
     if any(event in _CHANGING for event in mine):
         return "switching"
     live = _mapping(kept.get("live"))
+    if "cutover" in began and not live and "cutover" not in (state.get("done") or []):
+        return "switching"  # its host went away meanwhile: what the ledger there says now nobody knows here
     if "cutover" in began and not mine and (not live or live.get("failed")):
         # no ledger tells: a cutover by other means than ours, or a host that answered nothing
         return "switched" if "cutover" in (state.get("done") or []) and not live else "switching"

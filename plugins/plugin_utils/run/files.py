@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -88,6 +89,12 @@ def read_json(path: str) -> Any:
         return None
 
 
+def digest(path: str) -> str:
+    """SHA-256 (hex) of a file."""
+    with open(path, "rb") as handle:
+        return hashlib.sha256(handle.read()).hexdigest()
+
+
 def append_line(path: str, line: str, durable: bool = False) -> None:
     """Append one line with a single write, so that lines of concurrent workers never mix."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -99,8 +106,8 @@ def append_line(path: str, line: str, durable: bool = False) -> None:
         os.close(descriptor)
 
 
-def read_lines(path: str) -> list[dict[str, Any]]:
-    """Every whole JSON object line of a file; a torn or foreign line is left out."""
+def read_lines(path: str, holding: tuple[bytes, ...] = ()) -> list[dict[str, Any]]:
+    """Every whole JSON object line of a file; a torn or foreign line is left out. holding: only lines with one of these in them."""
     found = []
     try:
         with open(path, "rb") as handle:
@@ -108,6 +115,8 @@ def read_lines(path: str) -> list[dict[str, Any]]:
     except OSError:
         return []
     for line in data.split(b"\n"):
+        if holding and not any(part in line for part in holding):
+            continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):

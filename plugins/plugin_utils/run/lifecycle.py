@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import time
@@ -14,7 +13,7 @@ from typing import Any, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import lease
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, ConflictError, StorageError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, document, files, journal, report, who, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, chain, document, files, journal, report, who, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 
@@ -91,14 +90,16 @@ def write_documents(run: RunDirectory, sealed_by: str = "") -> dict[str, Any]:
 def begin(
     verb: str, ecosystem: str, plan: dict[str, Any], picked: list[str], directory_path: str = "", root: str = "runs",
     check: bool = False, incident_started: str = "", resumes: Optional[list[str]] = None, pid: Optional[int] = None,
-    extra: Optional[dict[str, Any]] = None, operator: Optional[dict[str, Any]] = None, gone: Optional[list[str]] = None,
+    extra: Optional[dict[str, Any]] = None, operator: Optional[dict[str, Any]] = None, attempts: Optional[list[dict[str, Any]]] = None,
+    gone: Optional[list[str]] = None,
 ) -> RunDirectory:
     """Create the run's directory and write plan.json into it; in check mode nothing but that.
 
     ``plan``: whatever the planner made (order, islands, services, target, findings, warnings, …), kept whole. ``picked``: the services
-    this run answers for. ``pid``: the process of ansible-playbook. ``operator``: as who.of(). ``gone``: runs
-    that still hold services and whose process on this machine is gone. Former runs without an end whose process is gone are sealed as
-    interrupted and named in ``resumes``; ConflictError when one of them still lives on this controller.
+    this run answers for. ``pid``: the process of ansible-playbook. ``operator``: as who.of(). Former runs without an end whose process is gone are sealed as
+    interrupted and named in ``resumes``. ``attempts``: what the hosts know of earlier ones (chain.py). ``gone``: runs that still hold services and whose
+    process on this machine is gone.
+    ConflictError when one of them still lives on this controller.
     """
     if incident_started and words.from_iso(incident_started) is None:
         raise ConfigError(
@@ -140,21 +141,25 @@ def begin(
             if former.run.get("id") not in former_ids:
                 former_ids.append(str(former.run["id"]))
     target.make(check)
-    started = words.iso(time.time())
+    now = time.time()
+    started = words.iso(now)
+    tried = [] if check else chain.joined([
+        *(attempts or []), *chain.of_folder(root, ecosystem, verb, picked), *chain.refused(root, ecosystem, verb, picked),
+    ], now)
     owner = {
         **lease.identity(pid or os.getpid()), "id": run, "verb": verb, "started": started, "resumes": former_ids[-1] if former_ids else None,
         "who": operator or who.of({}), "gone": list(gone or []),
     }
     content = {
         **plan, **(extra or {}), "schema": "lifeboat.plan/1", "run": owner, "ecosystem": ecosystem, "picked": picked, "check": check,
-        "resumes": former_ids, "incident_started": _incident(root, incident_started, former_ids, started),
+        "resumes": former_ids, "incident_started": _incident(root, incident_started, former_ids, tried, started), "chain": tried,
         "warnings": list(plan.get("warnings") or []) + warnings,
     }
     files.replace_json(target.file("plan.json"), content, indent=2)
     if check:
         return target
     target.journal().append("begun", data={
-        "plan": files_digest(target.file("plan.json")), "picked": picked, "resumes": former_ids, "user": owner["user"],
+        "plan": files.digest(target.file("plan.json")), "picked": picked, "resumes": former_ids, "user": owner["user"],
         "controller": owner["controller"], "who": owner["who"], "approval": content.get("approval"),
         "before": audit.before(target, ecosystem),
     })
@@ -164,22 +169,18 @@ def begin(
     return target
 
 
-def _incident(root: str, asked: str, former: list[str], started: str) -> dict[str, Any]:
-    """When the clock of the recovery time began: as asked, else the start of the first run of the chain of resumes."""
+def _incident(root: str, asked: str, former: list[str], tried: list[dict[str, Any]], started: str) -> dict[str, Any]:
+    """When the clock of the recovery time began: as asked, else as the runs before say, else the first attempt at the same incident."""
     if asked:
         return {"time": asked, "source": "lifeboat_incident_started"}
-    for run in former:
+    for run in [*former, *(str(one["run"]) for one in tried if one["run"])]:
         plan = files.read_json(os.path.join(root, run, "plan.json"))
         incident = plan.get("incident_started") if isinstance(plan, dict) else None
         if isinstance(incident, dict) and words.from_iso(incident.get("time")) is not None:
             return {"time": incident["time"], "source": f"run {run}"}
+    if tried:
+        return {"time": tried[0]["began"], "source": f"run {tried[0]['run']}" if tried[0]["run"] else "a plan that was refused"}
     return {"time": started, "source": "start of this run"}
-
-
-def files_digest(path: str) -> str:
-    """SHA-256 of a file of the run directory."""
-    with open(path, "rb") as handle:
-        return hashlib.sha256(handle.read()).hexdigest()
 
 
 def finish(run: RunDirectory) -> dict[str, Any]:

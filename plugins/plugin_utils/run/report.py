@@ -8,25 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import controls, drawing, style, who, words
+from ansible_collections.lifeboat.recovery.plugins.module_utils import failures
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import causes, controls, drawing, forecasts, html, measured_section, who, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.drawing import text
 
 _TOUCHED = {
     "untouched": "not touched", "stopped": "stopped; data not touched", "switching": "switch begun, end not recorded", "switched": "live data switched",
+    "back": "switched, and back in its former data",
     "restarted": "restarted; data not touched",
 }
 _HEADLINE = {
     "success": "Every picked service reached its goal", "degraded": "Done, but degraded", "failed": "Not every service reached its goal",
     "interrupted": "Interrupted", "": "Not finished",
 }
-
-
-def _row(cells: list[str], tag: str = "td") -> str:
-    return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
-
-
-def _table(head: list[str], rows: list[str], kind: str = "") -> str:
-    return f'<div class="scroll"><table class="{kind}"><thead>{_row([text(cell) for cell in head], "th")}</thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def _pill(verdict: Any) -> str:
@@ -63,8 +57,13 @@ def _facts(document: dict[str, Any]) -> str:
         ("Target", text(target)), ("By", text(by)), ("Started", text(run["started"])),
         ("Finished", text(run["finished"])), ("Wall clock", text(words.duration(wall["seconds"]))),
     ]
-    if wall["human_wait_seconds"]:
-        facts.append(("Waited for people", text(f"{words.duration(wall['human_wait_seconds'])}; net {words.duration(wall['net_seconds'])}")))
+    told = forecasts.sentence(document.get("forecast"))
+    if told:
+        facts.append(("Forecast", text(told)))
+    if document["human"]["seconds"]:
+        waits = [f"{words.duration(one['seconds'])} after {one['after']}" for one in document["human"]["waits"]]
+        total = f"{words.duration(document['human']['seconds'])}: " if len(waits) > 1 else ""
+        facts.append(("Waited for people", text(total + "; ".join(waits))))
     if run["resumes"]:
         facts.append(("Resumes", ", ".join(f"<code>{text(item)}</code>" for item in run["resumes"])))
     if run["resumed_by"]:
@@ -78,13 +77,12 @@ def _next(document: dict[str, Any]) -> str:
         return ""
     services: dict[str, dict[str, Any]] = document["services"]
     lines = []
-    for name, item in services.items():
-        root = item["root"]
-        if item["verdict"] == "verified" or (root and root["service"] != name) or item["verdict"] in ("restored", "captured", "committed", "rolled_back"):
-            continue
-        blocks = [other for other, it in services.items() if other != name and it["root"] and it["root"]["service"] == name]
+    for group in causes.failures({name: item for name, item in services.items() if _at_fault(name, item)}):
+        item = group["item"]
+        blocks = [other for other, it in services.items() if other not in group["names"] and it["root"] and it["root"]["service"] in group["names"]]
         lines.append(
-            f"<li><strong>{text(name)}</strong> {_pill(item['verdict'])} in phase {text(item['phase'])}: {text(item['message'] or 'no message')}"
+            f"<li><strong>{text(', '.join(group['names']), 400)}</strong> {_pill(item['verdict'])} in phase {text(item['phase'])}: "
+            + text(item["message"] or "no message")
             + (f'<div class="remedy">{text(item["remedy"])}</div>' if item["remedy"] else "")
             + (f'<div class="dim">blocks {text(", ".join(blocks))}</div>' if blocks else "") + "</li>"
         )
@@ -92,8 +90,21 @@ def _next(document: dict[str, Any]) -> str:
     if any(item["touched"] in ("switched", "switching") for item in services.values()) and document["run"]["verb"] in ("restore", "drill"):
         commands.insert(1, ("Undo", "rollback"))
     shown = "".join(f"<dt>{label}</dt><dd><code>{text(document['next'][key], 2000)}</code></dd>" for label, key in commands)
-    causes = f'<ul class="causes">{"".join(lines)}</ul>' if lines else ""
-    return f'<section><h2>Root cause and what to do</h2>{causes}<dl class="next">{shown}</dl></section>'
+    listed = f'<ul class="causes">{"".join(lines)}</ul>' if lines else ""
+    return f'<section><h2>Root cause and what to do</h2>{listed}<dl class="next">{shown}</dl></section>'
+
+
+def _at_fault(name: str, item: dict[str, Any]) -> bool:
+    root = item["root"]
+    return item["verdict"] not in ("verified", "restored", "captured", "committed", "rolled_back") and not (root and root["service"] != name)
+
+
+def _failed_as(item: dict[str, Any]) -> str:
+    """The type of a failure under its verdict."""
+    failure = item["failure"]
+    if not failure or failure["type"] == item["verdict"]:
+        return ""
+    return f'<div class="dim" title="{text(failures.TYPES.get(failure["type"], ""))}">{text(failure["type"])}</div>'
 
 
 def _verdicts(document: dict[str, Any]) -> str:
@@ -115,11 +126,12 @@ def _verdicts(document: dict[str, Any]) -> str:
             mark = {True: '<span class="yes">met</span>', False: '<span class="no">missed</span>'}.get(rto["met"], '<span class="no">not recovered</span>')
             took = f'{text(words.duration(rto["raw"]))} of ' if rto["met"] is not None else ""
             clock += f'<div class="dim">RTO {took}{text(words.duration(rto["limit"]))} {mark}</div>'
-        rows.append(_row([
-            f'<strong title="{text(name)}">{text(name, 60)}</strong>', _pill(item["verdict"]), clock, text(words.duration(item["waited_seconds"])),
-            text(words.size(item["bytes"]["source"])), text(_TOUCHED.get(item["touched"], item["touched"])), why or '<span class="dim">-</span>',
+        rows.append(html.row([
+            f'<strong title="{text(name)}">{text(name, 60)}</strong>', _pill(item["verdict"]) + _failed_as(item), clock,
+            text(words.duration(item["waited_seconds"])), text(words.size(item["bytes"]["source"])),
+            text(_TOUCHED.get(item["touched"], item["touched"])), why or '<span class="dim">-</span>',
         ]))
-    return _table(["Service", "Verdict", "Time", "of it waiting", "Data", "Live data", "Why"], rows, "verdicts")
+    return html.table(["Service", "Verdict", "Time", "of it waiting", "Data", "Live data", "Why"], rows, "verdicts")
 
 
 def _proof(document: dict[str, Any]) -> str:
@@ -130,11 +142,11 @@ def _proof(document: dict[str, Any]) -> str:
         rows = []
         for source, facts in proof["sources"].items():
             digests = item["digests"].get(source, {})
-            rows.append(_row([
+            rows.append(html.row([
                 text(source, 60), text(facts.get("type") or "-"), _code(item["snapshots"].get(source, "-"), 60), _digest(digests.get("captured")),
                 _digest(digests.get("found")), _yes(facts.get("equal")), text(facts.get("proof") or "-"), text(words.size(facts.get("bytes"))),
             ]))
-        body = _table(["Source", "Type", "Snapshot", "Digest at capture", "Digest found", "Compared", "Proof", "Bytes"], rows, "proof") if rows \
+        body = html.table(["Source", "Type", "Snapshot", "Digest at capture", "Digest found", "Compared", "Proof", "Bytes"], rows, "proof") if rows \
             else '<p class="dim">No source of its own took part.</p>'
         for source, facts in proof["sources"].items():
             if facts.get("reached"):
@@ -171,9 +183,9 @@ def _control(one: dict[str, Any]) -> str:
 
 def _controls(document: dict[str, Any]) -> str:
     rows = [
-        _row([text(name, 60), *(_control(item["controls"][control]) for control in controls.NAMES)]) for name, item in document["services"].items()
+        html.row([text(name, 60), *(_control(item["controls"][control]) for control in controls.NAMES)]) for name, item in document["services"].items()
     ]
-    return _table(["Service", *(name.capitalize() for name in controls.NAMES)], rows, "controls")
+    return html.table(["Service", *(name.capitalize() for name in controls.NAMES)], rows, "controls")
 
 
 def _trail(document: dict[str, Any]) -> str:
@@ -199,24 +211,32 @@ def _times(document: dict[str, Any]) -> str:
         sums: dict[str, float] = {}
         for phase in item["phases"]:
             sums[phase["name"]] = sums.get(phase["name"], 0.0) + phase["seconds"]
-        waited: dict[str, float] = {}
+        waited: dict[str, dict[str, float]] = {}
         for phase in item["phases"]:
             for wait in phase["waited_for"]:
-                waited[wait["service"]] = max(waited.get(wait["service"], 0.0), wait["seconds"])
-        whom = ", ".join(f"{one} {words.duration(seconds)}" for one, seconds in sorted(waited.items(), key=lambda pair: -pair[1]))
-        rows.append(_row([
+                of_phase = waited.setdefault(phase["name"], {})
+                of_phase[wait["service"]] = max(of_phase.get(wait["service"], 0.0), wait["seconds"])
+        whom = "; ".join(
+            f"{where}: " + ", ".join(f"{one} {words.duration(seconds)}" for one, seconds in sorted(found.items(), key=lambda pair: -pair[1]))
+            for where, found in waited.items()
+        )
+        rows.append(html.row([
             text(name, 60), *(f"{sums[phase]:.2f}" if phase in sums else '<span class="dim">-</span>' for phase in columns),
             text(words.duration(item["seconds"])), text(whom or "-"),
         ]))
-    return _table(["Service", *columns, "in all", "waited for"], rows, "times")
+    return html.table(["Service", *columns, "in all", "waited for"], rows, "times")
 
 
 def _remarks(document: dict[str, Any]) -> str:
+    """Findings by cause: what many services suffer from is one row."""
     rows = [
-        _row([text(item["level"]), text(item["service"], 60), text(item["what"]), text(item["where"]), text(item["remedy"])])
-        for item in document["findings"]
+        html.row([
+            text(group["level"]), text(group["kind"] or "-"), text(", ".join(group["places"]), 400), text(group["what"]), text(causes.where(group)),
+            text(group["remedy"]),
+        ])
+        for group in causes.grouped(document["findings"])
     ]
-    body = _table(["Level", "Service", "What", "Where", "What to do"], rows) if rows else '<p class="dim">No findings.</p>'
+    body = html.table(["Level", "Kind", "Services", "What", "Where", "What to do"], rows) if rows else '<p class="dim">No findings.</p>'
     if document["warnings"]:
         body += "<ul>" + "".join(f'<li class="warning">{text(item)}</li>' for item in document["warnings"]) + "</ul>"
     return body
@@ -230,26 +250,12 @@ def render(document: dict[str, Any]) -> str:
     journal = document["journal"]
     state = "chain intact" if journal["whole"] else f'<span class="no">{text(journal["problem"])}</span>'
     islands = "; ".join(", ".join(island) for island in document["islands"])
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="color-scheme" content="light dark">
-<title>{text(title)}</title>
-<style>{style.sheet()}</style>
-</head>
-<body>
-<header class="o-{text(document['outcome'] or 'unfinished', 20)}">
-<p class="kicker">{text(document['ecosystem'] or 'ecosystem')} · {text(run['verb'])}</p>
+    header = f"""<p class="kicker">{text(document['ecosystem'] or 'ecosystem')} · {text(run['verb'])}</p>
 <h1>{text(_HEADLINE.get(document['outcome'], document['outcome']))}</h1>
 <p class="lead">{counts['verdicts']} verdicts for {counts['picked']} picked services: {text(tally or 'none yet')}.
 Exit code {document['exit']['code']}: {text(document['exit']['reason'])}.</p>
-{_facts(document)}
-</header>
-<main>
-{_next(document)}
+{_facts(document)}"""
+    main = f"""{_next(document)}
 <section><h2>Time-line</h2>
 <p class="dim">Every time was measured; a hatched bar is waiting for others. Islands: {text(islands or '-', 300)}.</p>
 <div class="scroll">{drawing.svg(document)}</div>
@@ -259,10 +265,8 @@ Exit code {document['exit']['code']}: {text(document['exit']['reason'])}.</p>
 <section><h2>Controls</h2>
 <p class="dim">Only what was seen in this run counts: a dash is where nobody looked, or where it does not apply.</p>{_controls(document)}</section>
 <section><h2>Seconds per phase</h2>{_times(document)}</section>
-<section><h2>Findings and warnings</h2>{_remarks(document)}</section>
-</main>
-<footer><p>Journal of the controller: {journal['entries']} entries, {state}, last {_code(journal['head'])}; {_trail(document)}.
-Catalog {_code(document['catalog_digest'] or '-')}. Made from the files of the run directory; run.json beside this page holds the same facts.</p></footer>
-</body>
-</html>
-"""
+{measured_section.render(document)}
+<section><h2>Findings and warnings</h2>{_remarks(document)}</section>"""
+    footer = f"""Journal of the controller: {journal['entries']} entries, {state}, last {_code(journal['head'])}; {_trail(document)}.
+Catalog {_code(document['catalog_digest'] or '-')}. Made from the files of the run directory; run.json beside this page holds the same facts."""
+    return html.page(title, document["outcome"] or "unfinished", header, main, footer)

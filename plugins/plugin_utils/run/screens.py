@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import commands, document, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import causes, commands, document, forecasts, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 _TOUCHED = {
@@ -48,14 +48,12 @@ def plan_text(plan: dict[str, Any], picked: list[str]) -> str:
         lines.append(f"  {number:>4}. {name:<{width}}  {words.one_line('; '.join(extra), 120)}".rstrip())
     forecast = plan.get("forecast")
     if isinstance(forecast, dict) and isinstance(forecast.get("seconds"), (int, float)):
-        runs = forecast.get("runs") or 1
+        runs = forecast.get("runs") or 0
         lines.append(
             f"  forecast {words.duration(forecast['seconds'])}, between {words.duration(forecast.get('low'))} and {words.duration(forecast.get('high'))}"
-            f" (from {runs} measured run{'s' if runs != 1 else ''}, by {' > '.join(words.one_line(name, 60) for name in plan['critical_path']['services'])})"
+            f" (from {runs} measured run{'s' if runs != 1 else ''}, by {' > '.join(words.one_line(name, 60) for name in plan['critical_path']['services'])});"
+            " preflight measures it anew"
         )
-        late = [name for name in picked if table.get(name, {}).get("rto_at_risk")]
-        if late:
-            lines.append("  warning: by the forecast these miss their RTO: " + ", ".join(late))
     elif isinstance(forecast, dict):
         lines.append("  forecast none: " + words.one_line(forecast.get("reason") or "nothing was measured yet", 160))
     lines += _approval(plan)
@@ -104,6 +102,9 @@ def ending(run: RunDirectory, found: dict[str, Any]) -> str:
         if found["run"]["verb"] in ("restore", "drill") and any(item["touched"] in ("switched", "switching") for item in found["services"].values()):
             lines.append("  or undo it:  " + next_step["rollback"])
         lines.append("  status:      " + next_step["status"])
+    foretold = forecasts.sentence(found.get("forecast"))
+    if foretold and outcome == "success":
+        lines.append("  forecast:    " + foretold)
     for name, item in found["services"].items():
         ends = {source: words.reached(facts.get("reached")) for source, facts in item["proof"]["sources"].items()}
         lines += [f"  reached:     {name}.{source}: {text}" for source, text in ends.items() if text]
@@ -123,18 +124,19 @@ def _causes(found: dict[str, Any]) -> list[str]:
         if item["verdict"] == "blocked" and root and root["service"] != name:
             blocked.setdefault(root["service"], []).append(name)
     lines = []
-    causes = {name for name, item in services.items()
-              if item["verdict"] in ("failed", "interrupted", "degraded", None) or (item["verdict"] == "blocked" and not item["root"])}
-    if not causes:  # what was skipped because of another's failure is no cause
-        causes = {name for name, item in services.items() if item["verdict"] == "skipped"}
-    for name, item in services.items():
-        if name in causes:
-            text = item["message"] or "no message"
-            lines.append(f"  root cause:  {name} {item['verdict'] or 'without verdict'} in phase {item['phase']}: {text}")
-            if item["remedy"] and not text.endswith(item["remedy"]):
-                lines.append(f"               do: {item['remedy']}")
-            if blocked.get(name):
-                lines.append(f"               blocks: {', '.join(blocked.pop(name))}")
+    at_fault = {name for name, item in services.items()
+                if item["verdict"] in ("failed", "interrupted", "degraded", None) or (item["verdict"] == "blocked" and not item["root"])}
+    if not at_fault:  # what was skipped because of another's failure is no cause
+        at_fault = {name for name, item in services.items() if item["verdict"] == "skipped"}
+    for group in causes.failures({name: item for name, item in services.items() if name in at_fault}):
+        item = group["item"]
+        text = item["message"] or "no message"
+        lines.append(f"  root cause:  {causes.names(group['names'], len(services))} {item['verdict'] or 'without verdict'} in phase {item['phase']}: {text}")
+        if item["remedy"] and not text.endswith(item["remedy"]):
+            lines.append(f"               do: {item['remedy']}")
+        halted = [other for name in group["names"] for other in blocked.pop(name, [])]
+        if halted:
+            lines.append(f"               blocks: {', '.join(halted)}")
     for root_name, names in blocked.items():
         lines.append(f"  root cause:  {root_name}, which is not in this run; blocks: {', '.join(names)}")
     return lines

@@ -9,7 +9,8 @@ from __future__ import annotations
 #: Phase -> (light, dark) colour. Neighbouring phases differ in hue and in lightness, so they differ in grey print too.
 COLOURS = {
     "plan": ("#9aa3ad", "#7d8894"), "preflight": ("#b7a4dd", "#a88fdc"), "stage": ("#4c8fd6", "#5b9fe6"), "stop": ("#8a5a44", "#b57b60"),
-    "cutover": ("#d1495b", "#ee6a7b"), "start": ("#edae49", "#f0b95c"), "health": ("#5aa469", "#6fbf7f"), "invariants": ("#1f7a8c", "#39a0b4"),
+    "cutover": ("#d1495b", "#ee6a7b"), "migrate": ("#a8556f", "#c98aa0"), "start": ("#edae49", "#f0b95c"),
+    "health": ("#5aa469", "#6fbf7f"), "invariants": ("#1f7a8c", "#39a0b4"),
     "protect": ("#6d5dd3", "#8d80ec"), "verdict": ("#55606b", "#a3adb8"), "capture": ("#4c8fd6", "#5b9fe6"), "verify": ("#1f7a8c", "#39a0b4"),
     "commit": ("#7a5195", "#b084cc"), "rollback": ("#d1495b", "#ee6a7b"),
 }
@@ -53,10 +54,13 @@ code{font:13px/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono"
 .warning{color:var(--mid)}
 .timeline{width:100%;min-width:760px;height:auto;display:block}
 .timeline .grid{stroke:var(--line);stroke-width:1}.timeline .lane{fill:var(--soft);opacity:.7}
-.timeline text{font-size:12.5px;fill:var(--ink)}.timeline .tick{fill:var(--dim);font-size:11px}.timeline .v{font-weight:600;font-size:12px}
+.timeline text{font-size:12.5px;fill:var(--ink)}.timeline .tick{fill:var(--dim);font-size:11px}.timeline .whom{fill:var(--dim);font-size:10px}
+.timeline .v{font-weight:600;font-size:12px}
 .wait-ground{fill:var(--wait)}.wait-line{fill:var(--wait-line)}
 .timeline .p-island,.timeline .p-gate{fill:url(#waits)}
 .timeline .bad{stroke:var(--bad);stroke-width:1.6}.timeline .p-gate.bad,.timeline .p-island.bad{stroke-width:.8}
+.recoveries td{white-space:nowrap}.recoveries td:first-child{white-space:normal;min-width:110px}
+.bars{display:block}.bars .met{fill:var(--good)}.bars .missed{fill:var(--bad)}.bars line{stroke:var(--mid);stroke-width:1;stroke-dasharray:3 2}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;list-style:none;margin:6px 0 0;padding:0;font-size:13px;color:var(--dim)}
 .swatch{display:inline-block;width:12px;height:12px;border-radius:2px;margin-right:6px;vertical-align:-1px}
 .s-wait{background:repeating-linear-gradient(45deg,var(--wait) 0 3px,var(--wait-line) 3px 4.5px)}

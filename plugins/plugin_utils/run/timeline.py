@@ -13,7 +13,7 @@ from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import words
 
 #: The letter that draws a phase. Waiting is a dot, so that work stands out.
 LETTERS = {
-    "plan": "-", "preflight": "p", "stage": "s", "island": ".", "stop": "x", "gate": ".", "cutover": "C", "start": "u", "health": "h",
+    "plan": "-", "preflight": "p", "stage": "s", "island": ".", "stop": "x", "gate": ".", "cutover": "C", "migrate": "g", "start": "u", "health": "h",
     "invariants": "i", "protect": "r", "verdict": "v", "capture": "c", "verify": "v", "commit": "m", "rollback": "b",
 }
 

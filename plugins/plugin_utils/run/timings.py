@@ -6,11 +6,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Optional
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils.lease import boot_id
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import words
 
 Mark = dict[str, Any]
+
+
+def now_mark() -> Mark:
+    """This moment."""
+    return {"time": time.time(), "mono": time.monotonic(), "boot": boot_id()}
 
 
 def seconds_between(start: Mark, end: Mark) -> float:

@@ -10,10 +10,12 @@ import re
 from datetime import datetime, timezone
 from typing import Any, Optional
 
-#: Phases in the order in which a service goes through them. The first twelve are those of a restore;
+from ansible_collections.lifeboat.recovery.plugins.module_utils.cli.text import duration as duration
+
+#: Phases in the order in which a service goes through them. The first thirteen are those of a restore;
 #: the last four belong to verbs whose only work is that phase.
 PHASES = (
-    "plan", "preflight", "stage", "island", "stop", "gate", "cutover", "start", "health", "invariants", "protect", "verdict",
+    "plan", "preflight", "stage", "island", "stop", "gate", "cutover", "migrate", "start", "health", "invariants", "protect", "verdict",
     "capture", "verify", "commit", "rollback",
 )
 
@@ -34,12 +36,16 @@ SUCCESS = {
     "commit": ("committed",),
     "verify": ("verified",),
     "extract": ("verified",),
+    "reseed": ("verified",),
     "copy": ("verified",),
     "rotate_keys": ("verified",),
 }
 
 #: Verdicts of a service that itself runs well: a hard gate may open on them.
 USABLE = ("verified", "restored", "degraded", "captured", "committed", "rolled_back")
+
+#: Verdicts of a service that did not come to what it was asked for.
+UNDONE = ("failed", "blocked", "interrupted")
 
 EXIT_SUCCESS = 0
 EXIT_DEGRADED = 2
@@ -63,20 +69,6 @@ def from_iso(text: Any) -> Optional[float]:
     except ValueError:
         return None
     return moment.timestamp() if moment.tzinfo is not None else None
-
-
-def duration(seconds: Optional[float]) -> str:
-    """Seconds for people: 0.42 s, 12.3 s, 4m05s, 2h03m."""
-    if seconds is None:
-        return "-"
-    if seconds < 9.995:
-        return f"{seconds:.2f} s"
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    whole = int(round(seconds))
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
 def size(count: Optional[float]) -> str:

@@ -60,7 +60,7 @@ def test_copies(lab: LogLab, cluster: WalPostgres, copy: WalPostgres, tmp_path: 
     cluster.sql("INSERT INTO t VALUES (3)")
     lab.wait_proven(cluster.position())
     other.start()
-    processes.wait_for(lambda: "diverged-log" in other.alarms(), "the refusal", 60)
+    processes.wait_for(lambda: "diverged-log" in other.alarms(), "the refusal", 300)
     told = str([alarm["what"] for alarm in other.status()["alarms"]])
     assert "the original still ships its log" in told, told
     assert not objects(lab)
@@ -68,7 +68,7 @@ def test_copies(lab: LogLab, cluster: WalPostgres, copy: WalPostgres, tmp_path: 
     # what nobody restored here is a copy too, whoever lives: the same data, no record of a restore
     processes.remove(str(tmp_path / "other" / "state"))
     other.start()
-    processes.wait_for(lambda: "diverged-log" in other.alarms(), "the refusal", 60)
+    processes.wait_for(lambda: "diverged-log" in other.alarms(), "the refusal", 300)
     assert "this server is a copy" in str(other.status()["alarms"]) and not objects(lab)
     other.stop()
     # the original's log is whole, and goes on
@@ -104,7 +104,7 @@ def test_a_person_says_that_a_copy_took_over(lab: LogLab, cluster: WalPostgres, 
         standby.sql("SELECT pg_promote(true, 60)")
         other = another_host(lab, tmp_path / "other", standby)
         other.start()
-        processes.wait_for(lambda: "diverged-log" in other.alarms(), "the refusal", 60)
+        processes.wait_for(lambda: "diverged-log" in other.alarms(), "the refusal", 300)
         assert "--take-over" in str(other.status()["alarms"]) and not objects(lab)
         other.stop()
         other.start("--take-over")

@@ -59,17 +59,17 @@ def test_disk_of_the_servers_log_is_full(lab: LogLab, cluster: WalPostgres, disk
     lab.wait_proven(cluster.position())
     writer = Writer(cluster)
     try:
-        processes.wait_for(lambda: len(writer.told) > 20, "commits", 60)
+        processes.wait_for(lambda: len(writer.told) > 20, "commits", 300)
         disk.fill()
-        processes.wait_for(lambda: not push_on(cluster, 4), "the server to stop", 60)
-        processes.wait_for(lambda: bool(lab.alarms() & {"server", "receiver"}), "the alarm", 60)
+        processes.wait_for(lambda: not push_on(cluster, 4), "the server to stop", 300)
+        processes.wait_for(lambda: bool(lab.alarms() & {"server", "receiver"}), "the alarm", 300)
         told = lab.status()
         assert not told["ok"] and all("\n" not in alarm["what"] and alarm["remedy"] for alarm in told["alarms"]), told
         assert_all_there(lab, tmp_path, system, list(writer.told))
         disk.clear()
         if cluster.pid() is None:
             disk.run(*start)
-        processes.wait_for(lambda: push_on(cluster, 1), "the server", 60)
+        processes.wait_for(lambda: push_on(cluster, 1), "the server", 300)
     finally:
         noted = writer.stop()
     lab.wait_proven(cluster.position())
@@ -92,7 +92,7 @@ def test_disk_of_the_spool_is_really_full(make_lab: Callable[..., LogLab], clust
     try:
         # somebody else's files take all there is
         disk.fill()
-        processes.wait_for(lambda: "spool" in lab.alarms(), "the alarm", 60)
+        processes.wait_for(lambda: "spool" in lab.alarms(), "the alarm", 300)
         (alarm,) = [one for one in lab.status()["alarms"] if one["name"] == "spool"]
         assert "the spool's disk is nearly full (0 bytes free), nothing is received" in alarm["what"] and "\n" not in alarm["what"], alarm
         assert push_on(cluster, 4), "the server does not notice"
@@ -101,7 +101,7 @@ def test_disk_of_the_spool_is_really_full(make_lab: Callable[..., LogLab], clust
         lab.wait_proven(cluster.position())
         # the repository is away until the disk is full, although the limit is not reached
         lab.repository.rename(lab.home / "away")
-        processes.wait_for(lambda: push_on(cluster, 8) and "spool" in lab.alarms(), "the alarm", 90)
+        processes.wait_for(lambda: push_on(cluster, 8) and "spool" in lab.alarms(), "the alarm", 300)
         before = lab.proven()
         assert push_on(cluster, 4) and lab.proven() == before
         (lab.home / "away").rename(lab.repository)

@@ -25,7 +25,7 @@ def standby(cluster: WalPostgres) -> Iterator[WalPostgres]:
 
 def promote(one: WalPostgres) -> None:
     one.sql("SELECT pg_promote(true, 60)")
-    processes.wait_for(lambda: one.sql("SELECT pg_is_in_recovery()")[0][0] is False, "the promotion", 60)
+    processes.wait_for(lambda: one.sql("SELECT pg_is_in_recovery()")[0][0] is False, "the promotion", 300)
 
 
 def point_at(lab: LogLab, cluster: WalPostgres) -> None:
@@ -35,7 +35,7 @@ def point_at(lab: LogLab, cluster: WalPostgres) -> None:
 
 
 def caught_up(standby: WalPostgres, position: int) -> None:
-    processes.wait_for(lambda: wal.parse(standby.sql("SELECT pg_last_wal_replay_lsn()::text")[0][0]) >= position, "the standby", 60)
+    processes.wait_for(lambda: wal.parse(standby.sql("SELECT pg_last_wal_replay_lsn()::text")[0][0]) >= position, "the standby", 300)
 
 
 def share_password(one: WalPostgres, other: WalPostgres) -> None:
@@ -124,7 +124,7 @@ def test_the_former_primary_had_more(lab: LogLab, cluster: WalPostgres, standby:
     cluster.start()
     point_at(lab, cluster)
     lab.start()
-    processes.wait_for(lambda: "diverged" in lab.alarms(), "the alarm", 60)
+    processes.wait_for(lambda: "diverged" in lab.alarms(), "the alarm", 300)
     told = lab.status()
     assert "former primary" in str(told["alarms"]) and told["proven"]["timeline"] == 2
     assert len(log.coverage()) == 2
@@ -153,7 +153,7 @@ def test_two_copies_of_one_cluster(lab: LogLab, cluster: WalPostgres, standby: W
         processes.remove(str(lab.home / "state"))  # another host: it knows nothing of the first one's log
         point_at(lab, copy)
         lab.start()
-        processes.wait_for(lambda: "diverged-log" in lab.alarms(), "the alarm", 60)
+        processes.wait_for(lambda: "diverged-log" in lab.alarms(), "the alarm", 300)
         assert "two copies of one cluster" in str(lab.status()["alarms"])
         assert sorted(lab.repository.rglob("*.log")) == before
     finally:
@@ -172,7 +172,7 @@ def test_another_cluster_at_the_same_address(lab: LogLab, cluster: WalPostgres) 
     assert first != second
     cluster.sql("CREATE TABLE t (n text)")
     lab.start()
-    processes.wait_for(lambda: bool(lab.log(second).coverage()), "the other cluster's log", 60)
+    processes.wait_for(lambda: bool(lab.log(second).coverage()), "the other cluster's log", 300)
     lab.wait_proven(cluster.position())
     told = lab.status()
     assert "another cluster" in told["gaps"][0]["reason"] and not told["ok"]

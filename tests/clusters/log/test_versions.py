@@ -36,7 +36,7 @@ def test_version(version: int, tmp_path: pathlib.Path) -> None:
         cluster.sql("INSERT INTO t VALUES ('last')")
         position, system = cluster.position(), cluster.system()
         lab.wait_proven(position)
-        processes.wait_for(lambda: wal.parse(standby.sql("SELECT pg_last_wal_replay_lsn()::text")[0][0]) >= position, "the standby", 60)
+        processes.wait_for(lambda: wal.parse(standby.sql("SELECT pg_last_wal_replay_lsn()::text")[0][0]) >= position, "the standby", 300)
         assert lab.stop() == 0
         cluster.crash()
         standby.sql("SELECT pg_promote(true, 60)")

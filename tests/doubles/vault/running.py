@@ -237,9 +237,9 @@ def _running(command: list[str], environment: dict[str, str]) -> Iterator[subpro
         process.stdin.close()
         process.terminate()
         try:
-            process.wait(timeout=10)
+            process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(timeout=10)
+            process.wait(timeout=60)
         if process.stdout:
             process.stdout.close()

@@ -195,7 +195,7 @@ class Fleet:
                 "start": [*program, "start", *place, *(f"{self.url(name)}/health" for name in member.requires)],
                 "stop": [*program, "stop", *place], "status": [*program, "status", *place],
             },
-            "health": [{"http": f"{url}/health"}], "invariants": invariants, "timeouts": {"start": "60s", "health": "30s"},
+            "health": [{"http": f"{url}/health"}], "invariants": invariants, "policy": {"start": {"timeout": "60s"}, "health": {"timeout": "60s"}},
         }
 
     def _sources(self, member: Member) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from ansible_collections.lifeboat.recovery.tests.integration.access.conftest import HOSTS, LOCK, PRINCIPAL, Store, Vault
+from ansible_collections.lifeboat.recovery.tests.lab import quick
 from ansible_collections.lifeboat.recovery.tests.lab.s3_attempts import Field
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,14 +41,14 @@ class Controller:
     def play(self, *arguments: str) -> str:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "VAULT_", "AWS_"))}, "HOME": str(self.home),
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".dev"), "ANSIBLE_INVENTORY_ENABLED": "lifeboat.recovery.catalog", "ANSIBLE_NOCOLOR": "true",
+            **quick.variables(ROOT / ".dev"), "ANSIBLE_INVENTORY_ENABLED": "lifeboat.recovery.catalog", "ANSIBLE_NOCOLOR": "true",
             "ANSIBLE_PYTHON_INTERPRETER": sys.executable, "VAULT_TOKEN": self.vault.site.server.root_token,
         }
         owner = self.store.server.credentials_file("owner", *self.store.secrets["owner"])
         done = subprocess.run(
             [str(Path(sys.executable).with_name("ansible-playbook")), "lifeboat.recovery.access", "-i", str(self.home / "shop.catalog.yml"),
              "-e", json.dumps({"lifeboat_access_principal": PRINCIPAL, "lifeboat_access_s3_credentials_file": owner}), *arguments],
-            env=environment, text=True, capture_output=True, timeout=120, check=False, cwd=self.home,
+            env=environment, text=True, capture_output=True, timeout=600, check=False, cwd=self.home,
         )
         told = done.stdout + done.stderr
         assert done.returncode == 0, told

@@ -29,7 +29,7 @@ def play(folder: pathlib.Path, verb: str, *arguments: str, ours: bool = False, *
     config.write_text("[defaults]\nlocalhost_warning = false\n")
     words = [word for name in arguments for word in (("-i", name) if name[0] != "-" else (name,))]
     done = subprocess.run(
-        [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), f"lifeboat.recovery.{verb}", *words], check=False, text=True, cwd=folder, timeout=120,
+        [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), f"lifeboat.recovery.{verb}", *words], check=False, text=True, cwd=folder, timeout=600,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env={
             "PATH": os.environ["PATH"], "HOME": str(folder), "LC_ALL": "C.UTF-8", "ANSIBLE_HOME": str(folder / "home"), "NO_COLOR": "1",
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg" if ours else config), "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".dev"), **settings,

@@ -72,8 +72,11 @@ def test_repository_of_a_newer_format(harbour: Harbour, tmp_path: pathlib.Path, 
     descriptor.write_bytes(checked.dump({**document, "format": layout.FORMAT + 1}))
     catalog = changed(harbour, repositories={"local": {"url": f"file://{newer}"}})
     before, stored = harbour.everything(), tree(newer)
-    outcome = harbour.play(verb, *LAMP, catalog=catalog)
-    refused(outcome, f"repository has format {layout.FORMAT + 1}, this version reads up to {layout.FORMAT}", f"file://{newer}", "update")
+    outcome = harbour.play(verb, *(() if verb == "restore" else LAMP), catalog=catalog)
+    line = refused(outcome, f"repository has format {layout.FORMAT + 1}, this version reads up to {layout.FORMAT}", f"file://{newer}", "update")
+    if verb == "restore":
+        assert all(name in line for name in harbour.ports), "one repository, one line"
+        assert set(outcome.recap("rescued").values()) == {0} and outcome.text.count("fatal: ") == 1, outcome.text
     assert tree(newer) == stored
     assert _apart_from_records(before, harbour.everything()) == []
 
@@ -81,8 +84,6 @@ def test_repository_of_a_newer_format(harbour: Harbour, tmp_path: pathlib.Path, 
 TARGETS = {
     "20200101T000000Z-backup-ffffff": ('unknown target "20200101T000000Z-backup-ffffff"', "lamp", "(use latest|did you mean).* newest complete points"),
     "2001-01-01T00:00:00Z": ("no complete point at or before 2001-01-01T00:00:00Z", "lamp", "the oldest complete point is"),
-    "2001-01-01T00:00:00": ("(zone|unknown target)", "lamp", "zone"),
-    "yesterday": ('unknown target "yesterday"', "lamp", "use latest"),
 }
 
 
@@ -174,6 +175,42 @@ def test_port_in_use_is_known_before_anything_is_touched(harbour: Harbour) -> No
         outcome = harbour.play("restore", *LAMP)
     refused(outcome, "port in use", f"127.0.0.1:{harbour.ports['lamp']}", "end it, or correct the port")
     assert _apart_from_records(before, harbour.everything()) == []
+
+
+def test_everything_that_stands_against_a_restore_is_told_at_once_and_once(harbour: Harbour, tmp_path: pathlib.Path) -> None:
+    """A key, a port, a command, one place for two services, one that is never restored into: one line each, with --check as without."""
+    keys = tmp_path / "private"
+    shutil.copytree(harbour.private, keys)
+    (keys / "quay" / "data.key").unlink()
+    services = copy.deepcopy(harbour.catalog["services"])
+    services["crane"]["runtime"]["stop"] = ["/nowhere/stop"]
+    (tmp_path / "alias").symlink_to(harbour.folder("lamp"))  # the catalog itself refuses what it can see: that two paths are one it cannot
+    services["crane"]["sources"]["files"]["path"] = str(tmp_path / "alias" / "data")
+    catalog = changed(harbour, services=services, keys={**harbour.catalog["keys"], "private_path": str(keys)},
+                      never_restore_into={"paths": [str(harbour.data("quay"))]})
+    harbour.control("stop", "lamp")
+    before = harbour.everything()
+    told = {
+        "error   quay.files: the private half of the data key of service quay is missing": "key",
+        "error   quay.files: nothing may be restored there": "identity",
+        "error   lamp: port in use: the service is down and something else (process": "port",
+        "error   crane: runtime.stop names a program that is not there": "command",
+        "error   lamp, crane: lamp.files and crane.files restore into the same data": "identity",
+    }
+    with listener(harbour.ports["lamp"]):
+        for arguments in (("--check",), ()):
+            outcome = harbour.play("restore", *arguments, catalog=catalog)
+            assert outcome.code != 0
+            for line in told:
+                assert len([found for found in outcome.lines() if line in found]) == 1, f"{line}\n{outcome.text}"
+            assert "Traceback" not in outcome.text
+            if arguments:
+                assert differences(before, harbour.everything()) == [], "a dry run changes nothing anywhere, its own records included"
+    assert _apart_from_records(before, harbour.everything()) == []
+    assert set(outcome.verdicts().values()) <= {"failed", "skipped"}
+    assert {found["kind"] for found in outcome.document["findings"]} == set(told.values())
+    report = (outcome.directory / "report.html").read_text(encoding="utf-8") if outcome.directory else ""
+    assert "lamp.files and crane.files restore into the same data" in report and "<td>lamp, crane</td>" in report
 
 
 def test_port_taken_after_preflight_fails_the_start_in_clear_words(harbour: Harbour) -> None:

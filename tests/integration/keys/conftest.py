@@ -26,7 +26,7 @@ class Site:
     mount: str
 
     def config(self, token: str, **more: Any) -> dict[str, Any]:
-        config = {"provider": "vault", "url": self.server.url, "mount": self.mount, "token": token, "retries": 2, "timeout": 10}
+        config = {"provider": "vault", "url": self.server.url, "mount": self.mount, "token": token, "retries": 2, "timeout": 60}
         reached = {"ca_cert": self.server.ca_cert, "namespace": self.server.namespace}
         return {**config, **{name: value for name, value in reached.items() if value}, **more}
 

@@ -92,4 +92,4 @@ def cluster() -> Iterator[Cluster]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(timeout=10)
+        thread.join(timeout=60)

@@ -101,7 +101,7 @@ def drop_everything(site: Site) -> None:
 
 
 def answer_late(site: Site) -> None:
-    site.server.faults(*[{"stall": 2}] * 20)
+    site.server.faults(*[{"stall": 30}] * 20)
 
 
 #: what happens to a server that the tests may break: (what, how, its end, what a backup says)
@@ -120,12 +120,12 @@ def troubled(request: pytest.FixtureRequest) -> Iterator[tuple[Site, str]]:
         yield Site(server, server.mount("transit")), name
 
 
-def established(site: Site, home: Path) -> tuple[FilesService, dict[str, Spec]]:
-    """A service with one snapshot, and what the hosts of two roles know of it. Small waits: Vault is away in these tests."""
+def established(site: Site, home: Path, name: str = "") -> tuple[FilesService, dict[str, Spec]]:
+    """A service with one snapshot, and what the hosts of two roles know of it. Who waits for a slow server waits shorter than it stalls."""
     service = FilesService(home)
     service.fill(3)
     assert spec_for(service, site, "bootstrap").provider().ensure()
-    specs = {role: spec_for(service, site, role, timeout=0.5, retries=1) for role in ("backup", "restore")}
+    specs = {role: spec_for(service, site, role, timeout=5 if name == "slow" else 60, retries=1) for role in ("backup", "restore")}
     operations.prepare_repository(specs["backup"], check=False)
     operations.capture(specs["backup"], run_record("20260101T000000Z-backup-000001"), "auto")
     (service.tree / "more").write_bytes(os.urandom(3 << 20))
@@ -135,7 +135,7 @@ def established(site: Site, home: Path) -> tuple[FilesService, dict[str, Spec]]:
 def test_vault_goes_away_in_the_middle_of_a_backup(troubled: tuple[Site, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site, name = troubled
     _which, begin, end, said = TROUBLES[name]
-    service, specs = established(site, tmp_path)
+    service, specs = established(site, tmp_path, name)
     with monkeypatch.context() as patch:
         once = Once(patch, "pack.write.before", lambda: begin(site))
         with pytest.raises(KeyAccessError) as caught:
@@ -155,7 +155,7 @@ def test_vault_goes_away_in_the_middle_of_a_restore_that_has_its_keys(
 ) -> None:
     site, name = troubled
     _which, begin, end, _said = TROUBLES[name]
-    service, specs = established(site, tmp_path)
+    service, specs = established(site, tmp_path, name)
     operations.capture(specs["backup"], run_record("20260101T000100Z-backup-000002"), "auto")
     before = content(service.tree)
     shutil.rmtree(service.tree)
@@ -170,7 +170,7 @@ def test_vault_goes_away_in_the_middle_of_a_restore_that_has_its_keys(
 def test_vault_that_is_away_before_a_restore_has_its_keys_stops_it_and_the_run_resumes(troubled: tuple[Site, str], tmp_path: Path) -> None:
     site, name = troubled
     _which, begin, end, said = TROUBLES[name]
-    service, specs = established(site, tmp_path)
+    service, specs = established(site, tmp_path, name)
     before = content(service.tree)
     run = run_record("20260101T000100Z-restore-000002", "restore")
     begin(site)

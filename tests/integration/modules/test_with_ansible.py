@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.lifeboat.recovery.tests.lab import quick
+
 ROOT = Path(__file__).resolve().parents[3]
 CANARY = "canary-b41d77"
 
@@ -32,12 +34,12 @@ def play(top: Path, tasks: list[dict[str, Any]], *options: str) -> tuple[int, st
     (top / "ansible.cfg").write_text("[defaults]\ninternal_poll_interval = 0.05\n")
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}, "HOME": str(top / "home"),
-        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".dev"),
+        **quick.variables(ROOT / ".dev"),
         "ANSIBLE_LOCALHOST_WARNING": "false", "ANSIBLE_PYTHON_INTERPRETER": sys.executable, "ANSIBLE_NOCOLOR": "true",
     }
     done = subprocess.run(
         [str(Path(sys.executable).with_name("ansible-playbook")), str(top / "play.yml"), *options], env=environment, text=True, capture_output=True,
-        timeout=300, check=False, cwd=top,
+        timeout=600, check=False, cwd=top,
     )
     results = json.loads((top / "results.json").read_text()) if (top / "results.json").exists() else []
     assert len(results) == len(tasks), done.stdout[-3000:] + done.stderr[-3000:]

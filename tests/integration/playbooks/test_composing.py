@@ -52,7 +52,7 @@ def site(harbour: Harbour, release: str) -> pathlib.Path:
 def play(harbour: Harbour, folder: pathlib.Path, playbook: str) -> tuple[int, str]:
     done = subprocess.run(
         [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), "-i", "hosts.ini", playbook], cwd=folder, env=harbour.environment(),
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False)
     return done.returncode, done.stdout
 
 

@@ -9,6 +9,7 @@ import datetime
 import os
 import random
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,9 +100,13 @@ def test_captured_changed_lost_and_brought_back(service: Service) -> None:
     assert service.content() == before and first != second
 
 
-def test_who_reads_sees_the_lock_that_the_store_has(service: Service) -> None:
+def test_who_reads_sees_the_lock_that_the_store_has_and_its_clock(service: Service) -> None:
     service.fill(1, size=1 << 20)
     service.backup()
+    for behind, count in ((0, 0), (100, 1)):
+        found = restore.preflight(service.spec, "latest", lease.new_run("restore"), clock=lambda late=behind: time.time() - late)["findings"]
+        skewed = [one for one in found if one["kind"] == "clock" and one["cause"] == service.spec.repository["url"]]
+        assert len(skewed) == count and len(found) == 2 * count, found  # the snapshot is from the future too
     for store in (service.spec.store(), service.spec.reading_store()):
         (manifest,) = (each for chain in store.chains() for each in chain.manifests)
         assert controls.observed(store, [manifest])["files"]["locked_until"]

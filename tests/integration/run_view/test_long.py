@@ -65,7 +65,7 @@ def test_progress_is_seen_while_the_module_works(site: Site, way: str, view: boo
 
     def watch() -> None:
         # the module works until its progress has come as far as the run directory
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             for path in site.runs.glob("*/progress/orders.json"):
                 seen.append(json.loads(path.read_text()))

@@ -225,7 +225,7 @@ def test_a_server_that_does_not_stay_down(server: RedisServer, bench: Bench, mon
     _set(server, a=1)
     reader, _writer = bench.capture()
     record = bench.stage(reader)
-    monkeypatch.setattr(redis_swap, "ANSWER_TIMEOUT", 0.5)
+    monkeypatch.setattr(redis_swap, "ANSWER_TIMEOUT", 3)
     bench.config["server"]["stop"] = ["true"]
     with pytest.raises(SourceError, match="does not stop"):
         bench.source.cutover(bench.context, record)
@@ -345,8 +345,14 @@ def test_preflight_says_what_is_wrong_and_what_to_do(server: RedisServer, bench:
         return other.errors(other.source.preflight_restore(other.context, {**reader.manifest, "facts": {**reader.manifest["facts"], **facts}}))
 
     assert restore({}) == []
+    assert bench.off_by(0, reader.manifest) == []
+    (clock,) = bench.off_by(100, reader.manifest)
+    assert "the clock of the server" in clock and "100 s ahead of that of this host" in clock
+    assert bench.lacking(reader.manifest) == []
+    huge = bench.lacking({**reader.manifest, "facts": {**reader.manifest["facts"], "bytes": 1 << 60, "memory": 1 << 60}})
+    assert len(huge) == 2 and "not enough space to stage beside the live data" in huge[0] and "not enough memory" in huge[1]
     everything = restore({"version": [99, 0], "memory": 1 << 60, "bytes": 1 << 60, "highest_database": 99}, server=None)
-    for part in ("older than the captured 99.0", "program is older", "of memory available", "staged copy needs", "uses number 99", "how to start"):
+    for part in ("older than the captured 99.0", "program is older", "uses number 99", "how to start"):
         assert any(part in text for text in everything), (part, everything)
     with server.client() as client:
         client.config_set("maxmemory", "10mb")

@@ -122,7 +122,7 @@ def test_every_way_to_postgresql_takes_tls_and_verifies_it(cluster: Postgres, ce
             _refused(lambda other=other: other.connect("shop"), "TLS does not secure the connection", words, f"{other.address}:{cluster.port}")
             _refused(LogServer(other, "lifeboat_tls").identify, "TLS does not secure the connection", words)
             assert words in _receiver_says(cluster, other, tmp_path / words)
-            done = subprocess.run([f"{cluster.bin}/pg_dump"], env=other.environment("shop"), capture_output=True, text=True, timeout=30, check=False)
+            done = subprocess.run([f"{cluster.bin}/pg_dump"], env=other.environment("shop"), capture_output=True, text=True, timeout=300, check=False)
             assert done.returncode and words in done.stderr
     finally:
         log.drop_slot()

@@ -49,6 +49,9 @@ class Host(actions.LongModule):
         assert module_name == "ansible.legacy.async_status" and module_args["jid"] == "j1.2"
         return {"changed": True, "ansible_job_id": "j1.2", "finished": True, "ledger": []}
 
+    def unreachable(self) -> dict[str, Any]:
+        raise AnsibleConnectionFailure("no route to host")
+
     def _low_level_execute_command(self, command: str) -> dict[str, Any]:
         if command.startswith("rm -rf"):
             self.removed.append(command)
@@ -123,8 +126,28 @@ def test_the_script_reads_the_file_and_runs_nothing_else(tmp_path: Path, state_d
         Path(f"{place}/services/orders-run-view-test/progress.json").write_text("FOUND")
     script = actions._remote_script(state_dir, "orders-run-view-test")
     environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
-    done = subprocess.run(["/bin/sh", "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["/bin/sh", "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout == ("FOUND" if place else "") and not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(("retries", "failures", "answered"), [(2, 2, True), (2, 3, False), (0, 1, False)])
+def test_a_host_that_cannot_be_reached_is_called_again_as_its_policy_says(retries: int, failures: int, answered: bool) -> None:
+    left = [AnsibleConnectionFailure("no route to host")] * failures
+
+    def call() -> dict[str, Any]:
+        if left:
+            raise left.pop()
+        return {"changed": True}
+
+    args = {"service": "orders", "entry": {"policy": {"stage": {"retries": retries, "backoff": 4}}}}
+    if answered:
+        assert Host([])._patiently("stage", args, call) == {"changed": True}
+    else:
+        with pytest.raises(AnsibleConnectionFailure):
+            Host([])._patiently("stage", args, call)
+        assert len(left) == failures - retries - 1
+    with pytest.raises(AnsibleConnectionFailure):
+        Host([])._patiently("capture", args, Host([]).unreachable)
 
 
 @pytest.mark.parametrize("check, depth, job", [(False, "exists", True), (True, "exists", False), (True, None, False), (True, "decode", True)])
@@ -132,3 +155,22 @@ def test_only_what_may_take_long_becomes_a_job(check: bool, depth: Optional[str]
     action = snapshot_restore.ActionModule.__new__(snapshot_restore.ActionModule)
     action._task = SimpleNamespace(check_mode=check)
     assert action.long({"depth": depth}) is job
+
+
+@pytest.mark.parametrize("said", [
+    "Task failed: Failed to connect to the host via ssh: ssh: connect to host 10.20.0.11 port 22: Connection timed out",
+    'Data could not be sent to remote host "10.20.0.11". Make sure this host can be reached over ssh: ssh: connect to host 10.20.0.11 port 22: '
+    "Connection timed out\r\n",
+])
+def test_a_host_that_is_gone_is_one_line(said: str) -> None:
+    assert actions.no_answer(said, "db1") == "the host does not answer (ssh: connect to host 10.20.0.11 port 22: Connection timed out): db1"
+
+
+def test_a_lost_connection_is_unreachable_and_names_the_machine() -> None:
+    host = Host([])
+    host._task = SimpleNamespace(args={"entry": {"host": "db1"}})
+
+    def lost() -> dict[str, Any]:
+        raise AnsibleConnectionFailure("Connection reset by peer")
+
+    assert host.guarded({}, lost) == {"unreachable": True, "changed": False, "msg": "the host does not answer (Connection reset by peer): db1"}

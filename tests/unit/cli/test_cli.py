@@ -111,6 +111,9 @@ def test_restore_rollback_commit(host):
     assert "committed" in host("commit", "orders")
     assert "was committed" in host("rollback", "orders", status=1)
     assert host.runtime() == ["stop", "start"] * 2  # refused before the service was stopped
+    told = json.loads(host("report", "--json"))["services"]["orders"]
+    assert told["mttr"]["count"] == 1 and told["success_rate"] == 1.0, "the second restore had nothing to do"
+    assert "2 of 2" in host("report", "--repository", f"file://{host.top}/repository"), "attempts count, whatever was left to do"
 
 
 def test_restore_in_steps(host):
@@ -127,7 +130,7 @@ def test_restore_in_steps(host):
 
 
 def test_a_service_that_is_not_well_afterwards(host):
-    host.save(entry={**host.entry, "health": [{"command": ["false"]}], "timeouts": {"health": 0.1}})
+    host.save(entry={**host.entry, "health": [{"command": ["false"]}], "policy": {"health": {"timeout": 0.1}}})
     host("restore", "orders", "--keys", host.top / "private", status=3)
     assert json.loads(host("status", "--json"))["orders"]["origin"]["verdict"] == "failed"
     host("rollback", "orders")

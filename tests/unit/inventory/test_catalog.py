@@ -243,7 +243,7 @@ def test_the_example_inventory(tmp_path: Path) -> None:
     result = run(tmp_path, "ansible-inventory", "-i", str(ROOT / "inventories" / "example"), "--list", "--export")
     assert result.returncode == 0 and "Failed to parse" not in result.stderr, result.stderr
     groups: Any = json.loads(result.stdout)
-    assert groups["lifeboat_services"]["hosts"] == ["identity", "inventory", "orders", "payments", "sessions", "mail", "gateway"]
+    assert groups["lifeboat_services"]["hosts"] == ["identity", "inventory", "orders", "invoices", "payments", "sessions", "mail", "gateway"]
     (tmp_path / "play.yml").write_text(PLAY.replace("lifeboat_services", "orders"))
     result = run(tmp_path, "ansible-playbook", "-i", str(ROOT / "inventories" / "example"), "play.yml")
-    assert result.returncode == 0 and '"msg": "orders team-checkout 10.20.1.11 lifeboat -"' in result.stdout, result.stdout + result.stderr
+    assert result.returncode == 0 and '"msg": "orders team-checkout 10.20.0.12 lifeboat -"' in result.stdout, result.stdout + result.stderr

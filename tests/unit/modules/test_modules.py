@@ -40,7 +40,8 @@ def fake(params, check):
             self.params = {name: params.get(name, option.get("default")) for name, option in argument_spec.items()}
             for name, option in argument_spec.items():
                 assert not (option.get("required") and self.params[name] is None), name
-                assert not option.get("choices") or self.params[name] in (None, *option["choices"]), name
+                given = self.params[name] if isinstance(self.params[name], list) else [self.params[name]]
+                assert not option.get("choices") or set(given) <= {None, *option["choices"]}, name
             self.check_mode = check
             self.no_log_values = set()
             self.warnings = []
@@ -115,7 +116,7 @@ def test_snapshot(call, tmp_path):
     run = {"id": "20300101T000000Z-backup-aaaaaa", "verb": "backup", "controller": "c", "pid": 1, "user": "u"}
     taken = call("snapshot", run=run)
     assert taken["changed"]
-    assert [entry["event"] for entry in taken["ledger"]] == ["run.begin", "capture.begin", "capture.end", "run.end"]
+    assert [entry["event"] for entry in taken["ledger"]] == ["run.begin", "capture.begin", "capture.end", "measured", "run.end"]
     assert call("snapshot", run=run)["changed"] is False  # the same run takes one point
     assert lease.read(call.spec) is None
 
@@ -338,5 +339,5 @@ def test_a_run_given_by_name_only_never_poses_as_this_process(call):
 def test_ledger_of_a_failed_call_comes_along(captured):
     told = captured("snapshot_restore", state="rolled_back")
     assert told["failed"]
-    assert [entry["event"] for entry in told["ledger"]] == ["run.begin", "run.end"]
+    assert [entry["event"] for entry in told["ledger"]] == ["run.begin", "measured", "run.end"]
     assert Ledger.for_spec(captured.spec).entries()[-1] == told["ledger"][-1]

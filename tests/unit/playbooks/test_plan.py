@@ -73,6 +73,7 @@ def test_requirements_outside_the_pick_are_asked_for_health_and_dependants_for_l
 @pytest.mark.parametrize(("given", "lives"), [
     ({"ok": True, "results": [{"kind": "status", "ok": True}]}, True),
     ({"ok": False, "results": [{"kind": "status", "ok": False}]}, False),
+    ({"ok": False, "results": [{"kind": "ready", "ok": True}, {"kind": "health", "ok": False}]}, False),
     ({"ok": True, "results": []}, True),
     ({"unreachable": True}, True),
     ({"failed": True, "msg": "no"}, False),

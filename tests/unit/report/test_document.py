@@ -137,3 +137,12 @@ def test_warnings_of_modules_are_told_once_and_whole(tmp_path: Path) -> None:
     assert document["warnings"] == [f"orders: {text}" for text in wanted]
     assert all(f"  warning:     orders: {text}" in screens.ending(run, document) for text in wanted)
     assert "compare them" in Path(run.file("report.html")).read_text()
+
+
+def test_a_host_that_went_away_in_the_cutover_may_have_been_switched() -> None:
+    """The ledger that came before tells of staging only; what was written there since, nobody knows here."""
+    staged = [{"run": "r", "event": "stage.done"}]
+    began = {"stage", "stop", "cutover"}
+    assert evidence.touched({"done": ["stage", "stop"]}, {}, staged, began, "r") == "switching"
+    assert evidence.touched({"done": ["stage", "stop"]}, {"live": {"failed": True}}, staged, began, "r") == "stopped"
+    assert evidence.touched({"done": ["stage", "stop"]}, {}, staged, began - {"cutover"}, "r") == "stopped"

@@ -244,3 +244,47 @@ def test_control_an_unrepaired_torn_tail_is_caught(pristine, tmp_path, monkeypat
         handle.write(b'{"seq": 99')
     monkeypatch.setattr(ledger.Ledger, "_repair", lambda self, descriptor, run: setattr(self, "_size", os.fstat(descriptor).st_size))
     assert in_child(lambda: (world.restore(), Ledger.for_spec(world.spec()).verify())) == "failed"
+
+
+@pytest.mark.parametrize("point", ["migrate.intent", "migrate.done"])
+def test_killed_beside_a_migration_it_is_run_once(pristine, point):
+    world = renew(pristine)
+    made = world.top / "made"
+    spec = world.spec(entry={"runtime": {"migrate": [sys.executable, "-c", "import sys; open(sys.argv[1], 'a').write('m')", str(made)]}})
+
+    def work():
+        run = new_run()
+        restore.go_live(spec, "latest", run)
+        restore.mark_verified(spec, run, "verified")
+
+    assert in_child(work, point) == "killed"
+    assert made.exists() is (point == "migrate.done")
+    assert in_child(work) == "done"
+    assert (made.read_text(), world.read()) == ("m", ("captured", "captured"))
+    whole(world)
+
+
+def test_killed_on_the_way_back_of_a_failed_restore_the_same_restore_again_ends_in_success(pristine, tmp_path):
+    def work(world):
+        run = new_run()
+        restore.stage(world.spec(), "latest", run)
+        if world.go_back:
+            restore.go_live(world.spec(), "latest", run)
+            restore.roll_back(world.spec(), run, run["id"])
+            restore.mark_verified(world.spec(), run, "failed")
+        else:
+            restore.go_live(world.spec(), "latest", run)
+            restore.mark_verified(world.spec(), run, "verified")
+
+    world = renew(pristine)
+    world.go_back = True
+    points = [point for point in passed(world, nothing, work, tmp_path / "trace") if point[0].startswith("rollback")]
+    assert len(points) >= 4
+    for name, number in points:
+        renew(pristine)
+        world.go_back = True
+        assert in_child(lambda: work(world), f"{name}:{number}") == "killed"
+        world.go_back = False
+        assert in_child(lambda: work(world)) == "done", name
+        assert world.read() == ("captured", "captured"), name
+        whole(world)

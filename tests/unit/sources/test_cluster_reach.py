@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import KeyAccessError
-from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_reach import log_range, lost_behind, reachable
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_reach import log_bytes, log_range, lost_behind, reachable
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.contract import Covered, Log
 
 SEGMENT = 0x1000000
@@ -33,6 +33,17 @@ class Told(Log):
 
     def read(self, timeline: int, start: int, end: int) -> bytes:
         raise AssertionError("nothing is opened")
+
+
+@pytest.mark.parametrize(("kind", "value", "wanted"), [
+    ("latest", "", 0x17fff00), ("lsn", "0/3000200", 0x100), ("lsn", "0/1", 0), ("lsn", "0/9000000", 0x17fff00),
+    ("time", "2026-11-22T11:00:00Z", 0x17fff00 // 2), ("time", "2026-11-22T09:00:00Z", 0), ("time", "2026-11-23T10:00:00Z", 0x17fff00),
+    ("xid", "77", 0x17fff00), ("immediate", "", 0), ("time", "x", 0x17fff00),
+])
+def test_how_many_bytes_a_restore_goes_through(kind: str, value: str, wanted: int) -> None:
+    log = Told(Covered(1, 0x3000000, 0x4800000, NOON))
+    assert log_bytes(FACTS, {"kind": kind, "value": value, "timeline": ""}, log) == wanted
+    assert log_bytes(FACTS, {"kind": kind, "value": value, "timeline": ""}, Told()) == 0
 
 
 SECOND = {"t2": b"1\t0/5000000\tno recovery target specified\n"}

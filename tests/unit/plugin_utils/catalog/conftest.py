@@ -22,7 +22,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "settings": {"type": "dict"},
         "tls": {"type": "str", "choices": ["off", "on", "verify"]},
     },
-    "postgresql": {"data_directory": {"type": "path", "required": True}, "port": {"type": "int", "default": 5432}, "log": {
+    "postgresql": {"data_directory": {"type": "path", "required": True}, "port": {"type": "int", "default": 5432}, "conninfo": {"type": "str"}, "log": {
         "type": "dict", "options": {"spool": {"type": "path"}, "spool_limit": {"type": "size", "least": 64 << 20},
                                     "interval": {"type": "float", "least": 0.1, "most": 60}}}},
     "redis": {"port": {"type": "int", "default": 6379}},

@@ -42,8 +42,9 @@ services:
     host: db1
     sources:
       db: {type: postgresql_database, database: identity, port: "${port}", host: db2, provision: [createdb, 5],
-           server: {start: [pg_ctl, start], stop: {unit: pg.service}, status: [pg_isready]}, members: [db3, db4]}
+           server: {start: [pg_ctl, start], stop: {unit: pg.service}, status: [pg_isready]}}
     health: {http: "${url}/health"}
+    schema: {query: select max(version) from migrations, expect: "0042"}
     invariants:
       - {name: users, sql: "select count(*) from users", at_least: 1}
   orders:
@@ -57,13 +58,23 @@ services:
     sources:
       invoices: {type: files, path: "${root}/invoices"}
       cache: {type: redis}
-    runtime: {start: [systemctl, start, orders], hosts: [app1, app2]}
+    runtime: {start: [systemctl, start, orders], hosts: [app1, app2], migrate: [bin/migrate, up]}
+    prewarm: {http: [{http: "http://127.0.0.1:8081/hot", required: true}]}
     health: [{tcp: "127.0.0.1:${port}", timeout: 500ms}, {command: [/bin/true]}]
     invariants:
       - {name: "${label}", redis: [GET, a], equals: null}
       - {name: "${literal}", http: "http://h/", json: "a.b", equals: [1]}
-    timeouts: {start: 2m}
+    policy: {start: {timeout: 2m, retries: 3}, health: {on_error: rollback}}
   mail: {host: localhost, consistency_group: checkout}
+  billing:
+    host: app1
+    sources:
+      db:
+        type: postgresql
+        host: db1
+        data_directory: /srv/pg
+        conninfo: user=replicator passfile=/etc/replication
+        members: [db5, {host: db6, port: 5434, server: {start: {unit: pg6}}, conninfo: host=10.0.0.6}]
 reconcile:
   - name: paid orders exist
     left: {service: identity, sql: select id from a}
@@ -114,13 +125,21 @@ def test_every_key_of_the_design_is_taken(load: Callable[..., model.Catalog]) ->
         "provision": ["createdb", "5"],
         "server": {"start": ["pg_ctl", "start"], "stop": {"unit": "pg.service"}, "status": ["pg_isready"]},
     }
-    assert identity["members"] == {"db": ["db3", "db4"]}
+    billing = catalog.services["billing"]
+    assert billing["members"] == {"db": [{"host": "db5"}, {"host": "db6", "port": 5434, "server": {"start": {"unit": "pg6"}}, "conninfo": "host=10.0.0.6"}]}
+    assert "members" not in billing["sources"]["db"]
+    assert [catalog.hostvars("billing")[name] for name in ("lifeboat_data_host", "lifeboat_host")] == ["db1", "app1"], "its data is not where it runs"
+    assert "lifeboat_host" not in catalog.hostvars("mail")
     assert identity["health"] == [{"http": "http://127.0.0.1:5433/health", "expect_status": 200, "timeout": 5}]
     assert identity["invariants"] == [{"name": "users", "sql": "select count(*) from users", "source": "db", "at_least": 1}]
     orders = catalog.services["orders"]
     assert orders["requires"] == [{"service": "identity", "kind": "hard"}, {"service": "mail", "kind": "soft"}]
     assert (orders["rto"], orders["rpo"], orders["repository"], orders["priority"]) == (300, 3600, "global", 3)
-    assert orders["timeouts"] == {"start": 120, "health": 60}
+    assert orders["policy"] == {"start": {"timeout": 120, "retries": 3}, "health": {"on_error": "rollback"}}
+    assert orders["runtime"]["migrate"] == ["bin/migrate", "up"]
+    assert orders["prewarm"] == {"cache": True, "timeout": 30, "http": [
+        {"http": "http://127.0.0.1:8081/hot", "required": True, "expect_status": 200, "timeout": 10}]}
+    assert identity["schema"] == [{"query": "select max(version) from migrations", "expect": "0042", "source": "db"}]
     assert orders["runtime"]["hosts"] == ["app1", "app2"]
     assert orders["health"][0] == {"tcp": "127.0.0.1:5433", "timeout": 0.5}
     assert orders["sources"]["cache"] == {"type": "redis", "port": 6379}
@@ -128,7 +147,7 @@ def test_every_key_of_the_design_is_taken(load: Callable[..., model.Catalog]) ->
     assert orders["invariants"][0] == {"name": "port 5433", "redis": ["GET", "a"], "source": "cache", "equals": None}
     assert document["reconcile"][0]["left"]["source"] == "db" and document["reconcile"][0]["right"]["source"] == "cache"
     assert set(catalog.services["mail"]) >= {"owner", "domain", "tier", "host", "runtime", "requires", "consistency_group", "priority",
-                                             "sources", "health", "invariants", "timeouts", "rto", "rpo"}
+                                             "sources", "health", "invariants", "policy", "rto", "rpo"}
 
 
 def test_the_digest_is_of_the_meaning_not_of_the_text(load: Callable[..., model.Catalog]) -> None:
@@ -149,7 +168,7 @@ def test_hostvars(load: Callable[..., model.Catalog]) -> None:
     assert {key: hostvars[key] for key in hostvars if key not in ("lifeboat_entry", "lifeboat_repository")} == {
         "lifeboat_service": "a", "lifeboat_ecosystem": "store", "lifeboat_production": False,
         "lifeboat_keys": {"provider": "file", "path": "/k"},
-        "lifeboat_state_dir": "", "lifeboat_catalog_digest": catalog.digest,
+        "lifeboat_state_dir": "", "lifeboat_catalog_digest": catalog.digest, "lifeboat_data_host": "h", "lifeboat_beside": [*catalog.services],
     }
 
 
@@ -248,7 +267,7 @@ _leaves = st.one_of(st.none(), st.booleans(), st.integers(-10, 10 ** 6), st.floa
                     st.sampled_from(["${a}", "${env:X}", "a", "b", "../x", "/srv/a", "5m", "files", "redis", "h", "gold"]))
 _keys = st.sampled_from(["plugin", "services", "repositories", "keys", "tiers", "variables", "reconcile", "a", "b", "host", "requires", "sources", "type",
                          "path", "health", "invariants", "runtime", "start", "tasks", "kind", "service", "priority", "consistency_group", "rpo", "schedule",
-                         "url", "provider", "file", "left", "right", "name", "sql", "http", "tcp", "equals", "tier", "repository", "timeouts", "server"])
+                         "url", "provider", "file", "left", "right", "name", "sql", "http", "tcp", "equals", "tier", "repository", "policy", "server"])
 _trees = st.recursive(_leaves, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(_keys, inner, max_size=6)), max_leaves=40)
 
 

@@ -11,18 +11,21 @@ from typing import Any, Iterable, Mapping
 
 import pytest
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import policy
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import registry
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import checks, model, places, schema, sources, trust
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import checks, kinds, model, places, schema, sources, trust
 
 ROOT = Path(__file__).resolve().parents[4]
 
 SECTIONS: dict[str, Iterable[str]] = {
     "Top level": schema.CATALOG, "repositories.NAME": places.REPOSITORY, "repositories.NAME.object_lock": places.OBJECT_LOCK, "keys": places.KEYS,
-    "approvals": trust.APPROVALS, "approvals.keys.NAME": trust.APPROVER, "audit": trust.AUDIT,
+    "never_restore_into": schema.NEVER, "approvals": trust.APPROVALS, "approvals.keys.NAME": trust.APPROVER, "audit": trust.AUDIT,
     "audit.copies": ["file", "protocol", "required", "syslog", "url"],
     "tiers.NAME": schema.TIER, "tiers.NAME.schedule": schema.SCHEDULE, "tiers.NAME.retention": schema.RETENTION,
     "consistency_groups.NAME": schema.GROUP, "services.NAME": schema.SERVICE, "services.NAME.requires": schema.REQUIREMENT,
-    "services.NAME.runtime": schema.RUNTIME, "services.NAME.timeouts": schema.TIMEOUTS, "services.NAME.sources.NAME": sources.COMMON,
+    "services.NAME.runtime": schema.RUNTIME, "services.NAME.schema": checks.SCHEMA, "services.NAME.prewarm": schema.PREWARM,
+    "services.NAME.prewarm.http": checks.WARM_UP, "services.NAME.policy": schema.POLICY,
+    "services.NAME.policy.STEP": {key for step in schema.POLICY.values() for key in step}, "services.NAME.sources.NAME": sources.COMMON,
     "services.NAME.health": checks.PROBE, "services.NAME.invariants": checks.INVARIANT, "reconcile": checks.RECONCILE,
     "reconcile.left": checks.SIDE, "reconcile.compensate": checks.COMPENSATE,
 }
@@ -51,6 +54,17 @@ def test_every_key_is_in_the_reference(section: str) -> None:
     assert sorted(documented()[section]) == sorted(SECTIONS[section])
 
 
+def test_the_defaults_of_the_policy_are_in_the_reference() -> None:
+    text = (ROOT / "docs" / "catalog.md").read_text()
+    for step, defaults in policy.STEPS.items():
+        cells = [cell.strip() for cell in re.findall(rf"^\| `{step}` \|(.*)\|$", text, re.MULTILINE)[-1].split("|")]
+        for key, cell in zip(("timeout", "retries", "backoff", "on_error"), cells):
+            assert key in defaults or cell == "–", (step, key)
+            if key in defaults:
+                wanted = cell if key == "on_error" else 0 if cell == "none" else kinds.duration_seconds(cell)
+                assert wanted == defaults[key], (step, key)
+
+
 def test_every_option_of_every_source_is_in_the_reference() -> None:
     for source_type in registry.types():
         assert documented()[f"type: {source_type}"] == list(registry.get(source_type).options)
@@ -75,7 +89,7 @@ def test_every_option_has_a_kind_and_a_default_that_fits() -> None:
             assert default is None or not spec.get("choices") or default in spec["choices"]
 
 
-@pytest.mark.parametrize("name, services", [("inventories/example/shop.catalog.yml", 7), ("inventories/demo/shop.catalog.yml", 6)])
+@pytest.mark.parametrize("name, services", [("inventories/example/shop.catalog.yml", 8), ("inventories/demo/shop.catalog.yml", 6)])
 def test_shipped_catalogs_are_sound(name: str, services: int, tmp_path: Path) -> None:
     values = {"host": "127.0.0.1", "home": "/srv/shop", "python": "/usr/bin/python3", "invoices": "/srv/invoices"}
     used = set(re.findall(r"\$\{([a-z_]+)\}", (ROOT / name).read_text()))

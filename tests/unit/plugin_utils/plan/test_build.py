@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import build, forecast, outcome
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import build, outcome
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.pick import pick_services
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.words import SUCCESS, VERDICTS
 
@@ -52,6 +52,7 @@ def test_the_plan() -> None:
     assert (orders["island"], orders["level"], orders["position"], orders["host"]) == (0, 1, 2, "db1")
     assert orders["resolution"]["snapshots"] == {"db": "orders.db-000001-aa"}
     assert plan["forecast"]["seconds"] is None and "no measured times" in plan["forecast"]["reason"]
+    assert orders["forecast"]["reason"] == "no measured restore or drill of orders yet" and orders["rto_at_risk"] is None
     assert plan["critical_path"]["by"] == "levels" and plan["critical_path"]["services"] in (["identity", "orders", "gateway"], ["mail", "orders", "gateway"])
     assert plan["warnings"] == ["orders.files is not in point r1: it stays as it is"]
 
@@ -67,47 +68,6 @@ def test_a_source_that_left_the_catalog_is_named() -> None:
     document = {**DOCUMENT, "services": {"mail": service(sources=("files",))}}
     plan = build.build(document, pick_services(document), ALL, now=NOW)
     assert plan["warnings"] == ["mail.files is not in point r1: it stays as it is", "mail.db is in point r1 but no longer in the catalog: it is not restored"]
-
-
-def run(stage: float, rest: float, size: int = 1000) -> dict[str, Any]:
-    return {"bytes": size, "phases": {"plan": 9, "stage": stage, "island": 99, "gate": 99, "cutover": rest / 2, "start": rest / 2, "verdict": 5}}
-
-
-def test_forecast_is_the_median_of_what_was_measured() -> None:
-    assert forecast.forecast_service("a", [run(1, 10), run(100, 10), run(3, 10)]) == {
-        "seconds": 13.0, "low": 9.75, "high": 110.0, "stage_seconds": 3.0, "runs": 3, "reason": "median of 3 measured runs"}
-    assert forecast.forecast_service("a", [run(4, 2, size=1000)], 2000)["seconds"] == 10.0  # twice the bytes, twice the staging
-    assert forecast.forecast_service("a", [run(900, 0)] + [run(1, 1)] * 5)["runs"] == 5
-    assert forecast.forecast_service("a", [{"bytes": 1, "phases": {}}]) == {
-        "seconds": None, "low": None, "high": None, "stage_seconds": None, "runs": 0, "reason": "no measured restore or drill of a yet"}
-
-
-def test_the_uncertainty_shrinks_with_the_runs_and_holds_what_was_measured() -> None:
-    spans = []
-    for runs in (1, 2, 5):
-        found = forecast.forecast_service("a", [run(4, 6)] * runs)
-        spans.append((found["low"], found["high"]))
-    assert spans == [(5.0, 20.0), (6.667, 15.0), (8.333, 12.0)]
-    found = forecast.forecast_service("a", [run(4, 6)] * 4 + [run(400, 6)])
-    assert found["seconds"] == 10.0 and found["high"] == 406.0
-
-
-def test_preflight_is_done_by_all_at_once() -> None:
-    measured = {"bytes": 1000, "phases": {"preflight": 7, "stage": 2, "cutover": 1}}
-    assert forecast.forecast_service("a", [measured], 2000)["stage_seconds"] == 11.0  # preflight does not grow with the bytes
-
-
-def test_critical_path_by_history() -> None:
-    history = {"identity": [run(2, 10)], "mail": [run(30, 1)], "orders": [run(5, 20)], "gateway": [run(0, 3)], "reports": [run(40, 1)]}
-    plan = build.build(DOCUMENT, pick_services(DOCUMENT), ALL, now=NOW, history=history)
-    # the first island begins when mail is staged (30), then identity 10, orders 20, gateway 3
-    assert plan["critical_path"] == {"by": "history", "services": ["identity", "orders", "gateway"], "seconds": 63.0, "low": 31.5, "high": 126.0,
-                                     "reason": "medians of measured runs; staging of all services at once, each island after its slowest stage"}
-    assert plan["forecast"]["seconds"] == 63.0
-    assert plan["services"]["orders"]["forecast"]["seconds"] == 25.0 and plan["services"]["orders"]["rto_at_risk"] is False
-    assert plan["services"]["gateway"]["rto_at_risk"] is None
-    without = build.build(DOCUMENT, pick_services(DOCUMENT), ALL, now=NOW, history={**history, "orders": []})
-    assert without["critical_path"]["by"] == "levels" and without["critical_path"]["reason"] == "no measured times of orders: the longest chain, counted"
 
 
 # -- outcome -----------------------------------------------------------------------------------------------------------------------
