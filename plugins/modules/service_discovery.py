@@ -71,8 +71,15 @@ connections:
   type: list
   elements: dict
   returned: success
+local:
+  description: Connections through sockets in the file system, C(path), C(to) (services that listen), and whose they are as for RV(listening).
+  type: list
+  elements: dict
+  returned: success
 clients:
-  description: Clients of declared databases, C(service), C(source), C(kind), C(database), C(user), C(application), C(address), C(port), C(server_pid).
+  description: >-
+    Clients of declared databases, C(service), C(source), C(kind), C(database), C(user), C(application), C(address), C(port), C(server_pid), and
+    C(peer), whose a client through the server's own socket is.
   type: list
   elements: dict
   returned: success
@@ -91,7 +98,8 @@ hidden:
   type: int
   returned: success
 not_looked:
-  description: Why C(systemd) or C(labels) of containers were not asked; absent where they were, or where there was nothing to ask for.
+  description: >-
+    Why C(systemd), C(labels) of containers or the kernel for C(local) sockets were not asked; absent where they were, or where there was nothing to ask for.
   type: dict
   returned: success
 notes:

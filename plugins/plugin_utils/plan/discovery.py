@@ -180,7 +180,7 @@ class Comparison:
 
     def _of_databases(self, host: str, told: Mapping[str, Any]) -> None:
         for one in told["clients"]:
-            end = self._map.client(host, told["own_space"], one["address"], one["port"]) if one["address"] else None
+            end = self._map.client(host, told["own_space"], one["address"], one["port"]) if one["address"] else one.get("peer")
             what = f"client of {one['kind']} {one['service']}.{one['source']}" + (f", database {one['database']}" if one["kind"] == "postgresql" else "")
             users = set(end["services"]) if end else set()
             for place in self._map.places(host, told["own_space"], one["address"]) if one["address"] else []:
@@ -198,6 +198,9 @@ class Comparison:
                     self.strangers.append(stranger)
 
     def _of_connections(self, host: str, told: Mapping[str, Any]) -> None:
+        for one in told["local"]:
+            if len(one["services"]) == len(one["to"]) == 1:  # of a shared server its clients tell
+                self._edge(one["services"][0], one["to"][0], f"{one['program']} is connected to {one['path']}")
         for one in told["connections"]:
             if len(one["services"]) != 1:
                 continue
