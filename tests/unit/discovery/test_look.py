@@ -31,7 +31,8 @@ def words(**more: Any) -> dict[str, Any]:
 
 def test_a_listener_is_known_by_its_port_and_a_client_by_where_it_works(tmp_path: Path) -> None:
     with Harbour({"quay": []}) as harbour, talking(harbour.ports["quay"], tmp_path) as port:
-        told = look({"quay": words(ports=[["localhost", harbour.ports["quay"]]]), "crane": words(paths=[str(tmp_path)]), "inn": words(ports=[["127.0.0.1", 1]])})
+        quay = words(ports=[["localhost", harbour.ports["quay"]]])
+        told = look({"quay": quay, "crane": words(paths=[str(tmp_path)]), "inn": words(ports=[["127.0.0.1", 1]])})
     listener = next(one for one in told["listening"] if one["port"] == harbour.ports["quay"])
     assert (listener["services"], listener["by"], listener["space"]) == (["quay"], "port", told["own_space"])
     (connection,) = (one for one in told["connections"] if one["services"] == ["crane"])
