@@ -135,14 +135,18 @@ class ActionModule(RunActionBase):
         chosen.dependants = {service: chain for service, chain in chosen.dependants.items() if service in live}
         broken = refusals.unreachable_or_failed(answers)
         which = args["of_run"]
+        gone = refusals.gone(answers, os.getppid())
         if verb == "restore":
-            built, out, resumes = self._restore(args, document, chosen, answers, broken, errors)
+            built, out, resumes = self._restore(args, document, chosen, answers, broken, errors, gone)
         else:
             if verb in ("rollback", "commit"):
                 if broken and not args["partial"]:
                     return self._refused([*errors, *refusals.told_once(broken)], f"{verb} was refused, nothing was touched")
                 chosen.picked, which = undo.narrow(services, chosen.picked, answers, which or "last", verb, args["explicit"])
                 broken = {service: error for service, error in broken.items() if service in chosen.picked}
+                busy = refusals.leases({service: answers[service] for service in chosen.picked if service not in broken}, gone)
+                errors += [] if args["partial"] else busy.values()
+                broken.update(busy)
             out = refusals.left_out(services, chosen.picked, broken, "plan") if verb in refusals.STOPPING else {
                 service: {"verdict": "failed", "message": str(error), "remedy": error.remedy, "root": None} for service, error in broken.items()}
             built, resumes = outline.outline(document, chosen, verb, args["digest"], args["dependants"]), []
@@ -159,7 +163,7 @@ class ActionModule(RunActionBase):
         for name, entry in built["services"].items():
             entry["needed_by"] = [other for other, theirs in built["services"].items() if name in [edge["service"] for edge in theirs["waits_for"]]]
         attempts = [one for answer in answers.values() for one in chain.of_host(answer, verb)]
-        return {"plan": built, "picked": chosen.picked, "left_out": out, "resumes": resumes, "attempts": attempts, "of_run": which}
+        return {"plan": built, "picked": chosen.picked, "left_out": out, "resumes": resumes, "gone": gone, "attempts": attempts, "of_run": which}
 
     def _approve(self, document: Mapping[str, Any], built: dict[str, Any], which: str, args: dict[str, Any], task_vars: dict[str, Any]) -> list[LifeboatError]:
         """Put into the plan what it is approved for and by whom; what keeps it from being carried out (in check mode it is only told)."""
@@ -172,7 +176,7 @@ class ActionModule(RunActionBase):
     @staticmethod
     def _restore(
         args: dict[str, Any], document: Mapping[str, Any], chosen: pick.Pick, answers: Mapping[str, Any], broken: dict[str, LifeboatError],
-        errors: list[LifeboatError],
+        errors: list[LifeboatError], gone: list[str],
     ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
         """(plan, who is left out of it, runs that it resumes); errors are added to, and then the rest means nothing."""
         services = document["services"]
@@ -180,7 +184,7 @@ class ActionModule(RunActionBase):
         stopping = {} if args["partial"] else dict(broken)
         points = {service: answers[service].get("points") or [] for service in chosen.picked if service not in broken}
         points, warnings, resumes = pinned.pin(services, list(points), points, answers, args["target"])
-        busy = refusals.leases({service: answers[service] for service in points}, resumes)
+        busy = refusals.leases({service: answers[service] for service in points}, gone)
         if not args["partial"]:
             errors += busy.values()
         broken.update(busy)

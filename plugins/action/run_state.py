@@ -32,6 +32,7 @@ _SPEC: dict[str, dict[str, Any]] = {
     "root": {"type": "path", "default": "runs"},
     "incident_started": {"type": "str", "default": ""},
     "resumes": {"type": "list", "elements": "str"},
+    "gone": {"type": "list", "elements": "str"},
     "attempts": {"type": "list", "elements": "dict"},
     "invocation": {"type": "dict"},
     "show": {"type": "bool", "default": True},
@@ -120,7 +121,8 @@ class ActionModule(RunActionBase):
         run = lifecycle.begin(
             args["verb"], args["ecosystem"], plan, [str(name) for name in picked], directory_path=args.get("run_dir") or "", root=args["root"],
             check=bool(self._task.check_mode), incident_started=args["incident_started"], resumes=args.get("resumes"),
-            attempts=args.get("attempts"), pid=os.getppid(), extra={"invocation": args.get("invocation") or {}}, operator=self.operator(task_vars),
+            attempts=args.get("attempts"), gone=args.get("gone"), pid=os.getppid(), extra={"invocation": args.get("invocation") or {}},
+            operator=self.operator(task_vars),
         )
         if args["show"]:
             display.display(screens.plan_text({**run.plan, "directory": run.path}, run.picked()))

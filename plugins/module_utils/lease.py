@@ -8,7 +8,8 @@ A run holds the lease from its first call on the host until its verdict, over se
 holds an flock, which the kernel drops with the process. A lease is alive when
  (a) a process holds the flock now, or
  (b) it was taken from a controller on this machine, and that controller process lives, or
- (c) it was taken from another controller and renewed less than RENEWED_SECONDS ago.
+ (c) it was taken from another controller and renewed less than RENEWED_SECONDS ago, unless ``gone`` of the run that asks names it: that is
+     what the controller which asks has seen of processes of its own machine, which a host elsewhere cannot see.
 Otherwise it is taken over, and the ledger says that the run before was interrupted.
 """
 
@@ -135,6 +136,16 @@ def _controller_alive(lease: dict[str, Any]) -> tuple[bool, str]:
     return False, f"not renewed for {age:.0f} s"
 
 
+def gone(lease: dict[str, Any], pid: int = 0) -> bool:
+    """Asked on a controller: was it taken from this machine, by a process that is gone or (``pid``) is the asking one, which began another run since?"""
+    return _is_here(lease) and (not _controller_alive(lease)[0] or bool(pid) and lease.get("pid") == pid)
+
+
+def _vouched(lease: dict[str, Any], run: dict[str, Any]) -> bool:
+    """Does the controller of ``run`` know that the one of the lease is gone? What lives on this very machine nobody vouches for."""
+    return lease.get("run") in (run.get("gone") or ()) and not _is_here(lease)
+
+
 def _age(stamp: str) -> float:
     try:
         then = datetime.datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=datetime.timezone.utc)
@@ -221,7 +232,7 @@ def _lock(spec: Spec, path: str, run: dict[str, Any], orphan_seconds: float) -> 
         except BlockingIOError:
             lease = _lease_of_holder(spec)
             # its own run's call, or one whose controller is dead: it will end by itself. A living operator's: refuse at once
-            orphan = lease.get("run") == run["id"] or not _controller_alive(lease)[0]
+            orphan = lease.get("run") == run["id"] or not _controller_alive(lease)[0] or _vouched(lease, run)
             if orphan and time.monotonic() < deadline:
                 time.sleep(0.1)
                 continue
@@ -257,8 +268,7 @@ def _take(spec: Spec, ledger: Ledger, run: dict[str, Any], phase: str) -> None:
     lease = state.read_json(spec.path("lease.json"))
     if lease is not None and lease.get("run") != run["id"]:
         alive, why = _controller_alive(lease)
-        # whoever resumes a run by name vouches for its controller on another machine, never for a process that lives here
-        if alive and (lease.get("run") != run.get("resumes") or _is_here(lease)):
+        if alive and not _vouched(lease, run):
             raise ConflictError(
                 f"Service {spec.service} is in use", f"{describe(lease)} ({why})", "wait for it to end, or ask its operator; the status playbook shows it"
             )

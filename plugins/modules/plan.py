@@ -182,6 +182,11 @@ resumes:
   type: list
   elements: str
   returned: step V(build)
+gone:
+  description: Runs that hold services and whose process on this controller is gone.
+  type: list
+  elements: str
+  returned: step V(build)
 attempts:
   description: Earlier attempts at the same, as the hosts know them, C(run), C(began), C(ended) and C(verdict).
   type: list

@@ -74,6 +74,11 @@ options:
       - Runs that this one resumes as the hosts know them, oldest first, for V(begin).
     type: list
     elements: str
+  gone:
+    description:
+      - Runs that hold services and whose process on this controller is gone, for V(begin). This run may take the services over at once.
+    type: list
+    elements: str
   attempts:
     description:
       - Earlier attempts as the hosts know them, RV(lifeboat.recovery.plan#module:attempts), for V(begin). The time between the end of one and the begin
@@ -242,6 +247,7 @@ def main() -> None:
         "root": {"type": "path", "default": "runs"},
         "incident_started": {"type": "str", "default": ""},
         "resumes": {"type": "list", "elements": "str"},
+        "gone": {"type": "list", "elements": "str"},
         "attempts": {"type": "list", "elements": "dict"},
         "invocation": {"type": "dict"},
         "show": {"type": "bool", "default": True},

@@ -64,8 +64,10 @@ def test_hosts_share_nothing_and_every_fault_can_be_undone(tmp_path: Path) -> No
         lab.empty("b", "/srv")
         two.sh(*write)
 
-        beside = subprocess.Popen([*two.enter(), "sleep", "600"], stdin=subprocess.DEVNULL)
+        beside = subprocess.Popen([*two.enter(), "sh", "-c", "echo there; exec sleep 600"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        assert beside.stdout is not None and beside.stdout.readline() == b"there\n"
         lab.kill("b")
+        beside.stdout.close()
         assert beside.wait(30) == -signal.SIGKILL and two.pid == 0 and not answers(lab, "b")
         with pytest.raises(hosts.LabError, match="b is down"):
             two.sh("true")

@@ -54,7 +54,7 @@ def _records(job: Job, found: Found) -> None:
     spec = job.spec
     try:
         held = lease.read(spec)
-        if held is not None and held["alive"] and held.get("run") not in (job.run["id"], job.run.get("resumes")):
+        if held is not None and held["alive"] and held.get("run") not in (job.run["id"], *(job.run.get("gone") or ())):
             found.add(ConflictError(f"Service {spec.service} is in use", lease.describe(held), "wait for it to end, or ask its operator"))
         job.ledger.verify()
     except LifeboatError as error:

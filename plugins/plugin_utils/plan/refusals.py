@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Mapping, Sequence
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import lease
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.failures import classify
 
@@ -91,15 +92,22 @@ def place_of(service: str, error: LifeboatError) -> str:
     return error.where.removeprefix(f"{service}: ") if error.where != f"service {service}" else ""
 
 
-def leases(answers: Mapping[str, Mapping[str, Any]], resumes: Iterable[str]) -> dict[str, LifeboatError]:
-    """Services that somebody else works on right now: who, since when, in which phase."""
+def gone(answers: Mapping[str, Mapping[str, Any]], pid: int) -> list[str]:
+    """Runs that hold services and whose process on this very controller is gone, or is ours (``pid``): a host elsewhere cannot know that."""
+    held = [dict(answer.get("lease") or {}) for answer in answers.values()]
+    return sorted({str(one["run"]) for one in held if one.get("run") and lease.gone(one, pid)})
+
+
+def leases(answers: Mapping[str, Mapping[str, Any]], ended: Iterable[str]) -> dict[str, LifeboatError]:
+    """Services that somebody else works on right now: who, since when, in which phase. ended: as gone() tells."""
     found: dict[str, LifeboatError] = {}
     for service, answer in answers.items():
-        lease = answer.get("lease") or {}
-        if lease.get("alive") and lease.get("run") not in set(resumes):
+        held = answer.get("lease") or {}
+        if held.get("alive") and held.get("run") not in set(ended):
             found[service] = ConfigError(
-                f"{service} is in use by {lease.get('user') or 'somebody'} on {lease.get('controller') or 'an unknown controller'} since {lease.get('since')}",
-                f"run {lease.get('run')}, phase {lease.get('phase')}", "wait for it to end, or ask its operator",
+                f"{service} is in use by {held.get('user') or 'somebody'} on {held.get('controller') or 'an unknown controller'} since {held.get('since')}",
+                f"run {held.get('run')}, phase {held.get('phase')}",
+                f"wait for it to end, or ask its operator; should that controller be lost, its hold ends {lease.RENEWED_SECONDS:.0f} s after its last step",
             )
     return found
 

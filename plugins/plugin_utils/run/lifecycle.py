@@ -91,12 +91,14 @@ def begin(
     verb: str, ecosystem: str, plan: dict[str, Any], picked: list[str], directory_path: str = "", root: str = "runs",
     check: bool = False, incident_started: str = "", resumes: Optional[list[str]] = None, pid: Optional[int] = None,
     extra: Optional[dict[str, Any]] = None, operator: Optional[dict[str, Any]] = None, attempts: Optional[list[dict[str, Any]]] = None,
+    gone: Optional[list[str]] = None,
 ) -> RunDirectory:
     """Create the run's directory and write plan.json into it; in check mode nothing but that.
 
     ``plan``: whatever the planner made (order, islands, services, target, findings, warnings, …), kept whole. ``picked``: the services
     this run answers for. ``pid``: the process of ansible-playbook. ``operator``: as who.of(). Former runs without an end whose process is gone are sealed as
-    interrupted and named in ``resumes``. ``attempts``: what the hosts know of earlier ones (chain.py).
+    interrupted and named in ``resumes``. ``attempts``: what the hosts know of earlier ones (chain.py). ``gone``: runs that still hold services and whose
+    process on this machine is gone.
     ConflictError when one of them still lives on this controller.
     """
     if incident_started and words.from_iso(incident_started) is None:
@@ -146,7 +148,7 @@ def begin(
     ], now)
     owner = {
         **lease.identity(pid or os.getpid()), "id": run, "verb": verb, "started": started, "resumes": former_ids[-1] if former_ids else None,
-        "who": operator or who.of({}),
+        "who": operator or who.of({}), "gone": list(gone or []),
     }
     content = {
         **plan, **(extra or {}), "schema": "lifeboat.plan/1", "run": owner, "ecosystem": ecosystem, "picked": picked, "check": check,

@@ -26,6 +26,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Optional
@@ -263,6 +264,14 @@ class Fleet:
         """service -> digest of all its data, read without the collection; "absent" when a store is gone."""
         return {name: str(digest) for name, digest in self._inside("content", services or self.members).items()}
 
+    def serve(self, *hosts: str) -> None:
+        """Database servers that have data and do not run are started, as a machine does when it boots; of all hosts by default."""
+        self._inside("serve", [name for host in hosts or self.hosts for name in self.on(host)])
+
+    def alter(self, mark: str, *services: str) -> None:
+        """Their data becomes another one, with which they are well; another one for each mark."""
+        self._inside("alter", services or self.members, mark=mark)
+
     def damage(self, *services: str) -> None:
         """Their data is lost, and they are killed; a database server shared with others goes on."""
         self._inside("damage", services)
@@ -287,9 +296,9 @@ class Fleet:
         path = self.lab.host(self.members[service].host).path(f"/var/lib/lifeboat/services/{service}/ledger.jsonl")
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
-    def cutovers(self, service: str) -> list[str]:
-        """The sources that were cut over, in order, once per time."""
-        return [str((entry.get("data") or {}).get("source")) for entry in self.ledger(service) if entry["event"] == "cutover.done"]
+    def cutovers(self, service: str, event: str = "cutover.done") -> list[str]:
+        """The sources that were cut over (or whatever the event says of them), in order, once per time."""
+        return [str((entry.get("data") or {}).get("source")) for entry in self.ledger(service) if entry["event"] == event]
 
     def keep_keys(self) -> None:
         """Copies of what the hosts hold, as an administrator keeps them elsewhere."""
@@ -309,15 +318,24 @@ class Fleet:
 
     # -- the playbooks -------------------------------------------------------------------------------------------------
 
-    def begin(self, verb: str, *arguments: str, forks: int = 0) -> Playing:
-        """Start one verb of the collection, as an operator would."""
-        self.runs.mkdir(exist_ok=True)
-        before = {path.name for path in self.runs.iterdir()}
-        output = open(self.home / f"output-{len(before)}-{verb}", "w+b")
-        argv = [str(Path(sys.executable).with_name("ansible-playbook")), f"lifeboat.recovery.{verb}", "-i", str(self.inventory),
-                "--forks", str(forks or self.forks), "-e", f"lifeboat_runs={self.runs}", *arguments]
-        process = self.lab.popen(argv, stdout=output, stderr=subprocess.STDOUT, cwd=self.home, env=harbour.environment(self.home))
-        return Playing(process, output, self.runs, before)
+    def begin(self, verb: str, *arguments: str, forks: int = 0, controller: str = "") -> Playing:
+        """Start one verb of the collection, as an operator would. controller: name of another machine from which it is done, with runs of its own."""
+        return self.command(
+            [f"lifeboat.recovery.{verb}", "-i", str(self.inventory), "--forks", str(forks or self.forks),
+             "-e", f"lifeboat_runs={self.home / controller / 'runs'}", *arguments], controller)
+
+    def command(self, words: Sequence[str], controller: str = "") -> Playing:
+        """Start ansible-playbook with these arguments; those of a command that a run has told will do."""
+        place = self.home / controller
+        runs = place / "runs"
+        runs.mkdir(parents=True, exist_ok=True)
+        before = {path.name for path in runs.iterdir()}
+        output = tempfile.TemporaryFile(dir=place)
+        argv = [str(Path(sys.executable).with_name("ansible-playbook")), *words]
+        if controller:
+            argv = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', controller, *argv]
+        process = self.lab.popen(argv, stdout=output, stderr=subprocess.STDOUT, cwd=place, env=harbour.environment(self.home))
+        return Playing(process, output, runs, before)
 
     def play(self, verb: str, *arguments: str, forks: int = 0) -> Outcome:
         return self.begin(verb, *arguments, forks=forks).wait()

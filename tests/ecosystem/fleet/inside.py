@@ -1,11 +1,13 @@
 # Copyright (c) Lifeboat contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is done to the members of a fleet on their host: ``inside.py make|prepare|start|stop|content|damage``, members as a JSON list on standard input.
+"""What is done to the members of a fleet on their host: ``inside.py make|prepare|serve|start|stop|content|alter|damage``, members as a JSON list on
+standard input.
 
 make: stores with data, and the service's folder. prepare: as make, but without data, as a new machine is set up. start, stop: processes of
-services, whatever they require. content: prints {service: digest}, which is the same if and only if the data is. damage: the data is lost and
-the service killed; a database server that ``"lost"`` is said of is gone too.
+services, whatever they require. serve: the database servers that have data, as a machine starts them when it boots. content: prints
+{service: digest}, which is the same if and only if the data is. alter: the data becomes another one, named by ``"mark"``, and the service is well
+with it. damage: the data is lost and the service killed; a database server that ``"lost"`` is said of is gone too.
 Uses nothing of the collection.
 """
 
@@ -109,7 +111,10 @@ def stop(member: Told) -> None:
 def content(member: Told) -> str:
     found: list[Any] = []
     if has_files(member):
-        found.append(sorted(harbour.tree(Path(member["folder"]) / "data").items()))
+        tree = harbour.tree(Path(member["folder"]) / "data")
+        if not tree:
+            return "absent"
+        found.append(sorted(tree.items()))
     if database(member):
         cluster = server(member)
         if cluster.pid() is None or not cluster.sql("SELECT 1 FROM pg_database WHERE datname = %s", parameters=(database(member),)):
@@ -121,6 +126,24 @@ def content(member: Told) -> str:
         with redis(member).client() as client:
             found.append(sorted((name, client.get(name)) for name in client.scan_iter()))
     return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def serve(member: Told) -> None:
+    if database(member) and os.path.exists(server(member).data) and server(member).pid() is None:
+        server(member).start()
+    elif member["kind"] == "redis" and redis(member).pid() is None:
+        redis(member).start()
+
+
+def alter(member: Told) -> None:
+    """Once more of what there is: a former state can be told from the captured one, and from every other former one."""
+    if has_files(member):
+        (Path(member["folder"]) / "data" / "mark").write_text(str(member["mark"]), encoding="utf-8")
+    if database(member):
+        server(member).sql("UPDATE items SET note = %s WHERE id = 1", database(member), (str(member["mark"]),))
+    elif member["kind"] == "redis":
+        with redis(member).client() as client:
+            client.set("item:0", str(member["mark"]))
 
 
 def damage(member: Told) -> None:
@@ -142,7 +165,8 @@ def damage(member: Told) -> None:
 def main(verb: str) -> None:
     answers = {}
     for member in json.load(sys.stdin):
-        answers[member["name"]] = {"make": make, "prepare": prepare, "start": start, "stop": stop, "content": content, "damage": damage}[verb](member)
+        verbs = {"make": make, "prepare": prepare, "serve": serve, "start": start, "stop": stop, "content": content, "alter": alter, "damage": damage}
+        answers[member["name"]] = verbs[verb](member)
     json.dump(answers, sys.stdout)
 
 

@@ -123,11 +123,17 @@ def test_another_controller_counts_while_it_renews(spec):
     assert ("run.interrupted", "b") in events(spec)
 
 
-def test_whoever_resumes_by_name_vouches_for_another_controller_only(spec):
+def test_a_controller_vouches_for_the_processes_of_its_own_machine(spec, dead_pid):
+    """A host cannot see them. Who resumes a run only by what the host remembers of it may be a second operator."""
     take(spec, run("a", controller="elsewhere", pid=1))
-    assert take(spec, run("b", resumes="a"))["run"] == "b"
-    with pytest.raises(ConflictError):
-        take(spec, run("c", resumes="b"))
+    with pytest.raises(ConflictError, match="in use"):
+        take(spec, run("b", resumes="a"))
+    assert take(spec, {**run("b", resumes="a"), "gone": ["a"]})["run"] == "b"
+    with pytest.raises(ConflictError, match="its controller process lives"):
+        take(spec, {**run("c"), "gone": ["b"]})
+    own = run("x", pid=dead_pid)
+    assert lease.gone(own) and not lease.gone(run("x")) and lease.gone(run("x"), os.getpid())
+    assert not lease.gone({**own, "controller": "elsewhere"})
 
 
 def test_a_controller_restarted_with_the_same_process_lives_on(spec):
@@ -188,6 +194,12 @@ def test_a_call_of_a_living_operator_is_refused_at_once(spec, holder):
     holder("elsewhere", 1, "")
     with pytest.raises(ConflictError, match="maria@elsewhere"):
         take(spec, run("b"), orphan_seconds=3600)
+
+
+def test_the_last_call_of_a_controller_known_to_be_gone_is_waited_for(spec, holder):
+    process = holder("elsewhere", 1, "")
+    threading.Timer(0.2, process.stdin.close).start()
+    assert take(spec, {**run("b"), "gone": ["a"]}, orphan_seconds=60)["run"] == "b"
 
 
 def test_calls_nest_in_one_process(spec):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import lease
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, TargetError
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import build, judge, order, overview, pick, pinned, refusals, undo
 
@@ -105,6 +106,14 @@ def test_a_lease_of_somebody_else_is_told_with_name_and_phase() -> None:
     assert "ann on c since s" in str(refusals.leases({"rock": held}, [])["rock"])
     assert not refusals.leases({"rock": held}, ["r1"])
     assert not refusals.leases({"rock": answer(lease={"alive": False, "run": "r1"})}, [])
+
+
+def test_only_processes_of_this_controller_are_known_to_be_gone() -> None:
+    own = {**lease.identity(), "alive": True, "run": "r1"}
+    answers = {"rock": answer(lease={**own, "pid_started": "of another process"}), "mill": answer(lease={**own, "run": "r2"}), "inn": answer(),
+               "lamp": answer(lease={**own, "run": "r3", "controller": "elsewhere", "pid_started": "of another process"})}
+    assert refusals.gone(answers, 0) == ["r1"]
+    assert refusals.gone(answers, own["pid"]) == ["r1", "r2"], "an earlier part of this very playbook"
 
 
 def test_who_needs_what_is_broken_is_blocked_by_the_root() -> None:
