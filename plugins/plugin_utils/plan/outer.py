@@ -80,6 +80,8 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     "lifeboat_members": _anything,
     "lifeboat_primary": _anything,
     "lifeboat_lost_members": _anything,
+    "lifeboat_discover_seconds": _seconds,
+    "lifeboat_strict": _boolean,
 }
 #: Variables of some verbs: any other would do more than was asked for without a word, such as restore a whole cluster.
 _OF_SOME: dict[str, tuple[str, ...]] = {
@@ -91,7 +93,8 @@ _OF_SOME: dict[str, tuple[str, ...]] = {
     "lifeboat_new_version": ("rotate_keys",),
     "lifeboat_rto_gate": ("restore",),
     "lifeboat_plan_format": ("restore",),
-    "lifeboat_report_dir": ("report",),
+    "lifeboat_report_dir": ("report", "discover"),
+    **dict.fromkeys(("lifeboat_discover_seconds", "lifeboat_strict"), ("discover",)),
     **dict.fromkeys(("lifeboat_probe_clients", "lifeboat_probe_interval", "lifeboat_probe_limit"), ("restore",)),
     "lifeboat_members": ("reseed",),
     "lifeboat_primary": ("restore", "rollback", "commit", "reseed"),
