@@ -38,6 +38,7 @@ def test_a_fault_and_what_an_operator_does_then(walk: chaos.Walk, seed: int) -> 
     print(walk.round(seed))
 
 
+@pytest.mark.soak
 def test_two_operators_at_once(fleet: chaos.ChaosFleet, walk: chaos.Walk) -> None:
     """From two machines: the second is told who works there, and nothing that the first does is disturbed or done twice."""
     fleet.alter("operators")

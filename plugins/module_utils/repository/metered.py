@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
+from ..clocks import Skew
 from ..errors import LifeboatError, StorageError
 from .backend import Backend, ReadOnly
 
@@ -84,6 +85,9 @@ class MeteredBackend(ReadOnly):
 
     def told(self) -> Sequence[dict[str, Any]]:
         return self._inner.told()
+
+    def skew(self, clock: Callable[[], float], names: Sequence[str]) -> Skew | None:
+        return self._inner.skew(clock, names)
 
     def locked_until(self, name: str) -> str | None:
         return self._inner.locked_until(name)

@@ -216,7 +216,7 @@ def test_a_host_whose_clock_is_behind_sees_snapshots_from_the_future(world, behi
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))
     found = look(world, moment if timed else "latest", clock=lambda: world.taken_at() - behind)
     assert {(one, kind) for one, kind, _what in told(found)} == ({(level, "clock")} if level else set())
-    assert not level or any("repository" in what for _level, _kind, what in told(found))
+    assert not level or any("repository" in what for _level, _kind, what in told(found)), found["findings"]
     if level == "error" and timed:
         assert "or name a point or a position instead of a time" in found["findings"][0]["remedy"]
 
