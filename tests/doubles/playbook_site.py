@@ -59,6 +59,8 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.runs = folder / "runs"
+        #: What ansible-playbook prints, as far as it has come.
+        self.screen = folder / "screen.txt"
         self.view = True
 
     def environment(self) -> dict[str, str]:
@@ -99,8 +101,11 @@ class Site:
     ) -> Outcome:
         graph = GRAPH if graph is None else graph
         command = self.command(playbook, self.inventory(graph, remote), forks, {"fake_plan": plan_of(graph), "fake_remote": list(remote), **variables}, *more)
-        done = subprocess.run(command, env=self.environment(), cwd=self.folder, capture_output=True, text=True, timeout=900, check=False)
-        return self.outcome(done.returncode, done.stdout, done.stderr)
+        with open(self.screen, "w", encoding="utf-8") as screen:
+            done = subprocess.run(
+                command, env=self.environment(), cwd=self.folder, stdout=screen, stderr=subprocess.PIPE, text=True, timeout=900, check=False
+            )
+        return self.outcome(done.returncode, self.screen.read_text(), done.stderr)
 
     def start(self, playbook: str, graph: dict[str, list[str]], **variables: Any) -> subprocess.Popen[str]:
         """Begin a playbook in a process group of its own, as a terminal does."""

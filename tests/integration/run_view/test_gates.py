@@ -50,7 +50,7 @@ def check_schema(document: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(document)
 
 
-@pytest.mark.parametrize(("forks", "graph"), [(1, GRAPH), (12, GRAPH), (5, TWENTY)])
+@pytest.mark.parametrize(("forks", "graph"), [(1, GRAPH), pytest.param(2, GRAPH, marks=pytest.mark.soak), (12, GRAPH), (5, TWENTY)])
 def test_the_order_holds_for_any_number_of_forks(site: Site, forks: int, graph: dict[str, list[str]]) -> None:
     outcome = site.play(forks=forks, graph=graph)
     assert outcome.code == 0, outcome.out + outcome.error
@@ -61,7 +61,7 @@ def test_the_order_holds_for_any_number_of_forks(site: Site, forks: int, graph: 
     assert "Time-line of" in outcome.out and outcome.directory and (outcome.directory / "report.html").is_file()
 
 
-@pytest.mark.parametrize("forks", [2, 12])
+@pytest.mark.parametrize("forks", [pytest.param(1, marks=pytest.mark.soak), 2, 12])
 def test_a_failure_blocks_its_dependants_only_and_names_the_root(site: Site, forks: int) -> None:
     outcome = site.play(forks=forks, fake_fail=["s5"])
     assert outcome.code == 3
@@ -101,7 +101,9 @@ def test_without_the_view_the_end_is_shown_by_the_last_task(site: Site) -> None:
     assert outcome.out.count("Time-line of") == 1 and outcome.out.count("root cause:  s1 failed in phase health") == 1
 
 
-@pytest.mark.parametrize(("forks", "view"), [(1, True), (12, False)])
+@pytest.mark.parametrize(("forks", "view"), [
+    (1, True), (12, False), pytest.param(1, False, marks=pytest.mark.soak), pytest.param(12, True, marks=pytest.mark.soak),
+])
 def test_an_unreachable_host_is_a_failure_like_any_other(site: Site, forks: int, view: bool) -> None:
     site.view = view
     outcome = site.play(forks=forks, remote=("s2",))

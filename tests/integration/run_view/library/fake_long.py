@@ -16,7 +16,7 @@ options:
   steps: {type: int, default: 0, description: [How many steps of a tenth of a second.]}
   secret: {type: str, default: "", description: [Must not be seen.]}
   fail: {type: str, default: "", description: [Fail with this message.]}
-  hold: {type: path, default: "", description: [Work until this file is there, at most a minute.]}
+  hold: {type: path, default: "", description: [Work until this file is there, at most five minutes.]}
 """
 
 import hashlib
@@ -44,7 +44,8 @@ def main():
     for _step in range(given["steps"]):
         time.sleep(0.1)
         progress.add(1 << 20, 1)
-    deadline = time.monotonic() + 60
+    progress.say("all steps are done")
+    deadline = time.monotonic() + 300
     while given["hold"] and not os.path.exists(given["hold"]) and time.monotonic() < deadline:
         time.sleep(0.05)
     progress.close()
