@@ -115,7 +115,7 @@ class Site:
         )
 
     def outcome(self, code: int, out: str, error: str) -> Outcome:
-        runs = sorted(self.runs.iterdir(), key=lambda path: path.stat().st_mtime_ns) if self.runs.is_dir() else []
+        runs = sorted((path for path in self.runs.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime_ns) if self.runs.is_dir() else []
         found = Outcome(code, out, runs[-1] if runs else None, error=error)
         if runs and (runs[-1] / "run.json").is_file():
             found.document = json.loads((runs[-1] / "run.json").read_text())

@@ -45,7 +45,7 @@ class Outcome:
 
     def with_run(self, runs: pathlib.Path, before: set[str]) -> Outcome:
         """With what it left in its directory: the newest of those that were not there before."""
-        new = sorted({path.name for path in runs.iterdir()} - before) if runs.is_dir() else []
+        new = sorted({path.name for path in runs.iterdir() if path.is_dir()} - before) if runs.is_dir() else []
         if new:
             self.directory = runs / new[-1]
             for name, kept in (("run.json", self.document), ("plan.json", self.plan)):
@@ -199,7 +199,7 @@ class Harbour:
 
     def play(self, verb: str, *arguments: str, catalog: pathlib.Path | None = None, env: Mapping[str, str] | None = None) -> Outcome:
         """One verb of the collection, as an operator would call it."""
-        before = {path.name for path in self.runs.iterdir()} if self.runs.is_dir() else set()
+        before = {path.name for path in self.runs.iterdir() if path.is_dir()} if self.runs.is_dir() else set()
         argv = [
             str(pathlib.Path(sys.executable).with_name("ansible-playbook")), verb if verb.endswith(".yml") else f"lifeboat.recovery.{verb}",
             "-i", str(catalog or self.file), "-e", f"lifeboat_runs={self.runs}",

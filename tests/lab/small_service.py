@@ -96,7 +96,7 @@ def serve(folder: str, listen: str, seconds: str = "0") -> int:
     try:
         server = Server(where(listen), Handler)
     except OSError as error:
-        print(f"cannot listen on {listen}: {error.strerror}", file=sys.stderr)
+        print(f"cannot listen on {where(listen)[0]}:{where(listen)[1]}: {error.strerror}", file=sys.stderr)
         return 1
     Handler.folder = folder
     with open(os.path.join(folder, "pid.new"), "w", encoding="ascii") as handle:

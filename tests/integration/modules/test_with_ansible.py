@@ -59,7 +59,7 @@ def task(top: Path, module: str, **more: Any) -> dict[str, Any]:
         "service": "orders", "repository": {"url": f"file://{top}/repository"}, "state_dir": str(top / "state"),
         "entry": {
             "sources": {"tree": {"type": "files", "path": str(top / "data")}}, "health": [{"command": ["true"]}],
-            "runtime": {"start": ["start"], "environment": {"password": CANARY}},
+            "runtime": {"start": ["true"], "environment": {"password": CANARY}},
         },
         "keys": {"provider": "file", "path": str(top / "keys"), "private_path": str(top / "private")},
     }
@@ -96,7 +96,7 @@ def test_check_mode_writes_nothing(top: Path) -> None:
     ], "--check")
     assert files() == before
     assert [result.get("changed") for result in results[:3]] == [False, True, True]
-    assert results[2]["ok"]
+    assert not results[2]["findings"] and results[2]["ok"], json.dumps(results[2]["findings"])
     assert results[3]["failed"]
     assert "no restore on record" in results[3]["msg"]
 

@@ -126,7 +126,7 @@ def assert_same(have: dict[str, Any], want: dict[str, Any]) -> None:
 def test_checks_ask_the_real_stores(shop: Shop, good: dict[str, Any]) -> None:
     told = checks.run(shop.spec(), "all")
     assert told["ok"], told["results"]
-    assert [result["kind"] for result in told["results"]] == ["health", "health", "invariant", "invariant"]
+    assert [result["kind"] for result in told["results"]] == ["ready", "ready", "health", "health", "invariant", "invariant"]
     failing = {**shop.spec().entry, "invariants": [{"name": "x", "sql": "insert into no_key values ('y', 1)", "equals": 0}]}
     told = checks.run(Spec(**{**shop.spec().__dict__, "entry": failing}), "invariants")
     assert "read-only" in told["results"][0]["detail"]
