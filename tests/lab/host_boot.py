@@ -67,12 +67,13 @@ def boot(spec: dict[str, Any]) -> None:
     mount("overlay", root, "lowerdir=/", f"upperdir={spec['upper']}", f"workdir={spec['work']}")
     for folder in ("proc", "sys", "dev", "run", "tmp"):
         os.makedirs(f"{root}/{folder}", exist_ok=True)
-    for source, target, writable in spec["binds"]:
-        bind(source, root + target, writable)
     mount("proc", f"{root}/proc")
     mount("sysfs", f"{root}/sys", "ro")
     mount("tmpfs", f"{root}/run", "mode=755")
     mount("tmpfs", f"{root}/tmp", "mode=1777")
+    # after those: a checkout may lie below /tmp
+    for source, target, writable in spec["binds"]:
+        bind(source, root + target, writable)
     make_devices(f"{root}/dev")
     socket.sethostname(spec["name"])
     write(f"{root}/etc/hostname", spec["name"] + "\n")

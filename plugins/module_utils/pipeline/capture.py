@@ -194,6 +194,7 @@ def _write_marks(spec: Spec, repository_id: str, published: list[StoredManifest]
     marks = state.read_json(spec.path("marks.json")) or {}
     mine = marks.setdefault(repository_id, {})
     for manifest in published:
-        mine[manifest.data["source"]] = {"sequence": manifest.data["sequence"], "digest": manifest.digest, "name": manifest.name,
-                                          "host": identity.host_id()}
+        mine[manifest.data["source"]] = {
+            "sequence": manifest.data["sequence"], "digest": manifest.digest, "name": manifest.name, "host": identity.host_id(),
+        }
     state.write_json(spec.path("marks.json"), marks, "mark")

@@ -116,22 +116,24 @@ def stage_service(job: Job, target: str, force: bool) -> tuple[Restore | None, P
     warnings += [*escrowed, *(str(problem) for problem in problems)]
     protected = controls.observed(job.store, point.snapshots.values())
     told: dict[str, Any] = {"changed": False, "data_current": False, "warnings": warnings, "controls": protected}
-    if restore is None:
+    resumed, current = restore, False
+    if resumed is None:
         _give_up_last(job)
-        current = not force and data_current(job, point)
-        restore = _begin(job, target, point, protected)
-        told["data_current"] = current
-        if current:
-            for name in point.snapshots:
-                job.log("stage.current", restore.id, name, **_about(point.snapshots[name].data))
-            return _again(job, restore.id), point, told
-    else:
-        held = [source for source in restore.sources.values() if source.stage == "current" and not source.cutover]
-        if held and (force or (job.run["id"] != restore.runs[-1] and not data_current(job, point))):
+    if resumed is None or _untouched(resumed):
+        current = not force and data_current(job, point)  # nothing was staged yet, so the live data may be the target already
+    restore = resumed or _begin(job, target, point, protected)
+    if resumed is not None:
+        held = [source for source in resumed.sources.values() if source.stage == "current" and not source.cutover]
+        if held and (force or (job.run["id"] != resumed.runs[-1] and not data_current(job, point))):
             for source in held:
                 source.stage = ""  # equal then, but not now, or not to be relied on
-        if job.run["id"] not in restore.runs or restore.verdict:
-            job.log("restore.resumed", restore.id, runs=restore.runs)
+        if job.run["id"] not in resumed.runs or resumed.verdict:
+            job.log("restore.resumed", resumed.id, runs=resumed.runs)
+    told["data_current"] = current
+    if current:
+        for name in point.snapshots:
+            job.log("stage.current", restore.id, name, **_about(point.snapshots[name].data))
+        return _again(job, restore.id), point, told
     for name in point.snapshots:
         job.spec.prepare_work_dir(name)
 
@@ -145,6 +147,12 @@ def stage_service(job: Job, target: str, force: bool) -> tuple[Restore | None, P
     restore = _again(job, working.id)
     told["data_current"] = all(source.stage == "current" for source in restore.sources.values())
     return restore, point, told
+
+
+def _untouched(restore: Restore) -> bool:
+    """Whether it ended before it had staged anything or had found all sources to be the target already."""
+    sources = restore.sources.values()
+    return not any(source.cutover or source.stage not in ("", "current") for source in sources) and not restore.current
 
 
 def _again(job: Job, restore_id: str) -> Restore:

@@ -50,16 +50,15 @@ def of_folder(root: str, ecosystem: str, verb: str, picked: Iterable[str]) -> li
         names = sorted((name for name in os.listdir(root) if words.RUN_ID.match(name)), reverse=True)[:_RUNS]
     except OSError:
         return []
-    for name in names:
-        if name.split("-")[1] not in _ENDS.get(verb, ()):
-            continue
-        document = files.read_json(os.path.join(root, name, "run.json"))
-        if not isinstance(document, dict) or document.get("ecosystem") != ecosystem or not wanted & set(document.get("services") or {}):
+    read = [(name, files.read_json(os.path.join(root, name, "run.json"))) for name in names if name.split("-")[1] in _ENDS.get(verb, ())]
+    ended = [(name, document, document.get("run") or {}) for name, document in read if isinstance(document, dict)]
+    # names tell the second only
+    for name, document, run in sorted(ended, key=lambda one: (str(one[2].get("started") or ""), one[0]), reverse=True):
+        if document.get("ecosystem") != ecosystem or not wanted & set(document.get("services") or {}):
             continue
         if document.get("outcome") in ("success", "degraded"):
             break
         if name.split("-")[1] == verb:
-            run = document.get("run") or {}
             before = (document.get("human") or {}).get("attempts") or []
             found.append({"run": name, "began": run.get("started"), "ended": run.get("finished"), "verdict": document.get("outcome")})
             found += [one for one in before if isinstance(one, dict) and {"run", "began", "ended", "verdict"} <= set(one)]

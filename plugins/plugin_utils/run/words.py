@@ -10,7 +10,10 @@ import re
 from datetime import datetime, timezone
 from typing import Any, Optional
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils.cli.text import duration as duration
+from ansible_collections.lifeboat.recovery.plugins.module_utils.cli import text as cli_text
+
+#: Seconds as people read them, in the words of the host command.
+duration = cli_text.duration
 
 #: Phases in the order in which a service goes through them. The first thirteen are those of a restore;
 #: the last four belong to verbs whose only work is that phase.
