@@ -67,9 +67,14 @@ def test_disk_of_the_servers_log_is_full(lab: LogLab, cluster: WalPostgres, disk
         assert not told["ok"] and all("\n" not in alarm["what"] and alarm["remedy"] for alarm in told["alarms"]), told
         assert_all_there(lab, tmp_path, system, list(writer.told))
         disk.clear()
-        if cluster.pid() is None:
-            disk.run(*start)
-        processes.wait_for(lambda: push_on(cluster, 1), "the server", 300)
+
+        def again() -> bool:
+            # it may have come up by itself, be down, or be on its way down
+            if cluster.pid() is None:
+                disk.run(*start)
+            return push_on(cluster, 1)
+
+        processes.wait_for(again, "the server", 300)
     finally:
         noted = writer.stop()
     lab.wait_proven(cluster.position())
