@@ -143,16 +143,9 @@ class FirstCapture(Capture):
 
 
 class Restore(Scene):
-    """Wrecked live data are restored, and migrated; the former ones are kept."""
+    """Wrecked live data are restored; the former ones are kept."""
 
     verb = "restore"
-
-    def __init__(self, home: pathlib.Path) -> None:
-        super().__init__(home)
-        self.migrations = home / "migrations"
-        note = [sys.executable, "-I", "-S", "-c", "import sys; open(sys.argv[1], 'a').write('m')", str(self.migrations)]
-        self.service.document["entry"]["runtime"] = {"migrate": note}
-        self.service.spec = Spec.from_dict(self.service.document)
 
     def prepare(self) -> None:
         super().prepare()
@@ -168,20 +161,30 @@ class Restore(Scene):
         kept = _beside(self.service)
         assert [path.suffix for path in kept] == [".displaced"], kept
         assert _contents(kept[0]) == {"dir/file": LIVE}
-        # once more where a kill came between its end and the ledger's word of it
-        assert self.migrations.read_text() in ("m", "mm")
         told = restore.preflight(self.service.spec, "latest", run_record("again", "restore"))
         assert told["data_current"] and not told["changed"], told
 
 
 class Restage(Restore):
-    """The same after a first try was killed half-way through staging."""
+    """The same after a first try was killed half-way through staging, and with a migration."""
 
     verb = "restage"
+
+    def __init__(self, home: pathlib.Path) -> None:
+        super().__init__(home)
+        self.migrations = home / "migrations"
+        note = [sys.executable, "-I", "-S", "-c", "import sys; open(sys.argv[1], 'a').write('m')", str(self.migrations)]
+        self.service.document["entry"]["runtime"] = {"migrate": note}
+        self.service.spec = Spec.from_dict(self.service.document)
 
     def prepare(self) -> None:
         super().prepare()
         assert run_killed(self._restore, "restore.stage.filled:1")[0] == -signal.SIGKILL
+
+    def check(self) -> None:
+        super().check()
+        # once more where a kill came between its end and the ledger's word of it
+        assert self.migrations.read_text() in ("m", "mm")
 
 
 class Commit(Restore):
