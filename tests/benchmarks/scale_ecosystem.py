@@ -128,7 +128,7 @@ class Fleet(Harbour):
         # a status command as systemctl is one: it costs next to nothing
         found["runtime"]["status"] = ["/bin/sh", "-c", 'kill -0 "$(cat "$1")"', "status", str(self.folder(name) / "pid")]
         found["runtime"]["start"] = [*found["runtime"]["start"], f"{one.seconds:g}"]
-        found["timeouts"] = {"start": "120s", "health": f"{int(one.seconds) + 600}s"}
+        found["policy"] = {"start": {"timeout": "120s"}, "health": {"timeout": f"{int(one.seconds) + 600}s"}}
         return found
 
     def fill(self, name: str, items: int = 4, seed: int = 0) -> None:
