@@ -10,6 +10,8 @@ from types import ModuleType
 
 import pytest
 
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.catalog import model
+
 from .test_scripts import ROOT
 
 
@@ -48,6 +50,12 @@ def test_the_ecosystem_is_what_it_says(bench: dict[str, ModuleType]) -> None:
         {name: list(needed) for name, needed in waves.items()}, {name: one.seconds for name, one in services.items()})[0] > longest
     chain = ecosystem.reshaped(services, "sequence")
     assert [len(needed) for needed in chain.values()] == [0] + [1] * 49
+
+
+def test_its_catalogs_are_accepted(bench: dict[str, ModuleType]) -> None:
+    with bench["scale_ecosystem"].Fleet(bench["scale_ecosystem"].grow(6, 6000, 2.0)) as fleet:
+        for path in fleet.catalogs.values():
+            assert len(model.load(str(path)).document["services"]) == 6
 
 
 def test_what_falls_short_is_said(bench: dict[str, ModuleType]) -> None:
