@@ -322,6 +322,7 @@ class Checked:
 
     def __init__(self, lab: ClusterLab) -> None:
         self.lab, server = lab, lab.server
+        server.sql("ALTER SYSTEM SET autovacuum = off")  # it would touch the one that is to stay as it was captured
         server.stop()
         processes.checked([f"{server.bin}/pg_checksums", "--enable", "--no-sync", "-D", server.data])
         server.start()
