@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Loaded by Python itself when this folder is in PYTHONPATH: notes what each task of ansible-playbook costs. For measurements only.
 
-One line per task and host in the file that LIFEBOAT_PROBE names: {"action", "task", "worker": CPU seconds of the worker, "children": of what it ran}.
+One line per task and host in the file that LIFEBOAT_PROBE names: {"action", "task", "worker": CPU seconds of the worker, "children": of what it
+ran, "host", "begin", "end"}, the last two in seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib.util
 import json
 import os
 import sys
+import time
 from typing import Any
 
 _WORKER = "ansible.executor.process.worker"
@@ -35,13 +37,14 @@ class _Finder(importlib.abc.MetaPathFinder):
             work = module.WorkerProcess._run
 
             def noted(worker: Any) -> Any:
+                begun = time.time()
                 try:
                     return work(worker)
                 finally:
                     used = os.times()
                     line = json.dumps({
                         "action": worker._task.action, "task": worker._task.name, "worker": used.user + used.system,
-                        "children": used.children_user + used.children_system,
+                        "children": used.children_user + used.children_system, "host": str(worker._host), "begin": begun, "end": time.time(),
                     })
                     with open(os.environ["LIFEBOAT_PROBE"], "a", encoding="utf-8") as handle:
                         handle.write(line + "\n")
