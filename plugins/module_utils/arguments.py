@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from typing import Any, Callable
 
-from . import lease, ledger
+from . import lease, ledger, resident
 from .errors import CheckError, LifeboatError, StorageError
 from .meter import usage
 from .redact import hidden_values
@@ -69,6 +69,7 @@ def perform(module: Any, verb: str, work: Work) -> None:
             f"the operating system refused ({error.strerror or error})", os.fsdecode(error.filename or ""), "fix it, then run the same command again"
         )
         _warn(module, told.result.pop("warnings", None) or [])
+        resident.learned()
         module.fail_json(
             msg=str(told), error=told.as_dict(), usage=usage(), **told.result, ledger=ledger.written[written:], invocation={"module_args": known}
         )
@@ -76,6 +77,7 @@ def perform(module: Any, verb: str, work: Work) -> None:
     warnings = result.pop("warnings", None) or []
     _warn(module, warnings)
     entries = {entry["hash"]: entry for entry in [*(result.pop("ledger", None) or []), *ledger.written[written:]]}
+    resident.learned()
     module.exit_json(**{
         "changed": False, **result, "notes": warnings, "run": run["id"], "usage": usage(),
         "ledger": sorted(entries.values(), key=lambda entry: int(entry["seq"])),

@@ -25,14 +25,14 @@ from typing import Any, Callable, Iterator, Optional
 
 from ansible import constants as C
 from ansible.errors import AnsibleConnectionFailure
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import policy
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError, SourceError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import lines, payload, presence, who, words
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.built import remembered
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import built, lines, payload, presence, who, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 display = Display()
@@ -80,18 +80,23 @@ class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no 
 
     #: Whether the code goes along: a job on the host answers too late to ask for it.
     _whole = False
+    #: Of the code, for the process that waits on the host; "" where none shall.
+    _family = ""
 
     def _configure_module(self, module_name: str, module_args: dict[str, Any], task_vars: dict[str, Any]) -> Any:
         if not module_name.startswith("lifeboat.recovery."):
             return super()._configure_module(module_name, module_args, task_vars)
-        with remembered(module_name.rpartition(".")[2], C.DEFAULT_LOCAL_TMP):
-            built, path = super()._configure_module(module_name, module_args, task_vars)
-        if built.module_style != "new" or C.DEFAULT_KEEP_REMOTE_FILES:
-            return built, path
-        return dataclasses.replace(built, b_module_data=payload.slim(built.b_module_data, self._whole, C.DEFAULT_LOCAL_TMP)), path
+        with built.remembered(module_name.rpartition(".")[2], C.DEFAULT_LOCAL_TMP):
+            made, path = super()._configure_module(module_name, module_args, task_vars)
+        if made.module_style != "new" or C.DEFAULT_KEEP_REMOTE_FILES:
+            return made, path
+        return dataclasses.replace(made, b_module_data=payload.slim(
+            made.b_module_data, self._whole, C.DEFAULT_LOCAL_TMP, self._family)), path
 
     def _execute_module(self, *args: Any, **options: Any) -> dict[str, Any]:
         become = self._connection.become
+        resident = (options.get("task_vars") or {}).get("lifeboat_resident")
+        self._family = built.family(C.DEFAULT_LOCAL_TMP) if resident is None or boolean(self._templar.template(resident)) else ""
         note = payload.note(C.DEFAULT_LOCAL_TMP, str(self._connection.transport), str(self._play_context.remote_addr), str(
             self._play_context.remote_user), str(become.get_option("become_user") if become else ""))
         self._whole = bool(options.get("wrap_async")) or os.path.exists(note)

@@ -23,8 +23,9 @@ from ansible import module_utils as ansible_utils
 from ansible.release import __version__ as ansible_version
 
 from ansible_collections.lifeboat.recovery.plugins import module_utils as own_utils
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import StorageError
 
-from . import kept_host
+from . import files, kept_host
 
 _PACKAGE = "ansible_collections.lifeboat.recovery.plugins.modules."
 
@@ -70,16 +71,33 @@ def _take(source: str, target: str, module: str) -> None:
         os.rename(part, os.path.join(target, name))
 
 
+def family(folder: str) -> str:
+    """The same for all modules as long as no file that may go along changes; a playbook's temporary folder takes a note of it."""
+    seen = os.path.join(folder, "lifeboat-family")
+    with contextlib.suppress(OSError), open(seen, encoding="ascii") as handle:
+        return handle.read()
+    found = _engine().hexdigest()[:32]
+    with contextlib.suppress(StorageError):
+        files.replace(seen, found.encode(), durable=False)
+    return found
+
+
 def _fingerprint(module: str) -> str:
-    """Of everything that may go along: each file of the engine by name, size and time, the module, and which Ansible and Python this is."""
+    """Of everything that may go along with a module, and the module."""
+    found = _engine()
+    found.update(repr(_seen(os.path.join(os.path.dirname(list(own_utils.__path__)[0]), "modules", f"{module}.py"))).encode())
+    return found.hexdigest()
+
+
+def _engine() -> hashlib._Hash:
+    """Of each file of the engine by name, size and time, and which Ansible and Python this is."""
     root = list(own_utils.__path__)[0]
     found = hashlib.sha256(repr((ansible_version, sys.version, root, _seen(os.path.join(list(ansible_utils.__path__)[0], "basic.py")))).encode())
-    found.update(repr(_seen(os.path.join(os.path.dirname(root), "modules", f"{module}.py"))).encode())
     for parent, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if name != "__pycache__")
         for name in sorted(names):
             found.update(repr((parent, name, _seen(os.path.join(parent, name)))).encode())
-    return found.hexdigest()
+    return found
 
 
 def _seen(path: str) -> tuple[int, int]:
