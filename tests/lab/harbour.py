@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -246,12 +247,15 @@ def answers_well(url: str) -> bool:
 
 
 def tree(top: pathlib.Path) -> dict[str, Any]:
-    """Path -> kind, mode, owner, time of change in ns, content, of everything below a folder; {} when it is absent."""
+    """Path -> kind, mode, owner, time of change in ns, content, of everything below a folder; {} when it is absent. A socket is none of it: it goes
+    when its process does."""
     found: dict[str, Any] = {}
     for directory, folders, files in os.walk(top):
         for name in (*folders, *files):
             path = os.path.join(directory, name)
             status = os.lstat(path)
+            if stat.S_ISSOCK(status.st_mode):
+                continue
             what: Any = os.readlink(path) if os.path.islink(path) else None
             if name in files and what is None:
                 with open(path, "rb") as handle:
