@@ -9,7 +9,7 @@ import time
 from typing import Any, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import evidence, gates, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import evidence, gates, standing, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.actions import Leash, RunActionBase, run_directory
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
@@ -36,6 +36,12 @@ class ActionModule(RunActionBase):
             "services": {"type": "list", "elements": "raw", "required": True},
             "open_on": {"type": "list", "elements": "str", "default": list(words.USABLE)},
             "begins": {"type": "str"},
+            "unless_untouched": {"type": "bool", "default": False},
+            "then": {"type": "list", "elements": "dict", "default": [], "options": {
+                "waits": {"type": "str", "choices": list(gates.WAITS), "default": "requirements"},
+                "services": {"type": "list", "elements": "raw", "required": True},
+                "begins": {"type": "str"},
+            }},
             "timeout": {"type": "float", "default": 3600.0},
             "poll": {"type": "float", "default": 0.1},
         })
@@ -48,8 +54,9 @@ class ActionModule(RunActionBase):
         run = run_directory(args.get("run"), args.get("run_dir"))
         if run is None:
             raise ConfigError("the gate needs a run", f"gate of {args['service']}", "pass run or run_dir of lifeboat.recovery.run_state")
-        service, wanted = str(args["service"]), _wanted(args["services"])
-        if any(item["service"] == service for item in wanted):
+        service = str(args["service"])
+        steps = [{**args, **step, "wanted": _wanted(step["services"])} for step in (args, *args["then"])]
+        if any(item["service"] == service for step in steps for item in step["wanted"]):
             raise ConfigError("a service cannot wait for itself", f"gate of {service}", "take it out of services")
         unknown = [word for word in args["open_on"] if word not in words.VERDICTS]
         if unknown:
@@ -57,8 +64,22 @@ class ActionModule(RunActionBase):
         own = run.state(service) or {}
         if own.get("verdict"):
             return {"failed": True, "msg": f"{service}: has verdict {own['verdict']} already: {own.get('message')}", "verdict": own["verdict"]}
-        run.phase(service, "island" if args["waits"] == "island_staged" else "gate")
-        return self._until(run, service, wanted, args, task_vars)
+        told: dict[str, Any] = {"waited": 0.0, "waited_for": [], "degraded_by": [], "not_picked": []}
+        for number, step in enumerate(steps):
+            run.phase(service, _phase(step))
+            found = self._until(run, service, step["wanted"], step, task_vars)
+            found["waited"] = round(found["waited"] + told["waited"], 3)
+            for key in ("waited_for", "degraded_by", "not_picked"):
+                found[key] = told[key] + [item for item in found[key] if item not in told[key]]
+            told.update(found)
+            if found.get("failed"):
+                break
+            if number == 0 and args["unless_untouched"]:
+                changed = standing.to_change(run, service)
+                told.update(untouched=not changed, because_of=changed)
+                if not changed:
+                    break
+        return told
 
     def _until(
         self, run: RunDirectory, service: str, wanted: list[dict[str, str]], args: dict[str, Any], task_vars: dict[str, Any],
@@ -87,7 +108,7 @@ class ActionModule(RunActionBase):
         for name in pending:
             waited[name] = time.monotonic() - begin
         told = sorted(({"service": name, "seconds": round(value, 3)} for name, value in waited.items() if value > pause / 2), key=lambda w: -w["seconds"])
-        phase = "island" if args["waits"] == "island_staged" else "gate"
+        phase = _phase(args)
         for item in told:
             run.mark(service, phase, "wait", on=item["service"], seconds=item["seconds"])
         common = {
@@ -136,6 +157,10 @@ class ActionModule(RunActionBase):
     def _touched(run: RunDirectory, service: str) -> str:
         began = {str(mark.get("phase")) for mark in run.timings() if mark.get("service") == service and mark.get("event") == "start"}
         return _TOUCHED[evidence.touched(run.state(service) or {}, run.kept(service), run.collected(service), began, str(run.run.get("id")))]
+
+
+def _phase(step: dict[str, Any]) -> str:
+    return "island" if step["waits"] == "island_staged" else "gate"
 
 
 def _wanted(given: list[Any]) -> list[dict[str, str]]:

@@ -41,7 +41,7 @@ display = Display()
 LEAST_ANSIBLE = "2.19.0"
 
 _SPEC: dict[str, dict[str, Any]] = {
-    "step": {"type": "str", "required": True, "choices": ["pick", "build", "judge", "untouched"]},
+    "step": {"type": "str", "required": True, "choices": ["pick", "build", "judge"]},
     "verb": {"type": "str", "default": "restore"},
     "catalog": {"type": "dict"},
     "digest": {"type": "str", "default": ""},
@@ -70,8 +70,6 @@ _SPEC: dict[str, dict[str, Any]] = {
     "plan": {"type": "dict"},
     "max_loss": {"type": "str", "default": "0"},
     "format": {"type": "str", "default": "text", "choices": ["text", "json"]},
-    # untouched
-    "service": {"type": "str"},
 }
 
 
@@ -93,7 +91,7 @@ class ActionModule(RunActionBase):
         result["changed"] = False
         steps: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "pick": lambda given: self._pick(given, task_vars or {}), "build": lambda given: self._built(given, task_vars or {}),
-            "judge": self._judge, "untouched": self._untouched,
+            "judge": self._judge,
         }
         return self.guarded(result, lambda: steps[args["step"]](args))
 
@@ -245,23 +243,6 @@ class ActionModule(RunActionBase):
             # Ansible prints all of an answer that failed; what was found stands above
             return {"failed": True, "msg": found["message"], "remedy": found["remedy"]}
         return found
-
-    def _untouched(self, args: dict[str, Any]) -> dict[str, Any]:
-        """Is nothing left to do for a service: its data is the target, it is well, and so are all picked services it builds on?"""
-        run = run_directory(args["run"])
-        if run is None:
-            raise ConfigError("this step needs a run", "plan step untouched", "pass run")
-        services = words.table_of_services(run.plan.get("services"))
-        pending, seen, changed = [str(args["service"])], set(), []
-        while pending:
-            name = pending.pop()
-            if name in seen or name not in services:
-                continue
-            seen.add(name)
-            if not (run.kept(name).get("staged") or {}).get("noop"):
-                changed.append(name)
-            pending += [edge["service"] for edge in services[name].get("waits_for") or []]
-        return {"untouched": not changed, "because_of": sorted(changed)}
 
     @staticmethod
     def _refused(errors: list[LifeboatError], summary: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ansible.utils.display import Display
 from ansible_collections.lifeboat.recovery.plugins.module_utils import policy
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan import outcome
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, lifecycle, presence, screens, timeline, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, lifecycle, presence, screens, standing, timeline, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.actions import RunActionBase, run_directory
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
@@ -161,17 +161,8 @@ class ActionModule(RunActionBase):
         return {}
 
     def _keep(self, run: RunDirectory, args: dict[str, Any]) -> None:
-        """Take over what a module answered: its ledger entries, and its facts under ``subject``."""
-        answer = args.get("answer")
-        if not answer:
-            return
-        run.collect(args["service"], answer.get("ledger"))
-        if args.get("subject"):
-            run.keep(args["service"], args["subject"], {k: v for k, v in answer.items() if k not in ("ledger", "invocation", "diff")})
-        elif answer.get("notes"):
-            run.keep(args["service"], "recorded", {"notes": answer["notes"]})
-        if answer.get("failed"):
-            run.trouble(args["service"], answer)
+        if args.get("answer"):
+            standing.take_over(run, args["service"], args["answer"], args.get("subject") or "")
 
     def _human_wait(self, run: RunDirectory, args: dict[str, Any]) -> dict[str, Any]:
         run.mark(args.get("service") or "", "plan", "human_start" if args["event"] == "start" else "human_end")

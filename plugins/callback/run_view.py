@@ -97,9 +97,11 @@ class CallbackModule(CallbackBase):
             self._hook(number)
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        self._ours = self._ours or str(getattr(task, "resolved_action", None) or getattr(task, "action", "")).startswith(_OURS)
+        self._ours = self._ours or _action(task).startswith(_OURS)
 
     def v2_runner_on_ok(self, result: Any) -> None:
+        if _action(getattr(result, "task", None) or result._task) != f"{_OURS}run_state":
+            return  # Ansible makes a copy of an answer for who reads it
         answer = _answer(result)
         if isinstance(answer.get("run_dir"), str) and isinstance(answer.get("plan_file"), str):
             self._follow(answer["run_dir"])
@@ -216,6 +218,10 @@ class CallbackModule(CallbackBase):
             os.write(2, ("\n" + text + "\n").encode("utf-8", "backslashreplace"))
         except OSError:
             pass  # nobody is there to read it
+
+
+def _action(task: Any) -> str:
+    return str(getattr(task, "resolved_action", None) or getattr(task, "action", ""))
 
 
 def _answer(result: Any) -> dict[str, Any]:

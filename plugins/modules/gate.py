@@ -67,6 +67,38 @@ options:
     description:
       - The phase of the service that begins as soon as the gate is open. It saves a task of its own.
     type: str
+  unless_untouched:
+    description:
+      - Whether to say in RV(untouched), once what O(services) is for is over, if anything is left to do for the service.
+        Where nothing is, nothing of O(then) is waited for.
+    type: bool
+    default: false
+  then:
+    description:
+      - What to wait for in the same call after that, in this order, each within O(timeout) of its own.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      waits:
+        description:
+          - As O(waits).
+        type: str
+        choices:
+          - requirements
+          - island_staged
+          - dependants_stopped
+        default: requirements
+      services:
+        description:
+          - As O(services).
+        type: list
+        elements: raw
+        required: true
+      begins:
+        description:
+          - As O(begins).
+        type: str
   timeout:
     description:
       - Seconds after which a gate that did not open fails.
@@ -120,6 +152,17 @@ not_picked:
   returned: always
   type: list
   elements: str
+untouched:
+  description: >-
+    Whether nothing is left to do for the service: its data is the target of the run already and it is well, and so are all services of the run that it
+    builds on.
+  returned: when O(unless_untouched=true) and its first wait is over
+  type: bool
+because_of:
+  description: The services because of which something is left to do.
+  returned: when O(unless_untouched=true) and its first wait is over
+  type: list
+  elements: str
 verdict:
   description: The verdict that the service got because the gate did not open.
   returned: on failure
@@ -144,6 +187,12 @@ def main() -> None:
             "type": "list", "elements": "str", "default": ["verified", "restored", "degraded", "captured", "committed", "rolled_back"],
         },
         "begins": {"type": "str"},
+        "unless_untouched": {"type": "bool", "default": False},
+        "then": {"type": "list", "elements": "dict", "default": [], "options": {
+            "waits": {"type": "str", "choices": ["requirements", "island_staged", "dependants_stopped"], "default": "requirements"},
+            "services": {"type": "list", "elements": "raw", "required": True},
+            "begins": {"type": "str"},
+        }},
         "timeout": {"type": "float", "default": 3600.0},
         "poll": {"type": "float", "default": 0.1},
     }, supports_check_mode=True)

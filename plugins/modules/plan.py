@@ -23,16 +23,15 @@ options:
       - V(build) makes the plan from what the hosts answered, or refuses.
       - V(judge) takes what preflight found and says whether the run goes on, with whom, or once more with older points. It forecasts the
         restore with what preflight measured, and refuses it where a tier's C(rto_gate) says so.
-      - V(untouched) says whether nothing is left to do for O(service), because its data and that of all it builds on is the target already.
     type: str
     required: true
-    choices: [pick, build, judge, untouched]
+    choices: [pick, build, judge]
   verb:
     description: The verb of the run.
     type: str
     default: restore
   catalog:
-    description: The catalog, as P(lifeboat.recovery.catalog#inventory) sets it in C(lifeboat_catalog). Needed by all steps but V(untouched).
+    description: The catalog, as P(lifeboat.recovery.catalog#inventory) sets it in C(lifeboat_catalog). Needed by all steps.
     type: dict
   digest:
     description: The digest of the catalog.
@@ -113,7 +112,7 @@ options:
     description: For V(build), what else decides what is done. It is kept in the plan, and an approval is bound to it.
     type: dict
   run:
-    description: The run as M(lifeboat.recovery.run_state) returned it, for V(judge) and V(untouched).
+    description: The run as M(lifeboat.recovery.run_state) returned it, for V(judge).
     type: dict
   plan:
     description: The plan, for V(judge).
@@ -127,9 +126,6 @@ options:
     type: str
     choices: [text, json]
     default: text
-  service:
-    description: The service, for V(untouched).
-    type: str
 attributes:
   check_mode:
     description: In check mode V(judge) notes nothing, and fails when the run would stop.
@@ -218,15 +214,6 @@ findings:
   description: Service to the findings that only show over several services or hosts.
   type: dict
   returned: step V(judge)
-untouched:
-  description: Whether nothing is left to do for the service.
-  type: bool
-  returned: step V(untouched)
-because_of:
-  description: The services that are not as they should be.
-  type: list
-  elements: str
-  returned: step V(untouched)
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -234,7 +221,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 def main() -> None:
     module = AnsibleModule(argument_spec={
-        "step": {"type": "str", "required": True, "choices": ["pick", "build", "judge", "untouched"]},
+        "step": {"type": "str", "required": True, "choices": ["pick", "build", "judge"]},
         "verb": {"type": "str", "default": "restore"},
         "catalog": {"type": "dict"},
         "digest": {"type": "str", "default": ""},
@@ -260,7 +247,6 @@ def main() -> None:
         "plan": {"type": "dict"},
         "max_loss": {"type": "str", "default": "0"},
         "format": {"type": "str", "default": "text", "choices": ["text", "json"]},
-        "service": {"type": "str"},
     }, supports_check_mode=True)
     module.fail_json(msg="lifeboat.recovery.plan is an action on the controller: call it as a task of a playbook")
 

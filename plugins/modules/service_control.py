@@ -32,6 +32,11 @@ options:
       - What the entry says under C(policy), for the steps C(start) and C(stop).
     type: dict
     default: {}
+  run:
+    description:
+      - The run as RV(lifeboat.recovery.run_state#module:run) returned it. With it the call is the phase C(start) or C(stop) of the service,
+        and the phase ends with it, so leave it out where there are several hosts to start or stop the service on.
+    type: dict
   state:
     description:
       - What is wanted.
@@ -82,6 +87,7 @@ def main():
             "service": {"type": "str", "required": True},
             "runtime": {"type": "dict", "required": True},
             "policy": {"type": "dict", "default": {}},
+            "run": {"type": "dict"},
             "state": {"type": "str", "choices": ["started", "stopped"], "default": "started"},
         },
         supports_check_mode=True,

@@ -13,6 +13,7 @@ description:
   - Tells who works on the service, which run is unfinished, which restores are not committed and the disk they hold, what the live data
     comes from, and the last proof. Needs neither repository nor keys.
   - With O(verdict) it records the outcome of the service in the run, and the run's lease on the service ends.
+    With a run directory in O(run) the service gets the verdict there too, as soon as its host has it; a verdict that it has already stands.
 extends_documentation_fragment:
   - lifeboat.recovery.service
   - lifeboat.recovery.service.changes

@@ -82,6 +82,8 @@ class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no 
     _whole = False
     #: Of the code, for the process that waits on the host; "" where none shall.
     _family = ""
+    #: Whether a step cannot go on without the answer: a host out of reach is then a failure where the play ignores what is unreachable.
+    NEEDS_ANSWER = False
 
     def _configure_module(self, module_name: str, module_args: dict[str, Any], task_vars: dict[str, Any]) -> Any:
         if not module_name.startswith("lifeboat.recovery."):
@@ -116,8 +118,18 @@ class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no 
         except LifeboatError as error:
             result.update(failed=True, changed=False, msg=str(error), error=error.as_dict())
         except AnsibleConnectionFailure as error:
-            result.update(unreachable=True, changed=False, msg=no_answer(str(error), self._machine()))
+            result.update(changed=False, **self.lost(no_answer(str(error), self._machine())))
         return result
+
+    def lost(self, message: str) -> dict[str, Any]:
+        """The result for a host out of reach: ``unreachable``, or ``failed`` with ``no_answer`` where the play goes on and only a failure is rescued.
+
+        A look before anything is done, and a call with ``fail: false``, are made to be told, not to fail.
+        """
+        needed = self.NEEDS_ANSWER and not self._task.check_mode and boolean(self._task.args.get("fail", True), strict=False)
+        if needed and self._task.ignore_unreachable:
+            return {"failed": True, "no_answer": True, "msg": message}
+        return {"unreachable": True, "msg": message}
 
     def _machine(self) -> str:
         """The machine that the task is about, as the catalog calls it."""
@@ -141,11 +153,16 @@ class ShortModule(RunActionBase):
     def run(self, tmp: Any = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         del tmp
+        result.update(self.call(dict(self._task.args), task_vars or {}))
+        return result
+
+    def call(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """What the module answers."""
         job = bool(self._task.async_val and not self._connection.has_native_async)
-        result.update(self._execute_module(module_name=self.MODULE, module_args=dict(self._task.args), task_vars=task_vars or {}, wrap_async=job))
+        found: dict[str, Any] = self._execute_module(module_name=self.MODULE, module_args=args, task_vars=task_vars, wrap_async=job)
         if not job:
             self._remove_tmp_path(self._connection._shell.tmpdir)
-        return result
+        return found
 
 
 class LongModule(RunActionBase):
@@ -153,6 +170,7 @@ class LongModule(RunActionBase):
 
     #: Fully qualified name of the module.
     MODULE = ""
+    NEEDS_ANSWER = True
 
     @abstractmethod
     def phase_of(self, args: dict[str, Any], check: bool) -> str:

@@ -168,9 +168,17 @@ def test_a_host_that_is_gone_is_one_line(said: str) -> None:
 
 def test_a_lost_connection_is_unreachable_and_names_the_machine() -> None:
     host = Host([])
-    host._task = SimpleNamespace(args={"entry": {"host": "db1"}})
+    host._task = SimpleNamespace(args={"entry": {"host": "db1"}}, ignore_unreachable=False, check_mode=False)
 
     def lost() -> dict[str, Any]:
         raise AnsibleConnectionFailure("Connection reset by peer")
 
-    assert host.guarded({}, lost) == {"unreachable": True, "changed": False, "msg": "the host does not answer (Connection reset by peer): db1"}
+    said = "the host does not answer (Connection reset by peer): db1"
+    assert host.guarded({}, lost) == {"unreachable": True, "changed": False, "msg": said}
+    host._task.ignore_unreachable = True
+    assert host.guarded({}, lost) == {"failed": True, "no_answer": True, "changed": False, "msg": said}, "a play that goes on rescues only failures"
+    host._task.check_mode = True
+    assert host.guarded({}, lost)["unreachable"], "a preflight is told, and decides later"
+    host._task.check_mode = False
+    host._task.args["fail"] = False
+    assert host.guarded({}, lost)["unreachable"], "who asks to be told does not fail"

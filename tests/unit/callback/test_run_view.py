@@ -111,7 +111,7 @@ def callback(monkeypatch: pytest.MonkeyPatch) -> Iterator[run_view.CallbackModul
 def result(run: RunDirectory, **answer: Any) -> Any:
     host = SimpleNamespace(get_name=lambda: "orders")
     told = {"run_dir": run.path, "plan_file": run.file("plan.json"), **answer}
-    return SimpleNamespace(result=told, host=host, task=SimpleNamespace(ignore_unreachable=False))
+    return SimpleNamespace(result=told, host=host, task=SimpleNamespace(ignore_unreachable=False, action="lifeboat.recovery.run_state"))
 
 
 STATS = SimpleNamespace(failures={}, dark={})
