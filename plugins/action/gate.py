@@ -33,13 +33,13 @@ class ActionModule(RunActionBase):
             "run_dir": {"type": "path"},
             "service": {"type": "str", "required": True},
             "waits": {"type": "str", "choices": list(gates.WAITS), "default": "requirements"},
-            "services": {"type": "list", "elements": "raw", "required": True},
+            "services": {"type": "list", "elements": "raw"},
             "open_on": {"type": "list", "elements": "str", "default": list(words.USABLE)},
             "begins": {"type": "str"},
             "unless_untouched": {"type": "bool", "default": False},
             "then": {"type": "list", "elements": "dict", "default": [], "options": {
                 "waits": {"type": "str", "choices": list(gates.WAITS), "default": "requirements"},
-                "services": {"type": "list", "elements": "raw", "required": True},
+                "services": {"type": "list", "elements": "raw"},
                 "begins": {"type": "str"},
             }},
             "timeout": {"type": "float", "default": 3600.0},
@@ -55,7 +55,9 @@ class ActionModule(RunActionBase):
         if run is None:
             raise ConfigError("the gate needs a run", f"gate of {args['service']}", "pass run or run_dir of lifeboat.recovery.run_state")
         service = str(args["service"])
-        steps = [{**args, **step, "wanted": _wanted(step["services"])} for step in (args, *args["then"])]
+        steps = [{**args, **step} for step in (args, *args["then"])]
+        for step in steps:
+            step["wanted"] = _wanted(standing.others(run, service, step["waits"]) if step["services"] is None else step["services"])
         if any(item["service"] == service for step in steps for item in step["wanted"]):
             raise ConfigError("a service cannot wait for itself", f"gate of {service}", "take it out of services")
         unknown = [word for word in args["open_on"] if word not in words.VERDICTS]
@@ -76,7 +78,7 @@ class ActionModule(RunActionBase):
                 break
             if number == 0 and args["unless_untouched"]:
                 changed = standing.to_change(run, service)
-                told.update(untouched=not changed, because_of=changed)
+                told.update(untouched=not changed, because_of=changed, outside=standing.outside(run, service) if changed else [])
                 if not changed:
                     break
         return told

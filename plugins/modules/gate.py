@@ -53,9 +53,9 @@ options:
     description:
       - The services to wait for, as names or as mappings C({service, kind}) with kind V(hard) (default) or V(soft).
       - Services that are not in the run are not waited for; they are returned in RV(not_picked).
+      - Without it those that the run's plan tells of, what the service requires, its island, or what builds on it.
     type: list
     elements: raw
-    required: true
   open_on:
     description:
       - The verdicts of a service that make it good enough to build upon.
@@ -94,7 +94,6 @@ options:
           - As O(services).
         type: list
         elements: raw
-        required: true
       begins:
         description:
           - As O(begins).
@@ -163,6 +162,11 @@ because_of:
   returned: when O(unless_untouched=true) and its first wait is over
   type: list
   elements: str
+outside:
+  description: The live services outside the run that the plan has stopped before this one, in that order.
+  returned: when O(unless_untouched=true) and its first wait is over
+  type: list
+  elements: str
 verdict:
   description: The verdict that the service got because the gate did not open.
   returned: on failure
@@ -182,7 +186,7 @@ def main() -> None:
         "run_dir": {"type": "path"},
         "service": {"type": "str", "required": True},
         "waits": {"type": "str", "choices": ["requirements", "island_staged", "dependants_stopped"], "default": "requirements"},
-        "services": {"type": "list", "elements": "raw", "required": True},
+        "services": {"type": "list", "elements": "raw"},
         "open_on": {
             "type": "list", "elements": "str", "default": ["verified", "restored", "degraded", "captured", "committed", "rolled_back"],
         },
@@ -190,7 +194,7 @@ def main() -> None:
         "unless_untouched": {"type": "bool", "default": False},
         "then": {"type": "list", "elements": "dict", "default": [], "options": {
             "waits": {"type": "str", "choices": ["requirements", "island_staged", "dependants_stopped"], "default": "requirements"},
-            "services": {"type": "list", "elements": "raw", "required": True},
+            "services": {"type": "list", "elements": "raw"},
             "begins": {"type": "str"},
         }},
         "timeout": {"type": "float", "default": 3600.0},

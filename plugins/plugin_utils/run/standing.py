@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
@@ -25,6 +26,28 @@ def to_change(run: RunDirectory, service: str) -> list[str]:
             changed.append(name)
         pending += [edge["service"] for edge in services[name].get("waits_for") or []]
     return sorted(changed)
+
+
+def others(run: RunDirectory, service: str, waits: str) -> list[Any]:
+    """The services that the run's plan has this one wait for, by the word of the gate; ConfigError for a service that it does not tell of."""
+    planned = words.table_of_services(run.plan.get("services")).get(service)
+    if planned is None:
+        raise ConfigError("the run's plan tells nothing of this service", f"gate of {service}", "pass services")
+    if waits == "dependants_stopped":
+        return list(planned.get("needed_by") or [])
+    edges = [edge for edge in planned.get("waits_for") or [] if isinstance(edge, dict)]
+    if waits == "requirements":
+        return edges
+    islands = run.plan.get("islands") or {}
+    if (run.plan.get("flags") or {}).get("partial"):  # what fails keeps back only what builds on it
+        return [edge["service"] for edge in edges if edge.get("kind") == "hard"]
+    return [name for name in islands[planned["island"]] if name != service]
+
+
+def outside(run: RunDirectory, service: str) -> list[str]:
+    """The live services outside the run that are to be stopped before this one, in order."""
+    found = [one for one in run.plan.get("dependants") or [] if isinstance(one, dict) and one.get("action") == "stop" and one.get("of") == service]
+    return [str(one["service"]) for one in reversed(found)]
 
 
 def take_over(run: RunDirectory, service: str, answer: dict[str, Any], subject: str = "") -> None:
