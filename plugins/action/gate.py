@@ -66,6 +66,7 @@ class ActionModule(RunActionBase):
         own = run.state(service) or {}
         if own.get("verdict"):
             return {"failed": True, "msg": f"{service}: has verdict {own['verdict']} already: {own.get('message')}", "verdict": own["verdict"]}
+        self.give_way(run, service)
         told: dict[str, Any] = {"waited": 0.0, "waited_for": [], "degraded_by": [], "not_picked": []}
         for number, step in enumerate(steps):
             run.phase(service, _phase(step))

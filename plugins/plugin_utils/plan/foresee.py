@@ -15,6 +15,7 @@ from ..run import words
 from .forecast import Inputs, forecast
 from .history import Past
 from .judge import stop
+from .urgency import giving_way
 
 #: What the catalog's ``rto_gate`` and ``lifeboat_rto_gate`` may say.
 WARN, REFUSE = GATES = ("warn", "refuse")
@@ -46,6 +47,8 @@ def after_preflight(document: Mapping[str, Any], plan: Mapping[str, Any], answer
             **entry, **foretold["services"][service], "estimate": estimates.get(service),
             "resolution": {**entry["resolution"], "why": why(entry["resolution"], (answers.get(service) or {}).get("resumes"))},
         }
+    second = giving_way(document["services"], table, plan["islands"])
+    table = {service: {**entry, "gives_way": service in second} for service, entry in table.items()}
     return {
         **plan, "services": table, "forecast": foretold["forecast"], "critical_path": foretold["critical_path"],
         "moves": {key: sum(int(estimate.get(key) or 0) for estimate in estimates.values()) for key in _MOVED} if estimates else None,

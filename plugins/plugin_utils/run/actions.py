@@ -42,6 +42,8 @@ JOB_TIMEOUT = 86400
 #: Seconds between lines when the live view does not run.
 _LINE_EVERY = 2.0
 _CUT = "==lifeboat-cut=="
+#: The niceness of what gives way: about a tenth of the processor time of what does not, and all of it when nobody else wants it.
+NICE = 10
 #: Seconds during which a host may be out of reach while its job runs on.
 _PATIENCE = 60.0
 #: Facts of an answer that run.json and the report are made of; the rest (diff, invocation, ledger) is not kept.
@@ -82,6 +84,8 @@ class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no 
     _whole = False
     #: Of the code, for the process that waits on the host; "" where none shall.
     _family = ""
+    #: Added to the niceness of what runs here and on the host.
+    _nice = 0
     #: Whether a step cannot go on without the answer: a host out of reach is then a failure where the play ignores what is unreachable.
     NEEDS_ANSWER = False
 
@@ -93,7 +97,7 @@ class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no 
         if made.module_style != "new" or C.DEFAULT_KEEP_REMOTE_FILES:
             return made, path
         return dataclasses.replace(made, b_module_data=payload.slim(
-            made.b_module_data, self._whole, C.DEFAULT_LOCAL_TMP, self._family)), path
+            made.b_module_data, self._whole, C.DEFAULT_LOCAL_TMP, self._family, self._nice)), path
 
     def _execute_module(self, *args: Any, **options: Any) -> dict[str, Any]:
         become = self._connection.become
@@ -110,6 +114,12 @@ class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no 
             self._whole = True
             answer = super()._execute_module(*args, **options)
         return answer
+
+    def give_way(self, run: RunDirectory, service: str) -> None:
+        """Leave the processors to services that decide when the last is back, if this one does not. For work that starts nothing that outlives it."""
+        if (run.plan.get("services") or {}).get(service, {}).get("gives_way"):
+            self._nice = NICE
+            os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))  # of this worker, which ends with its task
 
     def guarded(self, result: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The result of ``work`` merged into ``result``; a LifeboatError becomes ``failed`` with ``msg`` and ``error``, a lost host ``unreachable``."""
@@ -209,6 +219,8 @@ class LongModule(RunActionBase):
         phase = self.phase_of(args, check)
         if phase:
             run.phase(service, phase)
+        if phase == "stage":
+            self.give_way(run, service)
         try:
             answer = self._patiently(phase, args, lambda: self._watched(run, service, args, task_vars) if self.long(args) else self._plain(args, task_vars))
         except AnsibleConnectionFailure as error:

@@ -234,7 +234,7 @@ def _wait_for_more(folder: str, key: str, family: str, path: str) -> dict[str, o
 
 
 def _lifeboat_main(
-    digest: str, family: str, zip_data: str, ansible_module: str, module_fqn: str, params: str, profile: str, date_time: datetime.datetime,
+    digest: str, family: str, nice: int, zip_data: str, ansible_module: str, module_fqn: str, params: str, profile: str, date_time: datetime.datetime,
     extensions: dict[str, dict[str, object]], rlimit_nofile: int,
 ) -> None:
     """As AnsiballZ's own start. Without ``zip_data`` and without a copy it only says so.
@@ -245,6 +245,8 @@ def _lifeboat_main(
         os.getcwd()
     except OSError:
         os.chdir("/")
+    if nice > os.getpriority(os.PRIO_PROCESS, 0):
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
     if rlimit_nofile:
         import resource
 

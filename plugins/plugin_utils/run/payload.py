@@ -31,11 +31,11 @@ _ARGUMENTS = ("ansible_module", "module_fqn", "profile", "date_time", "rlimit_no
 ABSENT = "lifeboat_code"
 
 
-def slim(payload: bytes, whole: bool, folder: Optional[str] = None, family: str = "") -> bytes:
+def slim(payload: bytes, whole: bool, folder: Optional[str] = None, family: str = "", nice: int = 0) -> bytes:
     """The payload that runs from the copy on the host; ``whole`` carries the code along, for a host that has none yet.
 
     folder: where the digest of a code that was seen may be noted, so that it is not unpacked for each call. family: of all code that belongs
-    together, for the process that waits on the host for the next call; "" where none shall wait.
+    together, for the process that waits on the host for the next call; "" where none shall wait. nice: the least niceness that it runs with.
     """
     head, call, arguments = payload.rpartition(_CALL)
     zipped = _ZIP.search(arguments)
@@ -45,7 +45,7 @@ def slim(payload: bytes, whole: bool, folder: Optional[str] = None, family: str 
     shebang = head.split(b"\n", 1)[0] if head.startswith(b"#!") else b"#!/usr/bin/python"
     if not whole:
         arguments = arguments[:zipped.start(1)] + arguments[zipped.end(1):]
-    given = f"digest={_digest(zipped.group(1), folder)!r},\nfamily={family!r},\n".encode()
+    given = f"digest={_digest(zipped.group(1), folder)!r},\nfamily={family!r},\nnice={nice!r},\n".encode()
     with open(str(kept_host.__file__), "rb") as handle:
         start = handle.read()
     return shebang + b"\n" + start + b'\n\nif __name__ == "__main__":\n    _lifeboat_main(\n' + given + arguments
