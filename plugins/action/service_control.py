@@ -26,6 +26,8 @@ class ActionModule(ShortModule):
         noted = run if run is not None and not self._task.check_mode and self._works(run, service) else None
         if noted is not None:
             noted.phase(service, phase)
+            if phase == "stop":  # what is started would keep the niceness
+                self.give_way(noted, service)
         answer = self._answer(args, phase, task_vars)
         if noted is not None:
             if answer.get("no_answer") or answer.get("unreachable"):

@@ -32,6 +32,7 @@ class ActionModule(RunActionBase):
             return self._ask(args, task_vars)
         if not (run.state(service) or {}).get("verdict"):
             run.phase(service, "verdict")
+        self.give_way(run, service)
         if args.get("measured") is None:
             args["measured"] = measure.for_ledger(run, service, verdict)
         try:

@@ -42,8 +42,8 @@ JOB_TIMEOUT = 86400
 #: Seconds between lines when the live view does not run.
 _LINE_EVERY = 2.0
 _CUT = "==lifeboat-cut=="
-#: The niceness of what gives way: about a tenth of the processor time of what does not, and all of it when nobody else wants it.
-NICE = 10
+#: The niceness of what gives way: next to no processor time as long as others want it, and all of it when nobody does.
+NICE = 19
 #: Seconds during which a host may be out of reach while its job runs on.
 _PATIENCE = 60.0
 #: Facts of an answer that run.json and the report are made of; the rest (diff, invocation, ledger) is not kept.
@@ -219,7 +219,7 @@ class LongModule(RunActionBase):
         phase = self.phase_of(args, check)
         if phase:
             run.phase(service, phase)
-        if phase == "stage":
+        if phase in ("stage", "health"):
             self.give_way(run, service)
         try:
             answer = self._patiently(phase, args, lambda: self._watched(run, service, args, task_vars) if self.long(args) else self._plain(args, task_vars))
