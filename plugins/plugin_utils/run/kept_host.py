@@ -233,6 +233,32 @@ def _wait_for_more(folder: str, key: str, family: str, path: str) -> dict[str, o
         os._exit(1)
 
 
+def _end(work: Callable[[], None]) -> None:
+    """Work and end as a process does, but without taking apart the code that was loaded long before, which costs more than some calls do."""
+    import atexit
+    import threading
+    import traceback
+
+    code: object = 1
+    try:
+        work()
+        code = 0
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        traceback.print_exc()
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join()
+    atexit._run_exitfuncs()
+    if code is not None and not isinstance(code, int):
+        sys.stderr.write(str(code) + "\n")
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
+
+
 def _lifeboat_main(
     digest: str, family: str, nice: int, zip_data: str, ansible_module: str, module_fqn: str, params: str, profile: str, date_time: datetime.datetime,
     extensions: dict[str, dict[str, object]], rlimit_nofile: int,
@@ -289,14 +315,19 @@ def _lifeboat_main(
             call = _wait_for_more(folder, key, family, path) or call
         except OSError:
             pass  # it is for the next calls only
-    path = str(call.get("path", path))
-    try:
-        if path not in sys.path:
-            sys.path.insert(0, path)
+    forked, path = "path" in call, str(call.get("path", path))
+
+    def work() -> None:
         from ansible.module_utils._internal._ansiballz import _loader
 
         _loader.run_module(
             json_params=str(call["params"]).encode(), profile=call["profile"], module_fqn=call["module_fqn"], modlib_path=path, extensions=call["extensions"])
+
+    if forked:
+        _end(work)
+    try:
+        sys.path.insert(0, path)
+        work()
     finally:
         if remove:
             os.unlink(path)
