@@ -48,6 +48,14 @@ options:
     default: true
     env: [{name: LIFEBOAT_VIEW_EXIT_CODE}]
     ini: [{section: callback_lifeboat_run_view, key: exit_code}]
+  precedence:
+    description:
+      - By how much the niceness of C(ansible-playbook) itself is lowered in a run, where it may do that (as root). Workers, and what they start, keep theirs.
+      - With many forks on few cores each step of each service waits for it otherwise. 0 leaves it alone.
+    type: int
+    default: 10
+    env: [{name: LIFEBOAT_VIEW_PRECEDENCE}]
+    ini: [{section: callback_lifeboat_run_view, key: precedence}]
 """
 
 import atexit
@@ -60,7 +68,7 @@ from typing import Any, Optional
 
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, commands, lifecycle, lines, presence, screens, timeline, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import audit, commands, lifecycle, lines, precedence, presence, screens, timeline, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 _OURS = "lifeboat.recovery."
@@ -97,7 +105,9 @@ class CallbackModule(CallbackBase):
             self._hook(number)
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        self._ours = self._ours or _action(task).startswith(_OURS)
+        if not self._ours and _action(task).startswith(_OURS):
+            self._ours = True
+            precedence.go_first(int(self.get_option("precedence")))
 
     def v2_runner_on_ok(self, result: Any) -> None:
         if _action(getattr(result, "task", None) or result._task) != f"{_OURS}run_state":

@@ -4,7 +4,7 @@
 # Internal to the collection: may change in any release.
 """A process that waits on a host for the next call of a module: the call is answered by a fork of it, which has the code loaded already.
 
-kept_host starts it behind the first call of a run and asks it for the next ones. It is another process per user, environment, limits and namespaces
+kept_host starts it in the first call of a run and asks it for that one and the next. It is another process per user, environment, limits and namespaces
 (that is its key), takes calls of the same user only, holds nothing of a call, and ends when none came for IDLE seconds.
 
 A call sends what it is, with its own three standard files. It is told when the fork begins, then the fork's status; what it writes goes where
@@ -34,6 +34,11 @@ _PATIENCE = 5.0
 _LARGEST = 256 << 20
 #: Bytes of the names of modules that one call may teach.
 _MOST = 60000
+#: Loaded before the first call, which has nothing to teach yet; a copy that lacks one does without.
+_FIRST = (
+    "ansible.module_utils.basic", "ansible.module_utils._internal._ansiballz._loader", "ansible_collections.lifeboat.recovery.plugins.module_utils.arguments",
+    "ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.operations",
+)
 #: What a call is told when the fork has begun; it must not do the work itself any more.
 TAKEN = b"T"
 _PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
@@ -94,6 +99,7 @@ class _Server:
         self.selector = selectors.DefaultSelector()
         self.selector.register(listener, selectors.EVENT_READ)
         self.selector.register(self.woken, selectors.EVENT_READ)
+        self.load(list(_FIRST))
         with contextlib.suppress(OSError), open(self.names, encoding="utf-8") as handle:
             self.load(handle.read(_MOST).split("\n"))
 
@@ -289,6 +295,7 @@ def _become(request: dict[str, Any], files: list[int]) -> None:
     os.setpgid(0, 0)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number, given in enumerate(files):
         os.dup2(given, number)
     _close(*files)

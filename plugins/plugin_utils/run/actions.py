@@ -32,7 +32,7 @@ from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import policy
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError, SourceError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import built, lines, payload, presence, who, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import built, lines, payload, precedence, presence, who, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 display = Display()
@@ -119,7 +119,7 @@ class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no 
         """Leave the processors to services that decide when the last is back, if this one does not. For work that starts nothing that outlives it."""
         if (run.plan.get("services") or {}).get(service, {}).get("gives_way"):
             self._nice = NICE
-            os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))  # of this worker, which ends with its task
+            precedence.set_niceness(max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))  # of this worker, which ends with its task
 
     def guarded(self, result: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The result of ``work`` merged into ``result``; a LifeboatError becomes ``failed`` with ``msg`` and ``error``, a lost host ``unreachable``."""

@@ -182,8 +182,9 @@ def _at(folder: str, name: str, use: Callable[[str], None]) -> None:
 
 
 def _wait_for_more(folder: str, key: str, family: str, path: str) -> dict[str, object]:
-    """Leave a process behind that answers the next calls. Returns {} in this call, and in a fork of that process the call it is to run."""
+    """Leave a process behind that answers this call and the next. Returns {} in this call, and in a fork of that process the call it is to run."""
     import fcntl
+    import signal
     import socket
 
     with open(os.path.join(folder, ".lock"), "a") as lock:
@@ -208,8 +209,9 @@ def _wait_for_more(folder: str, key: str, family: str, path: str) -> dict[str, o
             os.waitpid(between, 0)
             listener.close()
             return {}
-    # neither the terminal, the caller's pipes nor its folder is kept from ending
-    os.setsid()
+    # neither the terminal, the caller's pipes nor its folder is kept from ending; of the session it stays, for the kernel shares processors among those
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if os.fork():
         os._exit(0)
     os.chdir("/")
@@ -273,6 +275,11 @@ def _lifeboat_main(
         os.chdir("/")
     if nice > os.getpriority(os.PRIO_PROCESS, 0):
         os.setpriority(os.PRIO_PROCESS, 0, nice)
+        try:
+            with open("/proc/self/autogroup", "w") as session:
+                session.write(str(nice))
+        except OSError:
+            pass  # the kernel does not share processors among sessions
     if rlimit_nofile:
         import resource
 
@@ -313,8 +320,10 @@ def _lifeboat_main(
     elif key:
         try:
             call = _wait_for_more(folder, key, family, path) or call
+            if "path" not in call:
+                _asked(folder, key, {**call, "code": os.path.basename(path), "environment": dict(os.environ), "folder": os.getcwd()})
         except OSError:
-            pass  # it is for the next calls only
+            pass  # then this process does it
     forked, path = "path" in call, str(call.get("path", path))
 
     def work() -> None:
