@@ -101,7 +101,7 @@ class Screen:
 def callback(monkeypatch: pytest.MonkeyPatch) -> Iterator[run_view.CallbackModule]:
     found = run_view.CallbackModule()
     found._display = Screen()
-    options = {"live": False, "every": 2.0, "width": 100, "exit_code": True}
+    options = {"live": False, "every": 2.0, "width": 100, "exit_code": True, "precedence": 0}
     monkeypatch.setattr(found, "get_option", options.__getitem__)
     found.options_of_test = options
     yield found
