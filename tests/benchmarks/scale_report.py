@@ -21,7 +21,7 @@ def cost(told: dict[str, Any], count: int) -> dict[str, Any]:
         group[0] += 1
         group[1] += line["worker"]
         group[2] += line["children"]
-    workers, modules = sum(group[1] for group in groups.values()), sum(group[2] for group in groups.values())
+    workers, modules = sum(group[1] for group in groups.values()), sum(group[2] for group in groups.values()) + told["waiting"]
     first = sorted(groups.items(), key=lambda item: -item[1][1] - item[1][2])
     return {
         "seconds": told["seconds"] / count, "rto": told["rto"], "cpu": told["cpu"] / count, "workers": workers / count, "modules": modules / count,
@@ -87,7 +87,7 @@ def _growth(costs: dict[str, Any]) -> str:
         (name, f"{times:.1f}", f"{worker:.3f}", f"{children:.3f}", f"{before.get(name, 0.0):.3f}") for name, times, worker, children in costs[many]["all"][:12]
     ]
     return "Per service, the tasks that cost most:\n\n" + table(
-        ("task", "times", f"worker CPU s, {many} services", f"module CPU s, {many} services", f"both, {few} services"), rows)
+        ("task", "times", f"worker CPU s, {many} services", f"call CPU s, {many} services", f"both, {few} services"), rows)
 
 
 def page(result: dict[str, Any]) -> str:
