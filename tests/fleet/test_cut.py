@@ -62,7 +62,9 @@ def test_a_host_that_is_cut_off_before(lab: Lab, fleet: Fleet, captured: dict[st
     lab.cut(HOST)
     try:
         refused = fleet.restore()
-        assert refused.code != 0 and not refused.document.get("services") or set(refused.verdicts().values()) == {"failed"}, refused.text
+        assert refused.code != 0, refused.text
+        # services of the host failed, what builds on them is blocked, and the rest was left alone
+        assert set(refused.verdicts().values()) <= {"failed", "blocked", "skipped"}, refused.text
         assert {name: fleet.cutovers(name) for name in fleet.members} == once, "something was touched"
         assert any(HOST in line or STRUCK in line for line in refused.lines()[-40:]), refused.text
         partial = fleet.restore(*PARTIAL)
@@ -106,7 +108,7 @@ def test_a_host_that_goes_in_the_middle(lab: Lab, fleet: Fleet, captured: dict[s
     assert re.fullmatch(rf"the host does not answer \(.+\): {HOST}", said), said
     assert STRUCK in outcome.message(ABOVE)
     resume = [line for line in outcome.lines() if line.strip().startswith("go on with:")]
-    assert resume and f"restore -i {fleet.inventory}" in resume[-1] and f"blocks: {ABOVE}" in outcome.text, outcome.text[-4000:]
+    assert resume and f"restore -i {fleet.inventory}" in resume[-1] and re.search(rf"blocks: .*\b{ABOVE}\b", outcome.text), outcome.text[-4000:]
     finish(fleet, captured, once)
 
 
