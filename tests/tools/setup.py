@@ -30,7 +30,7 @@ import places
 import servers
 
 #: purpose -> requirement file; each one contains those before it.
-REQUIREMENTS = {"demo": "requirements-controller.txt", "bench": "requirements-controller.txt", "test": "requirements-dev.txt"}
+REQUIREMENTS = {"demo": "requirements-controller.txt", "bench": "requirements-dev.txt", "test": "requirements-dev.txt"}
 
 
 def has_program(name: str) -> bool:
