@@ -32,16 +32,11 @@ class ActionModule(RunActionBase):
             "run": {"type": "dict"},
             "run_dir": {"type": "path"},
             "service": {"type": "str", "required": True},
-            "waits": {"type": "str", "choices": list(gates.WAITS), "default": "requirements"},
+            "waits": {"type": "list", "elements": "str", "choices": list(gates.WAITS), "default": ["requirements"]},
             "services": {"type": "list", "elements": "raw"},
             "open_on": {"type": "list", "elements": "str", "default": list(words.USABLE)},
             "begins": {"type": "str"},
             "unless_untouched": {"type": "bool", "default": False},
-            "then": {"type": "list", "elements": "dict", "default": [], "options": {
-                "waits": {"type": "str", "choices": list(gates.WAITS), "default": "requirements"},
-                "services": {"type": "list", "elements": "raw"},
-                "begins": {"type": "str"},
-            }},
             "timeout": {"type": "float", "default": 3600.0},
             "poll": {"type": "float", "default": 0.1},
         })
@@ -55,10 +50,11 @@ class ActionModule(RunActionBase):
         if run is None:
             raise ConfigError("the gate needs a run", f"gate of {args['service']}", "pass run or run_dir of lifeboat.recovery.run_state")
         service = str(args["service"])
-        steps = [{**args, **step} for step in (args, *args["then"])]
-        for step in steps:
-            step["wanted"] = _wanted(standing.others(run, service, step["waits"]) if step["services"] is None else step["services"])
-        if any(item["service"] == service for step in steps for item in step["wanted"]):
+        waits, given = args["waits"], args["services"]
+        if given is not None and len(waits) > 1:
+            raise ConfigError("services are for one wait", f"gate of {service} for {', '.join(waits)}", "leave services out, or use a gate for each")
+        wanted = {wait: _wanted(standing.others(run, service, wait) if given is None else given) for wait in waits}
+        if any(item["service"] == service for items in wanted.values() for item in items):
             raise ConfigError("a service cannot wait for itself", f"gate of {service}", "take it out of services")
         unknown = [word for word in args["open_on"] if word not in words.VERDICTS]
         if unknown:
@@ -67,26 +63,27 @@ class ActionModule(RunActionBase):
         if own.get("verdict"):
             return {"failed": True, "msg": f"{service}: has verdict {own['verdict']} already: {own.get('message')}", "verdict": own["verdict"]}
         self.give_way(run, service)
-        told: dict[str, Any] = {"waited": 0.0, "waited_for": [], "degraded_by": [], "not_picked": []}
-        for number, step in enumerate(steps):
-            run.phase(service, _phase(step))
-            found = self._until(run, service, step["wanted"], step, task_vars)
-            found["waited"] = round(found["waited"] + told["waited"], 3)
-            for key in ("waited_for", "degraded_by", "not_picked"):
-                found[key] = told[key] + [item for item in found[key] if item not in told[key]]
-            told.update(found)
-            if found.get("failed"):
-                break
+        told: dict[str, Any] = {"opened": True, "waited": 0.0, "waited_for": [], "degraded_by": [], "not_picked": []}
+        for number, wait in enumerate(waits):
+            _add(told, self._until(run, service, wait, wanted[wait], args, task_vars))
+            if not told["opened"]:
+                return told
             if number == 0 and args["unless_untouched"]:
-                changed = standing.to_change(run, service)
-                told.update(untouched=not changed, because_of=changed, outside=standing.outside(run, service) if changed else [])
-                if not changed:
-                    break
+                told["because_of"] = standing.to_change(run, service)
+                told["untouched"] = not told["because_of"]
+                if told["untouched"]:
+                    return told
+            if wait == "dependants_stopped":
+                told["outside"] = standing.outside(run, service)
+        if args["begins"]:
+            run.phase(service, args["begins"])
         return told
 
     def _until(
-        self, run: RunDirectory, service: str, wanted: list[dict[str, str]], args: dict[str, Any], task_vars: dict[str, Any],
+        self, run: RunDirectory, service: str, wait: str, wanted: list[dict[str, str]], args: dict[str, Any], task_vars: dict[str, Any],
     ) -> dict[str, Any]:
+        phase = "island" if wait == "island_staged" else "gate"
+        run.phase(service, phase)
         begin, shown = time.monotonic(), None
         since = {item["service"]: begin for item in wanted}
         waited: dict[str, float] = {}
@@ -97,7 +94,7 @@ class ActionModule(RunActionBase):
         while True:
             leash.check()
             states = watch.look(pending)
-            decision = gates.decide(args["waits"], wanted, states, tuple(args["open_on"]))
+            decision = gates.decide(wait, wanted, states, tuple(args["open_on"]))
             now, pending = time.monotonic(), {item["service"] for item in decision.pending}
             for name in since:
                 if name not in pending and name not in waited and name not in decision.not_picked:
@@ -111,7 +108,6 @@ class ActionModule(RunActionBase):
         for name in pending:
             waited[name] = time.monotonic() - begin
         told = sorted(({"service": name, "seconds": round(value, 3)} for name, value in waited.items() if value > pause / 2), key=lambda w: -w["seconds"])
-        phase = _phase(args)
         for item in told:
             run.mark(service, phase, "wait", on=item["service"], seconds=item["seconds"])
         common = {
@@ -121,8 +117,6 @@ class ActionModule(RunActionBase):
             if decision.degraded_by:
                 run.degraded(service, decision.degraded_by)
             run.phase(service, phase, "end")
-            if args.get("begins"):
-                run.phase(service, args["begins"])
             return {"opened": True, **common}
         if decision.root is not None:
             return {"failed": True, "opened": False, **common, **self._blocked(run, service, decision)}
@@ -162,8 +156,12 @@ class ActionModule(RunActionBase):
         return _TOUCHED[evidence.touched(run.state(service) or {}, run.kept(service), run.collected(service), began, str(run.run.get("id")))]
 
 
-def _phase(step: dict[str, Any]) -> str:
-    return "island" if step["waits"] == "island_staged" else "gate"
+def _add(told: dict[str, Any], found: dict[str, Any]) -> None:
+    """What one more wait found, to what those before it did."""
+    waited = round(told["waited"] + found["waited"], 3)
+    longest = sorted(told["waited_for"] + found["waited_for"], key=lambda item: -float(item["seconds"]))
+    names = {key: told[key] + [name for name in found[key] if name not in told[key]] for key in ("degraded_by", "not_picked")}
+    told.update(found, waited=waited, waited_for=longest, **names)
 
 
 def _wanted(given: list[Any]) -> list[dict[str, str]]:

@@ -38,20 +38,21 @@ options:
     required: true
   waits:
     description:
-      - What has to be true of every service in O(services).
+      - What has to be true of every service that is waited for. Several are waited for in this order, each within O(timeout) of its own.
       - V(requirements) waits for a verdict in O(open_on) of every hard one, and for any verdict of every soft one.
         A soft one that ended badly opens the gate, and a later success of the service becomes V(degraded).
       - V(island_staged) waits for the end of phase C(stage), V(dependants_stopped) for the end of phase C(stop);
         a service that has a verdict in O(open_on) needs neither.
-    type: str
+    type: list
+    elements: str
     choices:
       - requirements
       - island_staged
       - dependants_stopped
-    default: requirements
+    default: [requirements]
   services:
     description:
-      - The services to wait for, as names or as mappings C({service, kind}) with kind V(hard) (default) or V(soft).
+      - The services to wait for, as names or as mappings C({service, kind}) with kind V(hard) (default) or V(soft). Only for a gate with one wait.
       - Services that are not in the run are not waited for; they are returned in RV(not_picked).
       - Without it those that the run's plan tells of, what the service requires, its island, or what builds on it.
     type: list
@@ -65,39 +66,14 @@ options:
     default: [verified, restored, degraded, captured, committed, rolled_back]
   begins:
     description:
-      - The phase of the service that begins as soon as the gate is open. It saves a task of its own.
+      - The phase of the service that begins as soon as the last wait is over. It saves a task of its own.
     type: str
   unless_untouched:
     description:
-      - Whether to say in RV(untouched), once what O(services) is for is over, if anything is left to do for the service.
-        Where nothing is, nothing of O(then) is waited for.
+      - Whether to say in RV(untouched), once the first wait is over, if anything is left to do for the service.
+        Where nothing is, nothing more is waited for, and no phase begins.
     type: bool
     default: false
-  then:
-    description:
-      - What to wait for in the same call after that, in this order, each within O(timeout) of its own.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      waits:
-        description:
-          - As O(waits).
-        type: str
-        choices:
-          - requirements
-          - island_staged
-          - dependants_stopped
-        default: requirements
-      services:
-        description:
-          - As O(services).
-        type: list
-        elements: raw
-      begins:
-        description:
-          - As O(begins).
-        type: str
   timeout:
     description:
       - Seconds after which a gate that did not open fails.
@@ -155,16 +131,16 @@ untouched:
   description: >-
     Whether nothing is left to do for the service: its data is the target of the run already and it is well, and so are all services of the run that it
     builds on.
-  returned: when O(unless_untouched=true) and its first wait is over
+  returned: when O(unless_untouched=true) and the first wait is over
   type: bool
 because_of:
   description: The services because of which something is left to do.
-  returned: when O(unless_untouched=true) and its first wait is over
+  returned: when O(unless_untouched=true) and the first wait is over
   type: list
   elements: str
 outside:
   description: The live services outside the run that the plan has stopped before this one, in that order.
-  returned: when O(unless_untouched=true) and its first wait is over
+  returned: when O(waits=dependants_stopped) is over
   type: list
   elements: str
 verdict:
@@ -185,18 +161,15 @@ def main() -> None:
         "run": {"type": "dict"},
         "run_dir": {"type": "path"},
         "service": {"type": "str", "required": True},
-        "waits": {"type": "str", "choices": ["requirements", "island_staged", "dependants_stopped"], "default": "requirements"},
+        "waits": {
+            "type": "list", "elements": "str", "choices": ["requirements", "island_staged", "dependants_stopped"], "default": ["requirements"],
+        },
         "services": {"type": "list", "elements": "raw"},
         "open_on": {
             "type": "list", "elements": "str", "default": ["verified", "restored", "degraded", "captured", "committed", "rolled_back"],
         },
         "begins": {"type": "str"},
         "unless_untouched": {"type": "bool", "default": False},
-        "then": {"type": "list", "elements": "dict", "default": [], "options": {
-            "waits": {"type": "str", "choices": ["requirements", "island_staged", "dependants_stopped"], "default": "requirements"},
-            "services": {"type": "list", "elements": "raw"},
-            "begins": {"type": "str"},
-        }},
         "timeout": {"type": "float", "default": 3600.0},
         "poll": {"type": "float", "default": 0.1},
     }, supports_check_mode=True)

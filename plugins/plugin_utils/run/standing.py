@@ -38,7 +38,7 @@ def others(run: RunDirectory, service: str, waits: str) -> list[Any]:
     edges = [edge for edge in planned.get("waits_for") or [] if isinstance(edge, dict)]
     if waits == "requirements":
         return edges
-    islands = run.plan.get("islands") or {}
+    islands = run.plan.get("islands") or []
     if (run.plan.get("flags") or {}).get("partial"):  # what fails keeps back only what builds on it
         return [edge["service"] for edge in edges if edge.get("kind") == "hard"]
     return [name for name in islands[planned["island"]] if name != service]

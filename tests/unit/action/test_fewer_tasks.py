@@ -52,33 +52,44 @@ def events(run: RunDirectory, service: str) -> list[tuple[str, str]]:
 def wait(run: RunDirectory, service: str, **given: Any) -> dict[str, Any]:
     action = gate.ActionModule.__new__(gate.ActionModule)
     action._task = SimpleNamespace(check_mode=False)
-    then = [{"services": None, "begins": None, **step} for step in given.pop("then", [])]
     args = {
-        "run": {"directory": run.path}, "run_dir": None, "service": service, "waits": "island_staged", "services": None, "open_on": ["verified"],
-        "begins": None, "unless_untouched": True, "then": then, "timeout": 0.0, "poll": 0.02, **given,
+        "run": {"directory": run.path}, "run_dir": None, "service": service, "waits": ["island_staged", "dependants_stopped"], "services": None,
+        "open_on": ["verified"], "begins": "stop", "unless_untouched": True, "timeout": 0.0, "poll": 0.02, **given,
     }
     return action._wait(args, {})
-
-
-STOPPING = [{"waits": "dependants_stopped", "begins": "stop"}]
 
 
 def test_two_waits_are_one_call_and_two_phases(run: RunDirectory) -> None:
     for service in ("db", "orders"):
         done(run, service, "stage")
     done(run, "orders", "stop")
-    told = wait(run, "db", then=STOPPING)
+    told = wait(run, "db")
     assert told["opened"] and not told["untouched"] and told["because_of"] == ["db"] and told["outside"] == ["log"]
     assert events(run, "db")[2:] == [("island", "start"), ("island", "end"), ("gate", "start"), ("gate", "end"), ("stop", "start")]
-    assert wait(run, "orders", then=STOPPING)["outside"] == ["pay", "shop"], "the last of a chain of dependants first"
+    assert wait(run, "orders")["outside"] == ["pay", "shop"], "the last of a chain of dependants first"
 
 
 def test_nothing_is_waited_for_where_nothing_is_left_to_do(run: RunDirectory) -> None:
     for service in ("db", "orders"):
         done(run, service, "stage")
     run.keep("db", "staged", {"noop": True})
-    told = wait(run, "db", then=STOPPING)
-    assert told["opened"] and told["untouched"] and told["because_of"] == [] and events(run, "db")[-1] == ("island", "end")
+    told = wait(run, "db")
+    assert told["opened"] and told["untouched"] and told["because_of"] == [] and "outside" not in told
+    assert events(run, "db")[-1] == ("island", "end"), "no phase begins"
+
+
+def test_one_wait_tells_as_much_as_it_saw(run: RunDirectory) -> None:
+    done(run, "orders", "stop")
+    told = wait(run, "db", waits=["dependants_stopped"], unless_untouched=False)
+    assert told["opened"] and told["outside"] == ["log"] and "untouched" not in told and events(run, "db")[-1] == ("stop", "start")
+    told = wait(run, "orders", waits=["requirements"], services=["elsewhere"], unless_untouched=False, begins=None)
+    assert told["opened"] and told["not_picked"] == ["elsewhere"] and "outside" not in told and events(run, "orders")[-1] == ("gate", "end")
+
+
+def test_services_are_said_for_one_wait_only(run: RunDirectory) -> None:
+    with pytest.raises(ConfigError, match="services are for one wait: gate of db for island_staged, dependants_stopped; leave services out"):
+        wait(run, "db", services=["orders"])
+    assert events(run, "db") == []
 
 
 def test_one_that_builds_on_a_change_is_not_left_alone(run: RunDirectory) -> None:
@@ -91,7 +102,7 @@ def test_a_wait_that_fails_says_whether_the_one_before_was_over(run: RunDirector
     done(run, "db", "stage")
     if staged:
         done(run, "orders", "stage")
-    told = wait(run, "db", then=STOPPING)
+    told = wait(run, "db")
     assert told["failed"] and not told["opened"] and ("untouched" in told) is known
 
 
