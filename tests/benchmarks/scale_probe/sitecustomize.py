@@ -4,7 +4,7 @@
 """Loaded by Python itself when this folder is in PYTHONPATH: notes what each task of ansible-playbook costs. For measurements only.
 
 One line per task and host in the file that LIFEBOAT_PROBE names: {"action", "task", "worker": CPU seconds of the worker, "children": of what it
-ran, "host", "begin", "end"}, the last two in seconds since the epoch.
+ran}.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import importlib.util
 import json
 import os
 import sys
-import time
 from typing import Any
 
 _WORKER = "ansible.executor.process.worker"
@@ -37,14 +36,13 @@ class _Finder(importlib.abc.MetaPathFinder):
             work = module.WorkerProcess._run
 
             def noted(worker: Any) -> Any:
-                begun = time.time()
                 try:
                     return work(worker)
                 finally:
                     used = os.times()
                     line = json.dumps({
                         "action": worker._task.action, "task": worker._task.name, "worker": used.user + used.system,
-                        "children": used.children_user + used.children_system, "host": str(worker._host), "begin": begun, "end": time.time(),
+                        "children": used.children_user + used.children_system,
                     })
                     with open(os.environ["LIFEBOAT_PROBE"], "a", encoding="utf-8") as handle:
                         handle.write(line + "\n")
