@@ -15,7 +15,6 @@ from .history import Past
 from .order import islands, levels, nearest_picked
 from .pick import Pick
 from .target import Point, resolve, seconds_between
-from .urgency import giving_way
 
 
 def build(document: Mapping[str, Any], pick: Pick, points: Mapping[str, Sequence[Point]], target: str = "latest",
@@ -28,7 +27,7 @@ def build(document: Mapping[str, Any], pick: Pick, points: Mapping[str, Sequence
     "levels": int, "bytes", "services": {name: entry below}, "forecast" and "critical_path" as forecast() gives them, "skew_seconds",
     "warnings": [str]}; an entry is {"host", "tier", "owner", "position", "island", "level", "requires"
     (declared edges, each with "picked"), "waits_for": [{"service", "kind"}] (picked ones, also through services that are
-    not picked; this is what a gate takes), "resolution", "bytes", "sources": [name], "rto", "forecast", "rto_at_risk", "gives_way" (urgency.py)}.
+    not picked; this is what a gate takes), "resolution", "bytes", "sources": [name], "rto", "forecast", "rto_at_risk"}; preflight adds to it.
     """
     services = document["services"]
     order = pick.picked
@@ -51,8 +50,6 @@ def build(document: Mapping[str, Any], pick: Pick, points: Mapping[str, Sequence
             "resolution": resolved[service], "bytes": resolved[service]["bytes"], "sources": sorted(entry.get("sources") or {}),
             "rto": entry.get("rto"), **foretold["services"][service],
         }
-    second = giving_way(services, entries, parts)
-    entries = {service: {**entry, "gives_way": service in second} for service, entry in entries.items()}
     return {
         "verb": verb, "ecosystem": document["ecosystem"], "production": document["production"], "catalog": digest, "audit": document.get("audit") or {},
         "target": target, "scope": pick.scope, "picked": order, "order": order, "asked": pick.asked, "added": pick.added,

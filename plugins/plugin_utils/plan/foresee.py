@@ -25,7 +25,7 @@ _MOVED = ("bytes", "reused", "written", "fetched")
 
 def after_preflight(document: Mapping[str, Any], plan: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]], past: Sequence[Past],
                     run: Mapping[str, Any], incident: Any = None, now: float | None = None) -> dict[str, Any]:
-    """The plan with "moves", "forecast", "critical_path", and in each entry "estimate", "forecast" and "rto_at_risk".
+    """The plan with "moves", "forecast", "critical_path", and in each entry "estimate", "forecast", "rto_at_risk" and "gives_way" (urgency.py).
 
     answers: what preflight of each service said. run: of plan.json, for when it began; incident: when the RTO's clock did.
     """

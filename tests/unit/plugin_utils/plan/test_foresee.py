@@ -49,10 +49,13 @@ def past(start: float) -> list[Any]:
     return [{"run": f"{number}", "seconds": None, "forecast": None, "services": dict.fromkeys(ORDER, item)} for number in range(3)]
 
 
+def points() -> dict[str, list[dict[str, Any]]]:
+    point = {"id": "r1", "time": STARTED, "complete": True, "missing": [], "proven": True, "bytes": 100 * MIB, "snapshots": {"db": "x-000001-aa"}}
+    return {name: [point] for name in ORDER[:2]}
+
+
 def planned(start: float = 2.0, said: str = "", later: float = 0.0, incident: str = STARTED, told: dict[str, Any] | None = None) -> dict[str, Any]:
-    points = {name: [{"id": "r1", "time": STARTED, "complete": True, "missing": [], "proven": True, "bytes": 100 * MIB, "snapshots": {"db": "x-000001-aa"}}]
-              for name in ORDER[:2]}
-    plan = build.build(DOCUMENT, pick_services(DOCUMENT), points, forks=3)
+    plan = build.build(DOCUMENT, pick_services(DOCUMENT), points(), forks=3)
     plan["flags"] = {"rto_gate": said, "force": False}
     return foresee.after_preflight(DOCUMENT, plan, told or answers(), past(start), {"started": STARTED}, {"time": incident}, BEGAN + 4.0 + later)
 
@@ -73,6 +76,19 @@ def test_the_plan_keeps_what_hosts_said_and_what_follows_from_it() -> None:
         assert part in text, (part, text)
     assert "forks" not in text and "so far" not in text and "RTO" not in text
     assert json.loads(foretelling.render(plan, "json")) == plan
+
+
+def test_who_gives_way_is_told_with_and_without_forecasts() -> None:
+    document = {**DOCUMENT, "services": {**DOCUMENT["services"], "mail": service(tier="rust", rto=None, sources=())}}
+    plan = build.build(document, pick_services(document), points())
+    assert all("gives_way" not in entry for entry in plan["services"].values()), "it is told once, after preflight"
+    measured = past(2.0)
+    for run in measured:
+        run["services"]["mail"] = run["services"]["gateway"]
+    for known in ([], measured):
+        found = foresee.after_preflight(document, plan, answers(), known, {"started": STARTED}, now=BEGAN)["services"]
+        assert (found["mail"]["forecast"]["seconds"] is not None) is bool(known)
+        assert {name: entry["gives_way"] for name, entry in found.items()} == {"identity": False, "orders": False, "gateway": False, "mail": True}
 
 
 @pytest.mark.parametrize("resolution, reason", [
