@@ -410,6 +410,7 @@ def test_envelope_opens_only_what_was_sealed(secret: bytes, context: bytes, purp
             envelope.unseal(*arguments)
 
 
+@settings(deadline=None)
 @given(text=st.text(alphabet="ABab01+/=-_ \n", max_size=12))
 def test_base64_has_one_spelling(text: str) -> None:
     try:

@@ -29,6 +29,7 @@ KEY = bytes(range(32))
 END = "\n--\n-- PostgreSQL database dump complete\n--\n\n"
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=63).filter(lambda name: len(name.encode("utf-8", "ignore")) <= 63 and "\0" not in name))
 def test_side_names_fit_and_stay_unique(name: str) -> None:
     name = name.encode("utf-8", "ignore").decode() or "x"
@@ -281,7 +282,7 @@ def test_passwords_come_from_files_only(tmp_path) -> None:
         _client(tmp_path, password_file=str(tmp_path / "none")).password()
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.binary(max_size=30), max_size=8))
 def test_psql_text_passes_everything_on(pieces: list[bytes]) -> None:
     assert b"".join(pieces) in b"".join(psql_text(pieces, True))

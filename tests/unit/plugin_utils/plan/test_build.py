@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
@@ -97,6 +97,7 @@ def test_outcome(verdicts: dict[str, object], verb: str, picked: list[str] | Non
     assert (result["exit"], result["ok"], result["message"]) == (code, code == 0, message)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("abcdef"), st.one_of(st.sampled_from(VERDICTS), st.text(max_size=5), st.none(), st.integers())),
        st.sampled_from(sorted(SUCCESS)), st.lists(st.sampled_from("abcdef"), unique=True))
 def test_no_input_turns_into_a_success_that_is_none(verdicts: dict[str, object], verb: str, picked: list[str]) -> None:
