@@ -51,6 +51,7 @@ options:
   precedence:
     description:
       - By how much the niceness of C(ansible-playbook) itself is lowered in a run, where it may do that (as root). Workers, and what they start, keep theirs.
+        That of its session is lowered too, until the end, where the kernel shares the processors among sessions first.
       - With many forks on few cores each step of each service waits for it otherwise. 0 leaves it alone.
     type: int
     default: 10
