@@ -49,7 +49,7 @@ def _anything(_value: Any) -> str:
 VARIABLES: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys((
         "lifeboat_services", "lifeboat_select", "lifeboat_target", "lifeboat_max_loss", "lifeboat_confirm", "lifeboat_run", "lifeboat_runs",
-        "lifeboat_run_dir", "lifeboat_newest", "lifeboat_progress", "lifeboat_resident", "lifeboat_job_timeout", "lifeboat_command_path", "lifeboat_config_dir",
+        "lifeboat_run_dir", "lifeboat_newest", "lifeboat_progress", "lifeboat_job_timeout", "lifeboat_command_path", "lifeboat_config_dir",
         "lifeboat_state_dir", "lifeboat_wait", "lifeboat_approval", "lifeboat_new_hosts", "lifeboat_report_dir",
     ), _anything),
     "lifeboat_scope": _one_of("service", "requirements", "group"),
@@ -63,6 +63,7 @@ VARIABLES: dict[str, Callable[[Any], str]] = {
     "lifeboat_force": _boolean,
     "lifeboat_log_units": _boolean,
     "lifeboat_partial": _boolean,
+    "lifeboat_resident": _boolean,
     "lifeboat_gate_timeout": _seconds,
     "lifeboat_incident_started": _moment,
     "lifeboat_source": _anything,

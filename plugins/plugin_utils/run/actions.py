@@ -84,7 +84,7 @@ class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no 
     _whole = False
     #: Of the code, for the process that waits on the host; "" where none shall.
     _family = ""
-    #: Added to the niceness of what runs here and on the host.
+    #: The least niceness of what runs on the host.
     _nice = 0
     #: Whether a step cannot go on without the answer: a host out of reach is then a failure where the play ignores what is unreachable.
     NEEDS_ANSWER = False
@@ -101,8 +101,8 @@ class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no 
 
     def _execute_module(self, *args: Any, **options: Any) -> dict[str, Any]:
         become = self._connection.become
-        resident = (options.get("task_vars") or {}).get("lifeboat_resident")
-        self._family = built.family(C.DEFAULT_LOCAL_TMP) if resident is None or boolean(self._templar.template(resident)) else ""
+        resident = self._variable(options.get("task_vars") or {}, "lifeboat_resident")
+        self._family = built.family(C.DEFAULT_LOCAL_TMP) if resident in (None, "") or boolean(resident) else ""
         note = payload.note(C.DEFAULT_LOCAL_TMP, str(self._connection.transport), str(self._play_context.remote_addr), str(
             self._play_context.remote_user), str(become.get_option("become_user") if become else ""))
         self._whole = bool(options.get("wrap_async")) or os.path.exists(note)
@@ -114,6 +114,10 @@ class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no 
             self._whole = True
             answer = super()._execute_module(*args, **options)
         return answer
+
+    def _variable(self, task_vars: dict[str, Any], name: str) -> Any:
+        value = task_vars.get(name)
+        return self._templar.template(value) if value is not None else None
 
     def give_way(self, run: RunDirectory, service: str) -> None:
         """Leave the processors to services that decide when the last is back, if this one does not. For work that starts nothing that outlives it."""
@@ -279,10 +283,6 @@ class LongModule(RunActionBase):
             return self._plain(args, task_vars)
         timeout = self._variable(task_vars, "lifeboat_job_timeout")
         return self._as_job(args, task_vars, tell, service, int(timeout) if timeout else JOB_TIMEOUT)
-
-    def _variable(self, task_vars: dict[str, Any], name: str) -> Any:
-        value = task_vars.get(name)
-        return self._templar.template(value) if value is not None else None
 
     def _is_local(self) -> bool:
         """Whether this process can read the progress file itself: same machine, and no other user's private directory."""

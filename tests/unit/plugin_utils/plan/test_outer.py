@@ -21,6 +21,7 @@ VERBS = Path(__file__).resolve().parents[4] / "docs/verbs.md"
     ({"lifeboat_quux": 1}, 'unknown variable "lifeboat_quux": -e; docs/verbs.md lists the variables of the verbs'),
     ({"lifeboat_until": "stage"}, 'lifeboat_until has an unknown value "stage": lifeboat_until; known are staged, cutover'),
     ({"lifeboat_force": "maybe"}, 'lifeboat_force has an unknown value "maybe": lifeboat_force; write true or false'),
+    ({"lifeboat_resident": "never"}, 'lifeboat_resident has an unknown value "never": lifeboat_resident; write true or false'),
     ({"lifeboat_gate_timeout": -1}, 'lifeboat_gate_timeout has an unknown value "-1": lifeboat_gate_timeout; write seconds'),
     ({"lifeboat_incident_started": "2030-01-31T12:00:00"}, 'lifeboat_incident_started has an unknown value "2030-01-31T12:00:00": '
      "lifeboat_incident_started; write an ISO 8601 time with zone, as 2030-01-31T12:00:00Z"),
