@@ -1,7 +1,7 @@
 # Copyright (c) Lifeboat contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What only a PostgreSQL database can do wrong: writers during a capture, roles, sessions, shared clusters, hostile dumps."""
+"""What only a PostgreSQL database can do wrong: writers during a capture, roles, shared clusters, hostile dumps."""
 
 from __future__ import annotations
 
@@ -9,50 +9,19 @@ import signal
 import subprocess
 import threading
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import psycopg2
 import pytest
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, ConflictError, SourceError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, SourceError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import postgresql_capture
 from ansible_collections.lifeboat.recovery.tests.doubles.memory_store import MemoryReader, MemoryWriter
 from ansible_collections.lifeboat.recovery.tests.lab import postgres_content, processes
 from ansible_collections.lifeboat.recovery.tests.lab.bench import STAGE_ID, Bench
 from ansible_collections.lifeboat.recovery.tests.lab.postgres import Postgres
 
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Postgres]:
-    server = Postgres()
-    try:
-        yield server.init().start()
-    finally:
-        server.destroy()
-
-
-@pytest.fixture
-def database(cluster: Postgres) -> Iterator[str]:
-    """A new database 'shop' with nothing of the last test left in the cluster."""
-    cluster.sql("CREATE DATABASE shop")
-    yield "shop"
-    for (name,) in cluster.sql("SELECT datname FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1')"):
-        cluster.sql(f'DROP DATABASE "{name}" WITH (FORCE)')
-    for (name,) in cluster.sql("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' AND rolname <> 'postgres'"):
-        cluster.sql(f'DROP ROLE "{name}"')
-
-
-def _config(cluster: Postgres, **options: Any) -> dict[str, Any]:
-    return {
-        "type": "postgresql_database", "database": "shop", "port": cluster.port, "password_file": cluster.password_file,
-        "data_directory": cluster.data, "provision": cluster.provision_argv(),
-        "server": {"start": cluster.start_argv(), "stop": cluster.stop_argv(), "status": cluster.status_argv()}, **options,
-    }
-
-
-@pytest.fixture
-def bench(cluster: Postgres, database: str, tmp_path: Path) -> Bench:
-    return Bench(_config(cluster), tmp_path)
+from .conftest import database_config
 
 
 class Writers:
@@ -221,7 +190,7 @@ def test_two_services_of_one_cluster_restore_at_once(cluster: Postgres, database
     for name in ("shop", "second"):
         cluster.sql("CREATE TABLE a AS SELECT generate_series(1, 100) AS x; ALTER TABLE a OWNER TO shop_app", name)
         (tmp_path / name).mkdir()
-        benches.append(Bench(_config(cluster, database=name), tmp_path / name))
+        benches.append(Bench(database_config(cluster, database=name), tmp_path / name))
     readers = [bench.capture()[0] for bench in benches]
     for name in ("shop", "second"):
         cluster.sql(f"DROP DATABASE {name}")
@@ -257,7 +226,7 @@ def test_a_lost_shared_cluster_is_provisioned_once(tmp_path: Path) -> None:
         for name in ("first", "second"):
             server.sql(f"CREATE DATABASE {name}")
             (tmp_path / name).mkdir()
-            benches.append(Bench(_config(server, database=name), tmp_path / name))
+            benches.append(Bench(database_config(server, database=name), tmp_path / name))
         readers = [bench.capture()[0] for bench in benches]
         server.wipe()
         records = [bench.source.plan_stage(bench.context, reader.manifest, "x") for bench, reader in zip(benches, readers)]
@@ -284,7 +253,7 @@ def test_settings_of_an_own_cluster_come_back_where_they_are_missing(tmp_path: P
         server.sql("CREATE DATABASE shop")
         for setting in ("work_mem = '7MB'", 'search_path = "$user", public', "max_connections = 55", "archive_command = 'false'"):
             server.sql(f"ALTER SYSTEM SET {setting}")
-        bench = Bench({**_config(server), "cluster": "own"}, tmp_path)
+        bench = Bench({**database_config(server), "cluster": "own"}, tmp_path)
         reader, _writer = bench.capture()
         server.wipe()
         subprocess.run(server.provision_argv(), check=True, timeout=300)
@@ -297,78 +266,6 @@ def test_settings_of_an_own_cluster_come_back_where_they_are_missing(tmp_path: P
         assert any("restart" in text and "max_connections" in text for text in facts["warnings"])
     finally:
         server.destroy()
-
-
-def test_sessions_end_at_cutover_and_the_staged_copy_is_closed_before(cluster: Postgres, bench: Bench) -> None:
-    postgres_content.roles(cluster)
-    cluster.sql("CREATE TABLE a (x int)", "shop")
-    reader, _writer = bench.capture()
-    session = cluster.connect("shop")
-    record = bench.stage(reader)
-    with pytest.raises(psycopg2.OperationalError, match="too many connections"):
-        cluster.connect(record["staged"], "shop_app", "app-secret-canary")
-    bench.source.cutover(bench.context, record)
-    with pytest.raises(psycopg2.Error), session.cursor() as cursor:
-        cursor.execute("SELECT 1")
-    cluster.connect("shop", "shop_app", "app-secret-canary").close()
-    with pytest.raises(psycopg2.OperationalError, match="not currently accepting"):
-        cluster.connect(record["displaced"])
-
-
-def test_a_swap_that_cannot_be_done_leaves_the_live_database_open(cluster: Postgres, bench: Bench) -> None:
-    cluster.sql("CREATE TABLE a (x int)", "shop")
-    reader, _writer = bench.capture()
-    record = bench.stage(reader)
-    cluster.sql("ALTER SYSTEM SET max_prepared_transactions = 5")
-    cluster.stop()
-    cluster.start()
-    connection = cluster.connect("shop")
-    connection.autocommit = False
-    connection.tpc_begin("stuck")
-    connection.cursor().execute("INSERT INTO a VALUES (1)")
-    connection.tpc_prepare()
-    connection.close()
-    assert any("prepared transactions" in text for text in bench.errors(bench.source.preflight_restore(bench.context, reader.manifest)))
-    with pytest.raises(SourceError, match="prepared transactions"):
-        bench.source.cutover(bench.context, record)
-    assert cluster.sql("SELECT datallowconn FROM pg_database WHERE datname = 'shop'") == [(True,)]
-    cluster.sql("ROLLBACK PREPARED 'stuck'", "shop")
-    bench.source.cutover(bench.context, record)
-    assert bench.live_equals(reader)
-
-
-def test_commit_refuses_to_drop_the_only_copy(cluster: Postgres, bench: Bench) -> None:
-    reader, _writer = bench.capture()
-    record = bench.stage(reader)
-    bench.source.cutover(bench.context, record)
-    cluster.sql("DROP DATABASE shop WITH (FORCE)")
-    with pytest.raises(ConflictError, match="only copy"):
-        bench.source.commit(bench.context, record)
-    bench.source.rollback(bench.context, record)
-    assert bench.live_equals(reader)
-
-
-def test_rollback_does_not_push_aside_what_others_made(cluster: Postgres, bench: Bench) -> None:
-    reader, _writer = bench.capture()
-    record = bench.stage(reader)
-    bench.source.cutover(bench.context, record)
-    cluster.sql("DROP DATABASE shop WITH (FORCE)")
-    cluster.sql("CREATE DATABASE shop")
-    with pytest.raises(ConflictError, match="not the one that was restored"):
-        bench.source.rollback(bench.context, record)
-
-
-def test_rollback_of_an_intent(cluster: Postgres, bench: Bench) -> None:
-    """The swap was intended, live closed, and the process killed before the renames."""
-    cluster.sql("CREATE TABLE a (x int)", "shop")
-    reader, _writer = bench.capture()
-    record = bench.stage(reader)
-    cluster.sql("ALTER DATABASE shop ALLOW_CONNECTIONS false")
-    bench.source.rollback(bench.context, record)
-    assert cluster.sql("SELECT datallowconn FROM pg_database WHERE datname = 'shop'") == [(True,)]
-    assert bench.live_equals(reader)
-    bench.source.commit(bench.context, record)
-    assert len(cluster.sql("SELECT 1 FROM pg_database WHERE datname LIKE 'shop%'")) == 1
 
 
 def test_a_dump_with_hidden_commands_is_refused(cluster: Postgres, bench: Bench, tmp_path: Path) -> None:
@@ -407,7 +304,7 @@ def test_long_names_and_other_encodings(cluster: Postgres, database: str, tmp_pa
     name = "l" * 61 + "ü"
     cluster.sql(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
     cluster.sql("CREATE TABLE \"täble\" AS SELECT 'Größe' AS \"wört\"", name)
-    bench = Bench(_config(cluster, database=name), tmp_path)
+    bench = Bench(database_config(cluster, database=name), tmp_path)
     reader, _writer = bench.capture()
     record = bench.stage(reader)
     assert bench.source.verify_staged(bench.context, reader, record).equal
