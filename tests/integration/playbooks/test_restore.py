@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import pathlib
 
+import pytest
+
 from ansible_collections.lifeboat.recovery.tests.lab.harbour import Harbour, Outcome, differences
 
 
@@ -147,6 +149,22 @@ def test_damage_of_one_service_stops_all_unless_partial(harbour: Harbour) -> Non
         assert harbour.contents(["rock", "mill"]) == {name: before[0][name] for name in ("rock", "mill")}
     finally:
         pack.write_bytes(content)
+
+
+@pytest.mark.parametrize("forks", ["5", "2"])
+def test_what_fails_while_it_is_staged_is_stopped_in_a_partial_restore(harbour: Harbour, forks: str) -> None:
+    """It would write into what it builds on. Where it cannot be stopped, that is left as it is, and nobody waits for it."""
+    path, partial = harbour.home / "late.catalog.yml", ("-e", "lifeboat_partial=true", "--forks", forks)
+    late = {**harbour.catalog["services"]["mill"], "policy": {"stage": {"timeout": "1ms"}}}
+    stuck = {**late, "runtime": {**late["runtime"], "stop": ["false"]}}
+    before = harbour.contents()
+    for mill, verdict in ((stuck, "blocked"), (late, "verified")):
+        harbour.write_catalog(path, {**harbour.catalog, "services": {**harbour.catalog["services"], "mill": mill}})
+        outcome = harbour.play("restore", *partial, catalog=path)
+        assert outcome.verdicts() == {"lamp": "verified", "rock": verdict, "mill": "failed"}, outcome.text
+        assert outcome.document["services"]["mill"]["phase"] == "stage" and "policy.stage.timeout" in outcome.text
+        assert harbour.healthy("mill") is (mill is stuck)
+    assert harbour.contents() == {**captured(harbour), "mill": before["mill"]}
 
 
 def pack_of(harbour: Harbour, service: str) -> pathlib.Path:
