@@ -230,14 +230,6 @@ class Fleet:
         """The services of a host."""
         return [name for name, member in self.members.items() if member.host == host]
 
-    def builds_on(self, *services: str) -> set[str]:
-        """These and every service that needs one of them, directly or not."""
-        found = set(services)
-        for name, member in self.members.items():  # requirements come first
-            if found & set(member.requires):
-                found.add(name)
-        return found
-
     def url(self, service: str) -> str:
         return f"http://{self.members[service].address}:{self.members[service].port}"
 
