@@ -19,6 +19,12 @@ from collections.abc import Callable
 FORGET_AFTER = 30 * 86400.0
 #: Seconds to wait for another call that makes the same copy, or for the process that waits to listen.
 _PATIENCE = 10.0
+#: The process that waits (resident.py): its words, and the places that code is loaded from, the copy first.
+_WAITS = """import sys
+sys.path[:] = sys.argv[6:]
+from ansible_collections.lifeboat.recovery.plugins.module_utils import resident
+resident.main(sys.argv[1:6])
+"""
 #: Of the environment, what is another one for each call and of no weight: a call that a waiting process does gets its own all the same.
 _OF_THIS_CALL = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "SUDO_COMMAND", "XDG_SESSION_ID", "PWD", "OLDPWD", "SHLVL", "_")
 
@@ -117,7 +123,7 @@ def _key(family: str) -> str:
     told: list[object] = [family, sys.executable, sys.version, sys.flags, sys.path]
     told += [sorted(pair for pair in os.environ.items() if pair[0] not in _OF_THIS_CALL)]
     told += [os.getresuid(), os.getresgid(), os.getgroups(), os.getpriority(os.PRIO_PROCESS, 0), sorted(os.sched_getaffinity(0))]
-    told += [resource.getrlimit(number) for number in range(resource.RLIM_NLIMITS if hasattr(resource, "RLIM_NLIMITS") else 16)]
+    told += [resource.getrlimit(number) for number in range(16)]
     mask = os.umask(0o077)
     os.umask(mask)
     root = os.stat("/")
@@ -134,7 +140,7 @@ def _key(family: str) -> str:
 
 
 def _asked(folder: str, key: str, call: dict[str, object]) -> None:
-    """Have the process that waits do a call, and end as it ended. Returns when there is none, or it did not take the call."""
+    """Have the process that waits do a call, and end as it ended. Returns when there is none, or it did not take the call: nothing has begun then."""
     import marshal
     import signal
     import socket
@@ -150,16 +156,21 @@ def _asked(folder: str, key: str, call: dict[str, object]) -> None:
             line.settimeout(_PATIENCE)
             sent = socket.send_fds(line, [message[:4096]], [0, 1, 2])
             line.sendall(message[sent:])
-            line.settimeout(None)
-            if line.recv(1) != b"T":
+            if not line.recv(1):
                 return
+            line.sendall(b"G")
         except OSError:
             return
+        # it has the word: this process must not do the work any more
+        line.settimeout(None)
         for passed in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(passed, lambda number, _frame: line.send(bytes([number])))
         told = b""
         while len(told) < 4:
-            piece = line.recv(4 - len(told))
+            try:
+                piece = line.recv(4 - len(told))
+            except OSError:
+                piece = b""
             if not piece:
                 sys.exit("the process that ran the module was killed")
             told += piece
@@ -181,84 +192,45 @@ def _at(folder: str, name: str, use: Callable[[str], None]) -> None:
         os.close(here)
 
 
-def _wait_for_more(folder: str, key: str, family: str, path: str) -> dict[str, object]:
-    """Leave a process behind that answers this call and the next. Returns {} in this call, and in a fork of that process the call it is to run."""
+def _leave_one(folder: str, key: str, path: str, names: str) -> None:
+    """Leave a process behind that waits for this call and the next, unless there is one: a program of its own, which has nothing of this call."""
     import fcntl
-    import signal
     import socket
+    import subprocess
 
-    with open(os.path.join(folder, ".lock"), "a") as lock:
+    with open(os.path.join(folder, ".lock"), "a") as lock, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            return {}  # another call is doing it
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            return  # another call is doing it
         try:
-            _at(folder, key, listener.connect)
-            return {}  # another call has done it
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+                _at(folder, key, line.connect)
+            return  # another call has done it
         except OSError:
-            listener.close()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            pass
         new = f"{key}.{os.getpid()}.new"
         _at(folder, new, listener.bind)
         os.chmod(os.path.join(folder, new), 0o600)
         listener.listen(256)
         os.rename(os.path.join(folder, new), os.path.join(folder, key))
-        between = os.fork()
-        if between:
-            os.waitpid(between, 0)
-            listener.close()
-            return {}
-    # neither the terminal, the caller's pipes nor its folder is kept from ending; of the session it stays, for the kernel shares processors among those
-    os.setpgid(0, 0)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    if os.fork():
-        os._exit(0)
-    os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    keep = listener.fileno()
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) not in (keep, null):
-            try:
-                os.close(int(name))
-            except OSError:
-                pass
-    for number in range(3):
-        os.dup2(null, number)
-    os.close(null)
+        words = [str(listener.fileno()), folder, key, os.path.basename(path), names]
+        flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # typeshed leaves it out
+        subprocess.Popen(
+            [sys.executable, *flags, "-c", _WAITS, *words, path, *sys.path],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", pass_fds=[listener.fileno()])
+
+
+def _by_another(folder: str, family: str, path: str, call: dict[str, object]) -> None:
+    """Have a process that waits do a call, and end as it ended. Returns where that cannot be: this process does it."""
     try:
-        sys.path.insert(0, path)
-        from ansible_collections.lifeboat.recovery.plugins.module_utils import resident
-
-        return resident.serve(listener, os.path.join(folder, key), folder, os.path.basename(path), family + ".names")
-    except BaseException:
-        os._exit(1)
-
-
-def _end(work: Callable[[], None]) -> None:
-    """Work and end as a process does, but without taking apart the code that was loaded long before, which costs more than some calls do."""
-    import atexit
-    import threading
-    import traceback
-
-    code: object = 1
-    try:
-        work()
-        code = 0
-    except SystemExit as error:
-        code = error.code
-    except BaseException:
-        traceback.print_exc()
-    for thread in threading.enumerate():
-        if not thread.daemon and thread is not threading.current_thread():
-            thread.join()
-    atexit._run_exitfuncs()
-    if code is not None and not isinstance(code, int):
-        sys.stderr.write(str(code) + "\n")
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code or 0)
+        key = _key(family)
+        told = {**call, "code": os.path.basename(path), "environment": dict(os.environ), "folder": os.getcwd()}
+        _asked(folder, key, told)
+        _leave_one(folder, key, path, family + ".names")
+        _asked(folder, key, told)
+    except (OSError, ImportError, AttributeError):
+        pass  # no Linux, one without /proc, or no room
 
 
 def _lifeboat_main(
@@ -289,17 +261,10 @@ def _lifeboat_main(
 
     here = getattr(__main__, "__file__", None)
     sys.path = [entry for entry in sys.path if entry not in ("", ".", os.path.dirname(os.path.realpath(here)) if here else "")]
-    path, remove, why, folder, key = "", False, "absent", "", ""
-    call: dict[str, object] = {"module_fqn": module_fqn, "profile": profile, "params": params, "extensions": extensions}
+    path, remove, why, folder = "", False, "absent", ""
     try:
         folder = private_folder("code")
         path = os.path.join(folder, digest + "-" + str(sys.implementation.cache_tag) + ".zip")
-        if family:
-            try:
-                key = _key(family)
-                _asked(folder, key, {**call, "code": os.path.basename(path), "environment": dict(os.environ), "folder": os.getcwd()})
-            except (OSError, ImportError, AttributeError):
-                key = ""  # no Linux, or one without /proc
         if not _whole(path):
             if not zip_data:
                 path = ""
@@ -310,6 +275,7 @@ def _lifeboat_main(
     if not path and not zip_data:
         sys.stdout.write('{"failed": true, "lifeboat_code": "' + why + '", "msg": "the code of the module is not kept on this host"}')
         return
+    call: dict[str, object] = {"module_fqn": module_fqn, "profile": profile, "params": params, "extensions": extensions}
     if not path:
         import tempfile
 
@@ -317,26 +283,13 @@ def _lifeboat_main(
         remove = True
         with open(handle, "wb") as made:
             made.write(_compiled(zip_data))
-    elif key:
-        try:
-            call = _wait_for_more(folder, key, family, path) or call
-            if "path" not in call:
-                _asked(folder, key, {**call, "code": os.path.basename(path), "environment": dict(os.environ), "folder": os.getcwd()})
-        except OSError:
-            pass  # then this process does it
-    forked, path = "path" in call, str(call.get("path", path))
-
-    def work() -> None:
-        from ansible.module_utils._internal._ansiballz import _loader
-
-        _loader.run_module(
-            json_params=str(call["params"]).encode(), profile=call["profile"], module_fqn=call["module_fqn"], modlib_path=path, extensions=call["extensions"])
-
-    if forked:
-        _end(work)
+    elif family:
+        _by_another(folder, family, path, call)
     try:
         sys.path.insert(0, path)
-        work()
+        from ansible.module_utils._internal._ansiballz import _loader
+
+        _loader.run_module(json_params=params.encode(), profile=profile, module_fqn=module_fqn, modlib_path=path, extensions=extensions)
     finally:
         if remove:
             os.unlink(path)

@@ -109,7 +109,7 @@ def test_a_folder_that_others_may_write_to_is_not_used(host: Host) -> None:
 
 def test_what_is_sent_is_small_and_what_is_unknown_is_sent_as_it_is(tmp_path: Path) -> None:
     given = stock(LOADER + "#" + base64.b64encode(os.urandom(300_000)).decode())
-    assert len(payload.slim(given, False, str(tmp_path))) < 20_000 < 300_000 < len(given)
+    assert len(payload.slim(given, False, str(tmp_path))) < 14_000 < 300_000 < len(given)
     assert payload.slim(given, False, str(tmp_path)) == payload.slim(given, False), "with and without the note of what was unpacked before"
     for strange in (b"#!/bin/sh\necho hello\n", given.replace(b"zip_data=", b"zip="), given.replace(b"profile=", b"more=1,\nprofile=")):
         assert payload.slim(strange, False) is strange

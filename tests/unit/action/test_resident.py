@@ -8,9 +8,12 @@ from __future__ import annotations
 import base64
 import io
 import json
+import marshal
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -96,6 +99,21 @@ def gone(pid: int) -> bool:
         return True
 
 
+def memory(pid: int) -> bytes:
+    """All that a process of our own can have written to."""
+    found = []
+    with open(f"/proc/{pid}/maps", encoding="ascii") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as content:
+        for line in maps:
+            place, rights = line.split()[:2]
+            if rights.startswith("rw"):
+                begin, end = (int(part, 16) for part in place.split("-"))
+                content.seek(begin)
+                while begin < end and (piece := content.read(min(end - begin, 1 << 24))):
+                    found.append(piece)
+                    begin += len(piece)
+    return b"".join(found)
+
+
 class Host:
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -136,6 +154,14 @@ class Host:
         self.servers.add(found)
         return found
 
+    def remove(self) -> None:
+        """The folder, in which a process that waits may write just now."""
+        def removed() -> bool:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return not self.folder.exists()
+
+        until(removed, "the folder stays")
+
     def noted(self, **env: str) -> tuple[subprocess.Popen[bytes], dict[str, int]]:
         """A call that is at work, and what it told."""
         note = self.home / "note"
@@ -150,7 +176,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     """Its waiting processes end when their folder is gone."""
     made = Host(tmp_path)
     yield made
-    shutil.rmtree(made.folder, ignore_errors=True)
+    made.remove()
     until(lambda: all(gone(pid) for pid in made.servers), "a process waits on, though its folder is gone")
 
 
@@ -223,12 +249,46 @@ def test_a_call_whose_process_is_killed_says_so(host: Host) -> None:
     assert host.warm() != server, "and the next calls have another one"
 
 
+def test_of_a_call_nothing_stays_in_the_process_that_waits(host: Host) -> None:
+    """The call that leaves it behind is the one to look for: all that it had was in memory when it did."""
+    canary, mark = (base64.b32encode(os.urandom(20)).decode() for _number in range(2))
+    parent = int(host.run({"word": canary}, SSH_TTY=mark)["parent"])
+    assert host.warm() == parent, "it was not the first call that left it"
+    host.run({"word": canary})
+    try:
+        seen = memory(parent)
+    except PermissionError:
+        pytest.skip("this kernel lets only root look into the memory of a process")
+    assert mark.encode() in seen, "what it was started with is to be found there"
+    assert canary.encode() not in seen and canary.encode() not in Path(f"/proc/{parent}/cmdline").read_bytes()
+
+
+def test_nothing_begins_without_the_word_of_the_call(host: Host) -> None:
+    server = host.warm()
+    note, line = host.home / "note", socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    (address,) = (name for name in host.folder.iterdir() if name.is_socket())
+    (copy,) = host.folder.glob("*.zip")
+    call = {"module_fqn": "some.toy", "profile": "legacy", "params": json.dumps({"note": str(note)}), "extensions": {}, "code": copy.name,
+            "environment": dict(os.environ), "folder": "/"}
+    data = marshal.dumps(call)
+    here = os.open(host.folder, os.O_RDONLY)
+    line.connect(f"/proc/self/fd/{here}/{address.name}")
+    os.close(here)
+    socket.send_fds(line, [struct.pack("=I", len(data)) + data], [0, 1, 2])
+    assert line.recv(1), "it is not ready"
+    children = Path(f"/proc/{server}/task/{server}/children")
+    assert children.read_text(), "no fork waits for the word"
+    line.close()
+    until(lambda: not children.read_text(), "the fork waits on")
+    assert not note.exists()
+
+
 def test_it_takes_no_call_of_a_copy_that_is_not_there_and_ends_with_its_folder(host: Host) -> None:
     server = host.warm()
     for copy in host.folder.glob("*.zip"):
         copy.unlink()
     told = host.run({"more": 1}, more="other code")
     assert told["more"] == "other code" and told["parent"] == server, "a copy that was not there is brought by the call"
-    shutil.rmtree(host.folder)
+    host.remove()
     until(lambda: gone(server), "it waits on")
     assert host.run({})["pid"], "a call works without"
