@@ -21,6 +21,9 @@ class ActionModule(ShortModule):
     NEEDS_ANSWER = True
 
     def call(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        closed = self.guarded({}, lambda: self.waited(args, task_vars))
+        if closed:
+            return closed
         run, service = run_directory(args.pop("run", None)), str(args.get("service") or "")
         phase = "stop" if args.get("state") == "stopped" else "start"
         noted = run if run is not None and not self._task.check_mode and self._works(run, service) else None

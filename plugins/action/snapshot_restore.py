@@ -18,6 +18,9 @@ class ActionModule(LongModule):
 
     MODULE = "lifeboat.recovery.snapshot_restore"
 
+    def _run(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        return self.waited(self._task.args, task_vars) or super()._run(task_vars)
+
     def _plain(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         return self._with_skew(time.time(), super()._plain(args, task_vars))
 

@@ -23,8 +23,9 @@ options:
     description:
       - V(data) or V(runtime) keep the checks of that part, V(whole) keeps all.
       - V(hosts) gives the hosts that it runs on instead, none when that is the one with its data alone.
+      - V(plain) tells whether it is started and stopped by no more than one command each, on the host of its entry.
     type: str
-    choices: [data, runtime, whole, hosts]
+    choices: [data, runtime, whole, hosts, plain]
     required: true
 """
 
@@ -40,7 +41,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The entry with that part of its checks, or a list of hosts.
+  description: The entry with that part of its checks, a list of hosts, or a boolean.
   type: raw
 """
 
@@ -51,11 +52,13 @@ from ansible_collections.lifeboat.recovery.plugins.plugin_utils.plan.filtering i
 
 
 @filtered
-def entry_part(entry: Any, part: str) -> Union[dict[str, Any], list[str]]:
+def entry_part(entry: Any, part: str) -> Union[dict[str, Any], list[str], bool]:
     """See DOCUMENTATION."""
     service = mapping_in(entry, "the entry")
     if part == "hosts":
         return clusters.runtime_hosts(service)
+    if part == "plain":
+        return clusters.plain(service)
     return dict(service) if part == "whole" else clusters.part(service, part)
 
 

@@ -16,6 +16,7 @@ author:
 description:
   - Blocks until the gate of a service opens, or fails and names the service that is the root of the trouble.
   - Reads the run directory on the controller only; nothing runs on the host of the service.
+  - M(lifeboat.recovery.service_control) and M(lifeboat.recovery.snapshot_restore) can wait at one themselves, which saves a task.
   - Use it in a play with C(strategy=ansible.builtin.host_pinned) over hosts in topological order.
     A gate may then wait for hosts that are earlier in the order with any number of forks.
     To wait for later ones (V(waits=dependants_stopped), and V(waits=island_staged) for whole islands)
@@ -38,21 +39,17 @@ options:
     required: true
   waits:
     description:
-      - What has to be true of every service that is waited for. Several are waited for in this order, each within O(timeout) of its own.
+      - What has to be true of every service that is waited for.
       - V(requirements) waits for a verdict in O(open_on) of every hard one, and for any verdict of every soft one.
         A soft one that ended badly opens the gate, and a later success of the service becomes V(degraded).
       - V(island_staged) waits for the end of phase C(stage), V(dependants_stopped) for the end of phase C(stop);
         a service that has a verdict in O(open_on) needs neither.
-    type: list
-    elements: str
-    choices:
-      - requirements
-      - island_staged
-      - dependants_stopped
-    default: [requirements]
+    type: str
+    choices: [requirements, island_staged, dependants_stopped]
+    default: requirements
   services:
     description:
-      - The services to wait for, as names or as mappings C({service, kind}) with kind V(hard) (default) or V(soft). Only for a gate with one wait.
+      - The services to wait for, as names or as mappings C({service, kind}) with kind V(hard) (default) or V(soft).
       - Services that are not in the run are not waited for; they are returned in RV(not_picked).
       - Without it those that the run's plan tells of, what the service requires, its island, or what builds on it.
     type: list
@@ -70,8 +67,7 @@ options:
     type: str
   unless_untouched:
     description:
-      - Whether to say in RV(untouched), once the first wait is over, if anything is left to do for the service.
-        Where nothing is, nothing more is waited for, and no phase begins.
+      - Whether to say in RV(untouched), once the gate is open, if anything is left to do for the service.
     type: bool
     default: false
   timeout:
@@ -131,16 +127,11 @@ untouched:
   description: >-
     Whether nothing is left to do for the service: its data is the target of the run already and it is well, and so are all services of the run that it
     builds on.
-  returned: when O(unless_untouched=true) and the first wait is over
+  returned: when O(unless_untouched=true) and the gate is open
   type: bool
 because_of:
   description: The services because of which something is left to do.
-  returned: when O(unless_untouched=true) and the first wait is over
-  type: list
-  elements: str
-outside:
-  description: The live services outside the run that the plan has stopped before this one, in that order.
-  returned: when O(waits=dependants_stopped) is over
+  returned: when O(unless_untouched=true) and the gate is open
   type: list
   elements: str
 verdict:
@@ -161,9 +152,7 @@ def main() -> None:
         "run": {"type": "dict"},
         "run_dir": {"type": "path"},
         "service": {"type": "str", "required": True},
-        "waits": {
-            "type": "list", "elements": "str", "choices": ["requirements", "island_staged", "dependants_stopped"], "default": ["requirements"],
-        },
+        "waits": {"type": "str", "choices": ["requirements", "island_staged", "dependants_stopped"], "default": "requirements"},
         "services": {"type": "list", "elements": "raw"},
         "open_on": {
             "type": "list", "elements": "str", "default": ["verified", "restored", "degraded", "captured", "committed", "rolled_back"],

@@ -29,6 +29,12 @@ def runtime_hosts(entry: Mapping[str, Any]) -> list[str]:
     return [] if hosts == [data_host(entry)] else hosts
 
 
+def plain(entry: Mapping[str, Any]) -> bool:
+    """Whether the service is started and stopped by no more than one command each, on the host of its entry."""
+    runtime = entry.get("runtime") or {}
+    return not runtime.get("hosts") and not any(isinstance(runtime.get(verb), dict) and "tasks" in runtime[verb] for verb in ("start", "stop"))
+
+
 def part(entry: Mapping[str, Any], which: str) -> dict[str, Any]:
     """The entry with the checks of its ``data`` (sql, redis, its stores and their schema) or of its ``runtime`` (status, and all others) only."""
     of_data = which == "data"

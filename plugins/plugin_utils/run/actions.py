@@ -31,8 +31,8 @@ from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils import policy
-from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError, SourceError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import built, lines, payload, precedence, presence, who, words
+from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError, LifeboatError, SourceError
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import built, lines, payload, precedence, presence, waiting, who, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
 
 display = Display()
@@ -124,6 +124,22 @@ class RunActionBase(ActionBase):  # type: ignore[misc]  # ansible-core ships no 
         if (run.plan.get("services") or {}).get(service, {}).get("gives_way"):
             self._nice = NICE
             precedence.set_niceness(max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))  # of this worker, which ends with its task
+
+    def wait(self, run: RunDirectory, service: str, gate: waiting.Gate, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """As waiting.until_open(); a worker that waits gives way, and ends with its ansible-playbook."""
+        self.give_way(run, service)
+        return waiting.until_open(run, service, gate, Leash().check, task_vars.get("ansible_forks"))
+
+    def waited(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Wait at the gate that a call names with its option ``gate``, which the module needs not; {} when it is open, else what the call answers."""
+        given, service = args.pop("gate", None), str(args.get("service") or "")
+        if not given or self._task.check_mode:
+            return {}
+        gate, run = waiting.of_call(given, f"gate of {service}"), run_directory(args.get("run"))
+        if run is None:
+            raise ConfigError("the gate needs a run", f"gate of {service}", "pass run of lifeboat.recovery.run_state")
+        told = self.wait(run, service, gate, task_vars)
+        return {"changed": False, **told} if told.get("failed") else {}
 
     def guarded(self, result: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The result of ``work`` merged into ``result``; a LifeboatError becomes ``failed`` with ``msg`` and ``error``, a lost host ``unreachable``."""

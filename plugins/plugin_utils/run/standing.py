@@ -44,12 +44,6 @@ def others(run: RunDirectory, service: str, waits: str) -> list[Any]:
     return [name for name in islands[planned["island"]] if name != service]
 
 
-def outside(run: RunDirectory, service: str) -> list[str]:
-    """The live services outside the run that are to be stopped before this one, in order."""
-    found = [one for one in run.plan.get("dependants") or [] if isinstance(one, dict) and one.get("action") == "stop" and one.get("of") == service]
-    return [str(one["service"]) for one in reversed(found)]
-
-
 def take_over(run: RunDirectory, service: str, answer: dict[str, Any], subject: str = "") -> None:
     """Keep what a module answered: its ledger entries, and its facts under ``subject``."""
     run.collect(service, answer.get("ledger"))

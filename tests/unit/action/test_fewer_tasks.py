@@ -53,57 +53,34 @@ def wait(run: RunDirectory, service: str, **given: Any) -> dict[str, Any]:
     action = gate.ActionModule.__new__(gate.ActionModule)
     action._task = SimpleNamespace(check_mode=False)
     args = {
-        "run": {"directory": run.path}, "run_dir": None, "service": service, "waits": ["island_staged", "dependants_stopped"], "services": None,
-        "open_on": ["verified"], "begins": "stop", "unless_untouched": True, "timeout": 0.0, "poll": 0.02, **given,
+        "run": {"directory": run.path}, "run_dir": None, "service": service, "waits": "island_staged", "services": None, "open_on": ["verified"],
+        "begins": None, "unless_untouched": True, "timeout": 0.0, "poll": 0.02, **given,
     }
     return action._wait(args, {})
 
 
-def test_two_waits_are_one_call_and_two_phases(run: RunDirectory) -> None:
+def test_a_gate_says_whether_anything_is_left_to_do(run: RunDirectory) -> None:
     for service in ("db", "orders"):
         done(run, service, "stage")
-    done(run, "orders", "stop")
-    told = wait(run, "db")
-    assert told["opened"] and not told["untouched"] and told["because_of"] == ["db"] and told["outside"] == ["log"]
-    assert events(run, "db")[2:] == [("island", "start"), ("island", "end"), ("gate", "start"), ("gate", "end"), ("stop", "start")]
-    assert wait(run, "orders")["outside"] == ["pay", "shop"], "the last of a chain of dependants first"
-
-
-def test_nothing_is_waited_for_where_nothing_is_left_to_do(run: RunDirectory) -> None:
-    for service in ("db", "orders"):
-        done(run, service, "stage")
+    told = wait(run, "db", begins="stop")
+    assert told["opened"] and not told["untouched"] and told["because_of"] == ["db"]
+    assert events(run, "db")[2:] == [("island", "start"), ("island", "end"), ("stop", "start")]
     run.keep("db", "staged", {"noop": True})
     told = wait(run, "db")
-    assert told["opened"] and told["untouched"] and told["because_of"] == [] and "outside" not in told
-    assert events(run, "db")[-1] == ("island", "end"), "no phase begins"
+    assert told["opened"] and told["untouched"] and told["because_of"] == []
+    assert "untouched" not in wait(run, "db", unless_untouched=False)
 
 
-def test_one_wait_tells_as_much_as_it_saw(run: RunDirectory) -> None:
-    done(run, "orders", "stop")
-    told = wait(run, "db", waits=["dependants_stopped"], unless_untouched=False)
-    assert told["opened"] and told["outside"] == ["log"] and "untouched" not in told and events(run, "db")[-1] == ("stop", "start")
-    told = wait(run, "orders", waits=["requirements"], services=["elsewhere"], unless_untouched=False, begins=None)
-    assert told["opened"] and told["not_picked"] == ["elsewhere"] and "outside" not in told and events(run, "orders")[-1] == ("gate", "end")
-
-
-def test_services_are_said_for_one_wait_only(run: RunDirectory) -> None:
-    with pytest.raises(ConfigError, match="services are for one wait: gate of db for island_staged, dependants_stopped; leave services out"):
-        wait(run, "db", services=["orders"])
-    assert events(run, "db") == []
+def test_a_gate_that_does_not_open_says_nothing_more_and_begins_nothing(run: RunDirectory) -> None:
+    done(run, "db", "stage")
+    told = wait(run, "db", begins="stop")
+    assert told["failed"] and not told["opened"] and "untouched" not in told
+    assert ("stop", "start") not in events(run, "db") and (run.state("db") or {})["verdict"] == "failed"
 
 
 def test_one_that_builds_on_a_change_is_not_left_alone(run: RunDirectory) -> None:
     run.keep("orders", "staged", {"noop": True})
     assert standing.to_change(run, "orders") == ["db"]
-
-
-@pytest.mark.parametrize(("staged", "known"), [(False, False), (True, True)])
-def test_a_wait_that_fails_says_whether_the_one_before_was_over(run: RunDirectory, staged: bool, known: bool) -> None:
-    done(run, "db", "stage")
-    if staged:
-        done(run, "orders", "stage")
-    told = wait(run, "db")
-    assert told["failed"] and not told["opened"] and ("untouched" in told) is known
 
 
 def test_whom_a_gate_waits_for_is_in_the_plan(run: RunDirectory) -> None:
@@ -128,7 +105,7 @@ class Control(service_control.ActionModule):
         self._play_context = SimpleNamespace(remote_addr="app1")
 
     def _execute_module(self, module_args: dict[str, Any], **_more: Any) -> dict[str, Any]:
-        assert "run" not in module_args
+        assert "run" not in module_args and "gate" not in module_args
         if self.answer is None:
             raise AnsibleConnectionFailure("no route to host")
         return dict(self.answer)
@@ -171,6 +148,50 @@ def test_what_is_done_behind_the_verdict_is_no_phase(run: RunDirectory) -> None:
     run.verdict("db", "failed", "boom")
     before = events(run, "db")
     assert control(Control({"changed": True}), run, "stopped")["changed"] and events(run, "db") == before
+
+
+STOPPED = {"waits": "dependants_stopped", "timeout": 0}
+
+
+def gated(run: RunDirectory, answer: Optional[dict[str, Any]] = None, wanted: Any = None, **task: Any) -> dict[str, Any]:
+    action = Control({"changed": True} if answer is None else answer)
+    vars(action._task).update(task)
+    return action.call({
+        "service": "db", "state": "stopped", "runtime": {"stop": ["x"]}, "run": {"directory": run.path}, "gate": STOPPED if wanted is None else wanted}, {})
+
+
+def test_a_stop_waits_at_its_gate_and_is_timed_without_that(run: RunDirectory) -> None:
+    done(run, "orders", "stop")
+    assert gated(run)["changed"]
+    assert events(run, "db") == [("gate", "start"), ("gate", "end"), ("stop", "start"), ("stop", "end")]
+
+
+def test_a_stop_whose_gate_stays_closed_stops_nothing(run: RunDirectory) -> None:
+    told = gated(run)
+    assert told["failed"] and told["changed"] is False and "still waiting for orders" in told["msg"]
+    now = run.state("db") or {}
+    assert now["verdict"] == "failed" and now["done"] == [] and ("stop", "start") not in events(run, "db")
+
+
+def test_a_stop_behind_one_that_failed_is_blocked(run: RunDirectory) -> None:
+    run.verdict("orders", "failed", "it hangs", "look why")
+    told = gated(run)
+    assert told["failed"] and told["verdict"] == "blocked" and told["root"]["service"] == "orders" and "look why" in told["msg"]
+
+
+@pytest.mark.parametrize("strange", ["requirements", {"waits": "for Godot"}, {"waits": "requirements", "services": []}, {**STOPPED, "timeout": "x"}])
+def test_a_gate_that_is_none_is_told(run: RunDirectory, strange: Any) -> None:
+    told = gated(run, wanted=strange)
+    assert told["failed"] and told["msg"].startswith("a call cannot wait for ") and "gate of db" in told["msg"] and events(run, "db") == []
+
+
+def test_a_look_waits_for_nobody(run: RunDirectory) -> None:
+    assert gated(run, check_mode=True)["changed"] and events(run, "db") == []
+
+
+def test_a_gate_needs_a_run() -> None:
+    told = Control({"changed": True}).call({"service": "db", "state": "stopped", "runtime": {"stop": ["x"]}, "run": {}, "gate": STOPPED}, {})
+    assert told["failed"] and told["msg"].startswith("the gate needs a run: gate of db;")
 
 
 # -- verdict -----------------------------------------------------------------------------------------------------------
