@@ -98,6 +98,11 @@ def test_live_dependants_are_refused_stopped_or_ignored(harbour: Harbour) -> Non
     assert all(after[name] not in (0, running[name]) for name in ("rock", "mill"))
     assert harbour.contents(["mill"]) == {"mill": before["services"]["mill"][0]}, "its data is none of our business"
 
+    undone = harbour.succeed("rollback", "-e", "lifeboat_services=rock", "-e", "lifeboat_dependants=stop")
+    again = pids(harbour)
+    assert undone.verdicts() == {"rock": "rolled_back"} and harbour.healthy("mill")
+    assert again["lamp"] == after["lamp"] and all(again[name] not in (0, after[name]) for name in ("rock", "mill"))
+
 
 def test_an_unhealthy_requirement_outside_the_pick_is_refused(harbour: Harbour) -> None:
     harbour.control("stop", "rock")
