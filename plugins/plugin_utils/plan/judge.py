@@ -18,6 +18,8 @@ from . import refusals, together
 from .order import topological_order
 from .target import TargetErrors, fall_back, units
 
+#: Rounds of preflight in a run, as playbooks/tasks/preflight_again.yml has them: no point that none of them looked at is restored.
+ROUNDS = 3
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -90,9 +92,12 @@ def judge(services: Services, plan: Mapping[str, Any], answers: Mapping[str, Map
         except (TargetError, ConfigError) as error:
             lines.append(f"next    {error}")
         else:
-            told.update(again=True, plan=_with(plan, older))
-            lines += [f"next    {service}: goes back to {new['point']} instead, {new['lost_seconds']:g}s more are lost" for service, new in older.items()]
-            return told
+            if int(plan.get("rounds") or 1) < ROUNDS:
+                told.update(again=True, plan=_with(plan, older))
+                lines += [f"next    {service}: goes back to {new['point']} instead, {new['lost_seconds']:g}s more are lost" for service, new in older.items()]
+                return told
+            told["remedy"] = "see with the verify playbook what is wrong with the repository, then name an older point as lifeboat_target"
+            lines.append(f"next    {ROUNDS} points in a row do not verify: {told['remedy']}")
     out = refusals.left_out(services, plan["order"], errors, "preflight")
     told["left_out"] = out
     told["stop"] = bool(before) or not partial or len(out) == len(plan["order"])

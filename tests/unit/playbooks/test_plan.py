@@ -173,6 +173,19 @@ def test_damage_falls_back_within_the_allowed_loss_only() -> None:
     assert allowed["plan"]["services"]["mill"]["resolution"]["point"] == "p2"
 
 
+def test_a_point_that_no_round_is_left_to_look_at_is_not_restored() -> None:
+    """A third point that does not verify stops the run: preflight has no fourth round."""
+    points = {name: [point(number) for number in range(1, 6)] for name in NAMES if SERVICES[name]["sources"]}
+    answers, found = fine(), {"plan": plan(points)}
+    answers["rock"] = {"findings": [finding()]}
+    for expected in ("p4", "p3"):
+        found = judge.judge(SERVICES, found["plan"], answers, points, "1d", False)
+        assert found["again"] and found["plan"]["services"]["rock"]["resolution"]["point"] == expected
+    found = judge.judge(SERVICES, found["plan"], answers, points, "1d", False)
+    assert found["stop"] and not found["again"] and set(found["left_out"]) == set(NAMES)
+    assert any(line.startswith("next    3 points in a row do not verify: see with the verify playbook") for line in found["lines"])
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("0", 0), ("90", 90), ("15m", 900), ("2h", 7200), ("1d", 86400), ("1.5s", 1.5)])
 def test_durations(text: str, seconds: float) -> None:
     assert judge.seconds_of(text) == seconds
