@@ -63,7 +63,7 @@ options:
     default: [verified, restored, degraded, captured, committed, rolled_back]
   begins:
     description:
-      - The phase of the service that begins as soon as the last wait is over. It saves a task of its own.
+      - The phase of the service that begins as soon as the gate is open. It saves a task of its own.
     type: str
   unless_untouched:
     description:
