@@ -158,8 +158,7 @@ class ActionModule(RunActionBase):
             return self._refused(errors, f"{verb} was refused, nothing was touched")
         for dependant in built["dependants"]:
             dependant["of"] = dependant["chain"][-1]
-        for name, entry in built["services"].items():
-            entry["needed_by"] = [other for other, theirs in built["services"].items() if name in [edge["service"] for edge in theirs["waits_for"]]]
+        order.note_stops(built["services"], built["dependants"])
         attempts = [one for answer in answers.values() for one in chain.of_host(answer, verb)]
         return {"plan": built, "picked": chosen.picked, "left_out": out, "resumes": resumes, "gone": gone, "attempts": attempts, "of_run": which}
 

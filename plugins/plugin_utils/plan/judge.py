@@ -15,7 +15,7 @@ from ..catalog.graph import Services
 from ..run import causes, files, words
 from ..run.directory import RunDirectory
 from . import refusals, together
-from .order import topological_order
+from .order import note_stops, topological_order
 from .target import TargetErrors, fall_back, units
 
 #: Rounds of preflight in a run, as playbooks/tasks/preflight_again.yml has them: no point that none of them looked at is restored.
@@ -179,9 +179,9 @@ def without(services: Services, plan: Mapping[str, Any], out: Mapping[str, Any],
             dependants.append({"service": service, "chain": [service, last], "action": "stop", "of": last})
     for entry in table.values():
         entry["waits_for"] = [edge for edge in entry["waits_for"] if edge["service"] in table]
-        entry["needed_by"] = [other for other in entry.get("needed_by") or [] if other in table]
     # in the order in which they start
     dependants.sort(key=lambda dependant: topological_order(services).index(dependant["service"]))
+    note_stops(table, dependants)
     return {
         **plan, "services": table, "order": [service for service in plan["order"] if service not in out], "dependants": dependants,
         "islands": [[service for service in island if service not in out] for island in plan["islands"]],

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import heapq
-from typing import Iterable, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
 
@@ -107,3 +107,13 @@ def levels(services: Services, pick: Iterable[str] | None = None) -> dict[str, i
     for service in order:
         result[service] = max((result[needed] + 1 for needed in waits[service]), default=0)
     return result
+
+
+def note_stops(entries: Mapping[str, dict[str, Any]], outside: Sequence[Mapping[str, Any]]) -> None:
+    """Say in each entry of a plan after whom the service stops: ``needed_by``, services of the plan, and ``stops_first``, live ones outside it, in order.
+
+    outside: the plan's "dependants", in the order in which they start.
+    """
+    for name, entry in entries.items():
+        entry["needed_by"] = [other for other, theirs in entries.items() if name in [edge["service"] for edge in theirs["waits_for"]]]
+        entry["stops_first"] = [str(one["service"]) for one in reversed(outside) if one["action"] == "stop" and one["of"] == name]

@@ -10,7 +10,6 @@ into one file ``<digest of the code>-<version>.zip``: a line with the checksum o
 
 from __future__ import annotations
 
-import datetime  # the appended call names a time
 import os
 import sys
 from collections.abc import Callable
@@ -141,20 +140,22 @@ def _key(family: str) -> str:
 
 def _asked(folder: str, key: str, call: dict[str, object]) -> None:
     """Have the process that waits do a call, and end as it ended. Returns when there is none, or it did not take the call: nothing has begun then."""
+    # signal and socket load a dozen modules more, which takes longer than all the rest of a call
+    import _signal  # type: ignore[import-not-found]  # typeshed leaves it out
+    import _socket
     import marshal
-    import signal
-    import socket
     import struct
 
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+    line = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
         try:
             _at(folder, key, line.connect)
-            if struct.unpack("=iII", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1] != os.geteuid():
+            if struct.unpack("=iII", line.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))[1] != os.geteuid():
                 return
             data = marshal.dumps(call)
             message = struct.pack("=I", len(data)) + data
             line.settimeout(_PATIENCE)
-            sent = socket.send_fds(line, [message[:4096]], [0, 1, 2])
+            sent = line.sendmsg([message[:4096]], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("=3i", 0, 1, 2))])
             line.sendall(message[sent:])
             if not line.recv(1):
                 return
@@ -163,8 +164,8 @@ def _asked(folder: str, key: str, call: dict[str, object]) -> None:
             return
         # it has the word: this process must not do the work any more
         line.settimeout(None)
-        for passed in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(passed, lambda number, _frame: line.send(bytes([number])))
+        for passed in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
+            _signal.signal(passed, lambda number, _frame: line.send(bytes([number])))
         told = b""
         while len(told) < 4:
             try:
@@ -177,10 +178,12 @@ def _asked(folder: str, key: str, call: dict[str, object]) -> None:
         status = struct.unpack("=i", told)[0]
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
-            if number != signal.SIGKILL:
-                signal.signal(number, signal.SIG_DFL)
+            if number != _signal.SIGKILL:
+                _signal.signal(number, _signal.SIG_DFL)
             os.kill(os.getpid(), number)
         os._exit(os.WEXITSTATUS(status))
+    finally:
+        line.close()
 
 
 def _at(folder: str, name: str, use: Callable[[str], None]) -> None:
@@ -234,7 +237,7 @@ def _by_another(folder: str, family: str, path: str, call: dict[str, object]) ->
 
 
 def _lifeboat_main(
-    digest: str, family: str, nice: int, zip_data: str, ansible_module: str, module_fqn: str, params: str, profile: str, date_time: datetime.datetime,
+    digest: str, family: str, nice: int, zip_data: str, ansible_module: str, module_fqn: str, params: str, profile: str,
     extensions: dict[str, dict[str, object]], rlimit_nofile: int,
 ) -> None:
     """As AnsiballZ's own start. Without ``zip_data`` and without a copy it only says so.

@@ -25,6 +25,8 @@ from . import files, kept_host
 
 #: How AnsiballZ ends its text: one keyword argument per line, each as Python writes it.
 _CALL = b"\n    _ansiballz_main(\n"
+#: Not needed: the archive is not made anew.
+_TIME = re.compile(rb"^date_time=.*\n", re.MULTILINE)
 _ZIP = re.compile(rb"^zip_data='([A-Za-z0-9+/=]*)',$", re.MULTILINE)
 _ARGUMENTS = ("ansible_module", "module_fqn", "profile", "date_time", "rlimit_nofile", "params", "extensions", "zip_data")
 #: An answer with this key means: the host keeps no copy, send the code. "absent": it will then; "impossible": it cannot, send it every time.
@@ -45,6 +47,7 @@ def slim(payload: bytes, whole: bool, folder: Optional[str] = None, family: str 
     shebang = head.split(b"\n", 1)[0] if head.startswith(b"#!") else b"#!/usr/bin/python"
     if not whole:
         arguments = arguments[:zipped.start(1)] + arguments[zipped.end(1):]
+    arguments = _TIME.sub(b"", arguments)
     given = f"digest={_digest(zipped.group(1), folder)!r},\nfamily={family!r},\nnice={nice!r},\n".encode()
     with open(str(kept_host.__file__), "rb") as handle:
         start = handle.read()

@@ -39,8 +39,7 @@ def plan(points: dict[str, Any] | None = None) -> dict[str, Any]:
     chosen = pick.Pick(NAMES, NAMES)
     known = points or {name: [point(1), point(2)] for name in NAMES if SERVICES[name]["sources"]}
     built = build.build(DOCUMENT, chosen, known, "latest")
-    for name, entry in built["services"].items():
-        entry["needed_by"] = [other for other, theirs in built["services"].items() if name in [edge["service"] for edge in theirs["waits_for"]]]
+    order.note_stops(built["services"], built["dependants"])
     return built
 
 
@@ -155,6 +154,7 @@ def test_partial_goes_on_without_the_broken_and_stops_them_for_the_swap() -> Non
     assert not found["stop"] and set(found["left_out"]) == {"mill", "inn"}
     assert found["plan"]["order"] == ["lamp", "rock"] and found["plan"]["services"]["rock"]["needed_by"] == []
     assert found["plan"]["dependants"] == [{"service": "mill", "chain": ["mill", "rock"], "action": "stop", "of": "rock"}]
+    assert found["plan"]["services"]["rock"]["stops_first"] == ["mill"] and found["plan"]["services"]["lamp"]["stops_first"] == []
 
 
 def test_partial_with_nothing_left_stops() -> None:
