@@ -111,6 +111,7 @@ def restore(fleet: Any, shape: str, forks: int, probe: Path | None = None) -> di
     cpu: all of it. waiting: of that, what the processes that wait for calls and their forks used.
     """
     fleet.destroy()
+    os.sync()  # what was written before is not written while this is measured
     # the plan is looked at first, as an operator does; what a host keeps of the modules is there then
     looked = fleet.play("restore", "--check", "--forks", str(forks), catalog=fleet.catalogs[shape])
     if looked.code:
