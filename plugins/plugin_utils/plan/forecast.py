@@ -62,7 +62,7 @@ def forecast(given: Inputs) -> dict[str, Any]:
     """
     services = list(given.order)
     pace = _pace(given)
-    past = at_pace([run for run in given.past if any(service in run["services"] for service in services)], pace)
+    past = at_pace([run for run in _recoveries(given) if any(service in run["services"] for service in services)], pace)
     if not past:
         return _nothing(given)
     loads = [_load(given, service) for service in services]
@@ -132,6 +132,14 @@ def link_rates(estimates: Mapping[str, Mapping[str, Any]], hosts: Mapping[str, s
         together = sum(end - begin for begin, end in spans) / union if union else 1.0
         rates[host] = sum(float(link["bytes"]) for link in links) * together / sum(float(link["seconds"]) for link in links)
     return rates
+
+
+def _recoveries(given: Inputs) -> list[Past]:
+    """The runs without what tells nothing of a recovery: the times of a service that has a start and was not started, as when only its data was restored."""
+    def told(service: str, measured: Mapping[str, Any]) -> bool:
+        return "start" in measured["phases"] or not ((given.services.get(service) or {}).get("runtime") or {}).get("start")
+
+    return [{**run, "services": {name: one for name, one in run["services"].items() if told(name, one)}} for run in given.past]
 
 
 def _hosts(given: Inputs) -> dict[str, str]:

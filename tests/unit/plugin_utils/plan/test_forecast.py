@@ -150,6 +150,16 @@ def test_a_service_that_was_never_measured_is_like_the_others_and_said_to_be() -
     assert new["seconds"] > 0 and wide > narrow
 
 
+def test_a_run_that_only_moved_data_tells_nothing_of_a_recovery() -> None:
+    world, past = quiet()
+    given = inputs(world.prepare(1.0, FAST), past)
+    given = replace(given, services={name: {**one, "runtime": {"start": ["/bin/x"]}} for name, one in given.services.items()})
+    assert forecast(given)["forecast"]["seconds"] is not None
+    moved = [{**run, "services": {name: {**one, "phases": {phase: seconds for phase, seconds in one["phases"].items() if phase in ("stage", "cutover")}}
+                                  for name, one in run["services"].items()}} for run in past]
+    assert forecast(replace(given, past=moved))["forecast"]["seconds"] is None, "how long they take to come up was never measured"
+
+
 def test_what_is_left_running_costs_a_look_only() -> None:
     world, past = quiet()
     attempt = world.prepare()
