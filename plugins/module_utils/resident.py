@@ -172,6 +172,7 @@ class _Server:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a call that ignores it does not pass it on
             self.selector.close()
             self.listener.close()
             for call in self.calls.values():

@@ -165,7 +165,8 @@ def _asked(folder: str, key: str, call: dict[str, object]) -> None:
         # it has the word: this process must not do the work any more
         line.settimeout(None)
         for passed in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
-            _signal.signal(passed, lambda number, _frame: line.send(bytes([number])))
+            if _signal.getsignal(passed) != _signal.SIG_IGN:
+                _signal.signal(passed, lambda number, _frame: line.send(bytes([number])))
         told = b""
         while len(told) < 4:
             try:

@@ -120,11 +120,11 @@ class Host:
         self.folder = home / ".cache" / "lifeboat" / "code"
         self.servers: set[int] = set()
 
-    def begin(self, params: dict[str, object], more: str = "", **env: str) -> subprocess.Popen[bytes]:
+    def begin(self, params: dict[str, object], more: str = "", interrupt: Any = signal.SIG_DFL, **env: str) -> subprocess.Popen[bytes]:
         kept = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"}
         call = subprocess.Popen(
             [sys.executable], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**kept, "HOME": str(self.home), **env}, cwd="/",
-            start_new_session=True)
+            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, interrupt))
         assert call.stdin is not None
         call.stdin.write(packed(params, more))
         call.stdin.close()
@@ -227,6 +227,27 @@ def test_a_signal_to_the_call_reaches_the_fork_and_all_that_it_started(host: Hos
     assert call.returncode != 0
     until(lambda: gone(told["pid"]) and gone(told["child"]), "they work on")
     assert not gone(server)
+
+
+@pytest.mark.parametrize("first", [signal.SIG_IGN, signal.SIG_DFL])
+def test_whoever_left_the_process_behind_an_interrupt_is_what_it_is_to_the_call(host: Host, first: Any) -> None:
+    """A shell starts what runs in its background with the signal ignored."""
+    host.begin({}, interrupt=first).communicate(timeout=120)
+    server = host.warm()
+    call, told = host.noted()
+    assert told["parent"] == server
+    call.send_signal(signal.SIGINT)
+    call.communicate(timeout=120)
+    until(lambda: gone(told["pid"]) and gone(told["child"]), "they work on")
+    note = host.home / "note"
+    note.unlink()
+    deaf = host.begin({"note": str(note)}, interrupt=signal.SIG_IGN)
+    until(note.exists, "the call does not begin")
+    deaf.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        deaf.communicate(timeout=1)
+    deaf.kill()
+    deaf.communicate(timeout=120)
 
 
 def test_nothing_works_on_for_a_call_that_was_killed(host: Host) -> None:
