@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import DamageError
+from ..errors import DamageError, SourceError
 from . import postgresql_catalog as catalog
 from . import postgresql_roles as roles
 from .contract import Context, Entry, Reader
@@ -93,7 +93,15 @@ class Stage:
     def _create(self, connection: Any, properties: dict[str, Any]) -> None:
         client = self.client
         self.context.progress.say(f"creating {self.staged}")
-        client.rows(connection, catalog.create_sql(self.staged, properties, version_of(connection)))
+        create = catalog.create_sql(self.staged, properties, version_of(connection))
+        try:
+            client.rows(connection, create)
+        except SourceError:
+            # the server may have carried out what a killed call had asked for after we looked
+            if self.staged not in catalog.databases(client, connection, [self.staged]):
+                raise
+            drop_database(client, connection, self.staged)
+            client.rows(connection, create)
         for statement in catalog.property_sql(self.staged, properties):
             client.rows(connection, statement)
 

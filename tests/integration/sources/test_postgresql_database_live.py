@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg2
 import pytest
 
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConflictError, SourceError
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import postgresql_stage
+from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.postgresql_client import Client
 from ansible_collections.lifeboat.recovery.tests.lab import postgres_content
 from ansible_collections.lifeboat.recovery.tests.lab.bench import Bench
 from ansible_collections.lifeboat.recovery.tests.lab.postgres import Postgres
@@ -84,3 +88,22 @@ def test_rollback_of_an_intent(cluster: Postgres, bench: Bench) -> None:
     assert bench.live_equals(reader)
     bench.source.commit(bench.context, record)
     assert len(cluster.sql("SELECT 1 FROM pg_database WHERE datname LIKE 'shop%'")) == 1
+
+
+def test_a_copy_that_the_server_finished_for_a_killed_call_is_replaced(cluster: Postgres, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server goes on with a statement whose client was killed; it may end between our look and our own."""
+    cluster.sql("CREATE TABLE a AS SELECT 1 AS x", "shop")
+    reader, _writer = bench.capture()
+    look = postgresql_stage.drop_database
+    late = iter([True])
+
+    def looked(client: Client, connection: Any, name: str) -> None:
+        look(client, connection, name)
+        if next(late, False):
+            cluster.sql(f'CREATE DATABASE "{name}"')
+
+    monkeypatch.setattr(postgresql_stage, "drop_database", looked)
+    record = bench.stage(reader)
+    assert next(late, None) is None, "nothing came late"
+    bench.source.cutover(bench.context, record)
+    assert bench.live_equals(reader)
