@@ -138,28 +138,28 @@ class _Server:
                 os.unlink(self.address)
 
     def accept(self) -> None:
-        """Let a fork answer the next call."""
-        with contextlib.suppress(OSError):
+        """Let a fork answer the next call. Where there can be none, the line ends, and the call does its work itself."""
+        ends: tuple[int, ...] = ()
+        try:
             line = self.listener.accept()[0]
-            try:
-                if _peer(line) != os.geteuid():
-                    raise OSError("a call of another user")
-                told, tell = os.pipe()
-                try:
-                    pid = os.fork()
-                except OSError:
-                    _close(told, tell)
-                    raise
-            except OSError:
-                line.close()  # not taken: the call does its work itself
-                raise
-            if not pid:
-                self.answer(line, told, tell)
-            os.close(tell)
-            with contextlib.suppress(OSError):
-                os.setpgid(pid, pid)
-            call = self.calls[pid] = _Call(line, pid, told)
-            self.selector.register(told, selectors.EVENT_READ, functools.partial(self.begun, call))
+        except OSError:
+            return
+        try:
+            if _peer(line) != os.geteuid():
+                raise OSError("a call of another user")
+            ends = told, tell = os.pipe()
+            pid = os.fork()
+        except OSError:
+            line.close()
+            _close(*ends)
+            return
+        if not pid:
+            self.answer(line, told, tell)
+        os.close(tell)
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)
+        call = self.calls[pid] = _Call(line, pid, told)
+        self.selector.register(told, selectors.EVENT_READ, functools.partial(self.begun, call))
 
     def answer(self, line: socket.socket, told: int, tell: int) -> NoReturn:
         """In the fork: what its own process would do. Nothing of the process that waits is left in it but its code."""

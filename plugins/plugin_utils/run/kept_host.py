@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 #: Copies that no call used for so long are removed when a new one is made.
 FORGET_AFTER = 30 * 86400.0
@@ -138,53 +139,55 @@ def _key(family: str) -> str:
     return hashlib.sha256(repr(told).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def _asked(folder: str, key: str, call: dict[str, object]) -> None:
-    """Have the process that waits do a call, and end as it ended. Returns when there is none, or it did not take the call: nothing has begun then."""
-    # signal and socket load a dozen modules more, which takes longer than all the rest of a call
-    import _signal  # type: ignore[import-not-found]  # typeshed leaves it out
-    import _socket
+def _taken(folder: str, key: str, call: dict[str, object]) -> Any:
+    """The line to a fork of the process that waits, which has the word to do a call; None when there is none, or it is not ready: nothing has begun then."""
+    import _socket  # socket loads a dozen modules more, which takes longer than all the rest of a call
     import marshal
     import struct
 
     line = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        try:
-            _at(folder, key, line.connect)
-            if struct.unpack("=iII", line.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))[1] != os.geteuid():
-                return
+        _at(folder, key, line.connect)
+        if struct.unpack("=iII", line.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))[1] == os.geteuid():
             data = marshal.dumps(call)
             message = struct.pack("=I", len(data)) + data
             line.settimeout(_PATIENCE)
             sent = line.sendmsg([message[:4096]], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("=3i", 0, 1, 2))])
             line.sendall(message[sent:])
-            if not line.recv(1):
-                return
-            line.sendall(b"G")
+            if line.recv(1):
+                line.sendall(b"G")
+                line.settimeout(None)
+                return line
+    except OSError:
+        pass
+    line.close()
+    return None
+
+
+def _end_as(line: Any) -> None:
+    """Pass signals on to the fork, and end as it ends. This process must not do the work any more, whatever happens."""
+    import _signal  # type: ignore[import-not-found]  # typeshed leaves it out; as _socket, for the time it saves
+    import struct
+
+    for passed in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
+        if _signal.getsignal(passed) != _signal.SIG_IGN:
+            _signal.signal(passed, lambda number, _frame: line.send(bytes([number])))
+    told = b""
+    while len(told) < 4:
+        try:
+            piece = line.recv(4 - len(told))
         except OSError:
-            return
-        # it has the word: this process must not do the work any more
-        line.settimeout(None)
-        for passed in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
-            if _signal.getsignal(passed) != _signal.SIG_IGN:
-                _signal.signal(passed, lambda number, _frame: line.send(bytes([number])))
-        told = b""
-        while len(told) < 4:
-            try:
-                piece = line.recv(4 - len(told))
-            except OSError:
-                piece = b""
-            if not piece:
-                sys.exit("the process that ran the module was killed")
-            told += piece
-        status = struct.unpack("=i", told)[0]
-        if os.WIFSIGNALED(status):
-            number = os.WTERMSIG(status)
-            if number != _signal.SIGKILL:
-                _signal.signal(number, _signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        os._exit(os.WEXITSTATUS(status))
-    finally:
-        line.close()
+            piece = b""
+        if not piece:
+            sys.exit("the process that ran the module was killed")
+        told += piece
+    status = struct.unpack("=i", told)[0]
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number != _signal.SIGKILL:
+            _signal.signal(number, _signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    os._exit(os.WEXITSTATUS(status))
 
 
 def _at(folder: str, name: str, use: Callable[[str], None]) -> None:
@@ -230,11 +233,14 @@ def _by_another(folder: str, family: str, path: str, call: dict[str, object]) ->
     try:
         key = _key(family)
         told = {**call, "code": os.path.basename(path), "environment": dict(os.environ), "folder": os.getcwd()}
-        _asked(folder, key, told)
-        _leave_one(folder, key, path, family + ".names")
-        _asked(folder, key, told)
+        line = _taken(folder, key, told)
+        if line is None:
+            _leave_one(folder, key, path, family + ".names")
+            line = _taken(folder, key, told)
     except (OSError, ImportError, AttributeError):
-        pass  # no Linux, one without /proc, or no room
+        return  # no Linux, one without /proc, or no room
+    if line is not None:
+        _end_as(line)
 
 
 def _lifeboat_main(
