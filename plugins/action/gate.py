@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import gates, standing, waiting, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import standing, waiting, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.actions import RunActionBase, run_directory
 
 
@@ -24,7 +25,7 @@ class ActionModule(RunActionBase):
             "run": {"type": "dict"},
             "run_dir": {"type": "path"},
             "service": {"type": "str", "required": True},
-            "waits": {"type": "str", "choices": list(gates.WAITS), "default": "requirements"},
+            "waits": {"type": "str", "choices": list(arguments.WAITS), "default": "requirements"},
             "services": {"type": "list", "elements": "raw"},
             "open_on": {"type": "list", "elements": "str", "default": list(words.USABLE)},
             "begins": {"type": "str"},

@@ -91,3 +91,24 @@ attributes:
     support: full
     platforms: linux
 """
+
+    GATE = r"""
+options:
+  gate:
+    description:
+      - A gate to wait at before anything is done, in the same task. Needs a O(run) with its directory. Where it does not open, the call fails
+        as M(lifeboat.recovery.gate) does, and nothing is done. In check mode it is open.
+    type: dict
+    suboptions:
+      waits:
+        description:
+          - As O(lifeboat.recovery.gate#module:waits).
+        type: str
+        choices: [requirements, island_staged, dependants_stopped]
+        required: true
+      timeout:
+        description:
+          - As O(lifeboat.recovery.gate#module:timeout).
+        type: float
+        default: 3600.0
+"""

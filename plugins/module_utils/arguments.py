@@ -29,6 +29,15 @@ COMMON: dict[str, dict[str, Any]] = {
     "run": {"type": "dict", "default": {}},
 }
 
+#: What a gate can wait for.
+WAITS = ("requirements", "island_staged", "dependants_stopped")
+
+#: The option of doc fragment lifeboat.recovery.service.gate.
+GATE: dict[str, Any] = {"type": "dict", "options": {
+    "waits": {"type": "str", "choices": list(WAITS), "required": True},
+    "timeout": {"type": "float", "default": 3600.0},
+}}
+
 
 def quiet(module_class: Any) -> Any:
     """An AnsibleModule class that does not write its arguments to the target's system log: they may hold a store's password."""

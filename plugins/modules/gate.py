@@ -146,13 +146,15 @@ root:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments
+
 
 def main() -> None:
     module = AnsibleModule(argument_spec={
         "run": {"type": "dict"},
         "run_dir": {"type": "path"},
         "service": {"type": "str", "required": True},
-        "waits": {"type": "str", "choices": ["requirements", "island_staged", "dependants_stopped"], "default": "requirements"},
+        "waits": {"type": "str", "choices": list(arguments.WAITS), "default": "requirements"},
         "services": {"type": "list", "elements": "raw"},
         "open_on": {
             "type": "list", "elements": "str", "default": ["verified", "restored", "degraded", "captured", "committed", "rolled_back"],

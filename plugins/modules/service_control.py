@@ -43,23 +43,8 @@ options:
     type: str
     choices: [started, stopped]
     default: started
-  gate:
-    description:
-      - A gate to wait at before anything is done, in the same task. Needs a O(run) with its directory. Where it does not open, the call fails
-        as M(lifeboat.recovery.gate) does, and nothing is done. In check mode it is open.
-    type: dict
-    suboptions:
-      waits:
-        description:
-          - As O(lifeboat.recovery.gate#module:waits).
-        type: str
-        choices: [requirements, island_staged, dependants_stopped]
-        required: true
-      timeout:
-        description:
-          - As O(lifeboat.recovery.gate#module:timeout).
-        type: float
-        default: 3600.0
+extends_documentation_fragment:
+  - lifeboat.recovery.service.gate
 attributes:
   check_mode:
     description: In check mode nothing is run.
@@ -106,10 +91,7 @@ def main():
             "policy": {"type": "dict", "default": {}},
             "run": {"type": "dict"},
             "state": {"type": "str", "choices": ["started", "stopped"], "default": "started"},
-            "gate": {"type": "dict", "options": {
-                "waits": {"type": "str", "choices": ["requirements", "island_staged", "dependants_stopped"], "required": True},
-                "timeout": {"type": "float", "default": 3600.0},
-            }},
+            "gate": arguments.GATE,
         },
         supports_check_mode=True,
     )

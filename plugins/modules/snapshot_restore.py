@@ -20,6 +20,7 @@ description:
 extends_documentation_fragment:
   - lifeboat.recovery.service
   - lifeboat.recovery.service.changes
+  - lifeboat.recovery.service.gate
 attributes:
   diff_mode:
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
@@ -75,23 +76,6 @@ options:
       - In check mode, fail when preflight finds an error. V(false) only reports it in RV(findings) and RV(ok).
     type: bool
     default: true
-  gate:
-    description:
-      - A gate to wait at before anything is done, in the same task. Needs a O(run) with its directory. Where it does not open, the call fails
-        as M(lifeboat.recovery.gate) does, and nothing is done. In check mode it is open.
-    type: dict
-    suboptions:
-      waits:
-        description:
-          - As O(lifeboat.recovery.gate#module:waits).
-        type: str
-        choices: [requirements, island_staged, dependants_stopped]
-        required: true
-      timeout:
-        description:
-          - As O(lifeboat.recovery.gate#module:timeout).
-        type: float
-        default: 3600.0
 """
 
 EXAMPLES = r"""
@@ -232,10 +216,7 @@ def main():
             depth={"type": "str", "choices": ["exists", "hash", "decode"], "default": "exists"},
             accept={"type": "list", "elements": "str", "choices": ["new_host"], "default": []},
             fail={"type": "bool", "default": True},
-            gate={"type": "dict", "options": {
-                "waits": {"type": "str", "choices": ["requirements", "island_staged", "dependants_stopped"], "required": True},
-                "timeout": {"type": "float", "default": 3600.0},
-            }},
+            gate=arguments.GATE,
         ),
         supports_check_mode=True,
     )

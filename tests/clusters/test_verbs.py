@@ -104,6 +104,9 @@ def test_the_moment_between_two_transactions(harbour: Harbour, cluster: WalPostg
     again = harbour.succeed("restore", "-e", f"lifeboat_target={moment}", catalog=catalog)
     assert again.verdicts() == {"ledger": "verified"} and again.changed() == {"ledger": 0}
     assert {number for (number,) in cluster.sql("SELECT n FROM notes")} == set(range(1, 21))
+    # one that takes more than the plain way says it as well
+    captured = harbour.succeed("restore", "-e", f"lifeboat_target={moment}", "-e", "lifeboat_force=true", "-e", "lifeboat_protect=snapshot", catalog=catalog)
+    assert captured.verdicts() == {"ledger": "verified"} and "the log of db is not shipped" in captured.message("ledger")
 
 
 def test_a_table_beside_the_live_one(harbour: Harbour, cluster: WalPostgres) -> None:

@@ -12,8 +12,6 @@ from typing import Any, Callable, Iterable, Optional
 
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import words
 
-WAITS = ("requirements", "island_staged", "dependants_stopped")
-
 #: The phase that a service must have finished for the gates that do not wait for verdicts.
 _PHASE_OF = {"island_staged": "stage", "dependants_stopped": "stop"}
 

@@ -10,6 +10,9 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ansible_collections.lifeboat.recovery.plugins.module_utils import arguments
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConfigError
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import evidence, gates, standing, words
 from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run.directory import RunDirectory
@@ -38,14 +41,11 @@ class Gate:
 
 def of_call(given: Any, where: str) -> Gate:
     """The gate that the option ``gate`` of a call names: {waits, timeout}; ConfigError for anything else."""
-    try:
-        gate = Gate(waits=str(given["waits"]), timeout=float(given.get("timeout", Gate.timeout)))
-        strange = sorted(set(given) - {"waits", "timeout"})
-    except (TypeError, ValueError, KeyError, AttributeError):
-        gate, strange = Gate(), ["it is no gate"]
-    if strange or gate.waits not in gates.WAITS:
-        raise ConfigError(f"a call cannot wait for {words.one_line(given, 80)}", where, f"give waits, one of {', '.join(gates.WAITS)}, and timeout")
-    return gate
+    told = ArgumentSpecValidator({"gate": arguments.GATE}).validate({"gate": given})
+    if told.error_messages:
+        why = words.one_line(told.error_messages[0], 200)
+        raise ConfigError(f"a call cannot wait for {words.one_line(given, 80)} ({why})", where, f"give waits, one of {', '.join(arguments.WAITS)}, and timeout")
+    return Gate(**told.validated_parameters["gate"])
 
 
 def until_open(run: RunDirectory, service: str, gate: Gate, alive: Callable[[], None], forks: Any = None) -> dict[str, Any]:

@@ -25,10 +25,6 @@ def planned(name: str, *needs: str, by: tuple[str, ...] = ()) -> dict[str, Any]:
 PLAN: dict[str, Any] = {
     "order": ["db", "orders"], "islands": [["db", "orders"]],
     "services": {"db": planned("db", by=("orders",)), "orders": planned("orders", "db")},
-    "dependants": [
-        {"service": "shop", "action": "stop", "of": "orders"}, {"service": "pay", "action": "stop", "of": "orders"},
-        {"service": "log", "action": "stop", "of": "db"}, {"service": "web", "action": "leave", "of": "orders"},
-    ],
 }
 
 

@@ -198,3 +198,14 @@ def test_a_long_chain_does_not_exhaust_the_stack() -> None:
     assert graph.cycles(services) == []
     services["s00000"]["requires"] = [{"service": "s04999", "kind": "hard"}]
     assert len(graph.components(services)) == 1
+
+
+def test_who_stops_before_whom() -> None:
+    entries: dict[str, Any] = {name: {"waits_for": [{"service": need, "kind": "hard"} for need in needs]} for name, needs in
+                               (("db", []), ("queue", []), ("orders", ["db", "queue"]))}
+    outside = [{"service": "pay", "action": "stop", "of": "orders"}, {"service": "web", "action": "leave", "of": "orders"},
+               {"service": "log", "action": "stop", "of": "db"}, {"service": "shop", "action": "stop", "of": "orders"}]
+    order.note_stops(entries, outside)
+    assert {name: entry["needed_by"] for name, entry in entries.items()} == {"db": ["orders"], "queue": ["orders"], "orders": []}
+    # the last to start is the first to stop, and what is left alone does not stop
+    assert {name: entry["stops_first"] for name, entry in entries.items()} == {"db": ["log"], "queue": [], "orders": ["shop", "pay"]}
