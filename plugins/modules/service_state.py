@@ -92,6 +92,10 @@ restores:
   type: list
   elements: dict
   returned: success
+since:
+  description: The time from which on RV(restores) has every one; empty where the host remembers nothing of the service.
+  type: str
+  returned: success
 attempts:
   description: The newest runs that bring data back or settle it, C(run), C(verb), C(began), C(ended) and C(verdict).
   type: list

@@ -50,6 +50,7 @@ options:
   rollback_run:
     description:
       - For O(state=rolled_back) and O(state=committed) the id of the run that restored, or V(last).
+      - Empty for a service that took no part in what others undo or make final, which leaves its data alone.
     type: str
     default: last
   force:

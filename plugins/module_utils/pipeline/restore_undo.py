@@ -24,11 +24,11 @@ _WELL = ("verified", "restored", "degraded")
 
 
 def pick(job: Job, which: str, verb: str) -> Restore | None:
-    """The restore to act on; None for a service without sources, or that the named run found as it should be.
+    """The restore to act on; None for a service without sources, one that took no part (``which`` is ""), or that the named run found as it should be.
 
     A named restore that never came to its cutover counts for a rollback: the service was stopped for it. Raises TargetError when there is none.
     """
-    if not job.spec.source_names:
+    if not job.spec.source_names or not which:
         return None
     restore = find(job.restores(), which, job.spec.service)
     if restore is not None and not restore.cut and restore.current and restore.verdict in _WELL:

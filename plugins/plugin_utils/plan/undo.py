@@ -30,14 +30,14 @@ def _left_behind(restore: Mapping[str, Any]) -> bool:
 
 
 def narrow(services: Services, picked: Sequence[str], answers: Mapping[str, Mapping[str, Any]], which: str, verb: str,
-           explicit: bool) -> tuple[list[str], str]:
-    """(services that the verb is about, the run to name to their hosts). Raises TargetError when there is nothing to do.
+           explicit: bool) -> tuple[list[str], str, list[str]]:
+    """(services that the verb is about, the run to name to their hosts, those of them that took no part in it). TargetError: there is nothing to do.
 
     ``last`` without named services is the newest restore that any host remembers, with all who took part; in a rollback also those that it
-    stopped and then blocked. Services without data of their own have no restore on record; they belong to a rollback when they build on one that does.
+    stopped and then blocked. A named service may have taken no part: the run was over before it came to it. Services without data of their own have no restore on record; they belong to a rollback when they build on one that does.
     """
     if explicit:
-        return list(picked), which
+        return list(picked), which, [] if which == "last" else _no_part(services, picked, answers, which)
     run = which
     if which == "last":
         newest = max(
@@ -50,12 +50,29 @@ def narrow(services: Services, picked: Sequence[str], answers: Mapping[str, Mapp
         run = newest[1]
     part = [service for service in picked if any(run in (restore.get("runs") or []) for restore in restores_of(answers.get(service) or {}))]
     if not part:
-        known = sorted({str(name) for service in picked for restore in restores_of(answers.get(service) or {}) for name in restore.get("runs") or []})
-        raise TargetError("no host remembers a restore of that run", run, f"known runs: {', '.join(known[-5:]) or 'none'}")
+        raise _unknown(picked, answers, run)
     if verb == "rollback":
         stopped = [service for service in picked if service not in part and any(
             run in (restore.get("runs") or []) and _left_behind(restore) for restore in (answers.get(service) or {}).get("restores") or [])]
         part += stopped
         edges = {service: requirements(services, service) for service in services}
         part += [service for service in picked if not services[service].get("sources") and reachable(edges, [service]).intersection(part)]
-    return [service for service in picked if service in part], run
+    return [service for service in picked if service in part], run, []
+
+
+def _no_part(services: Services, picked: Sequence[str], answers: Mapping[str, Mapping[str, Any]], run: str) -> list[str]:
+    """Those whose hosts remember the time before a run, and nothing of it. A host that remembers less may have forgotten: it is asked, and refuses."""
+    with_data = [service for service in picked if services[service].get("sources")]
+    began = {service: next((str(one.get("time")) for one in (answers.get(service) or {}).get("restores") or [] if run in (one.get("runs") or [])), "")
+             for service in with_data}
+    known = [time for time in began.values() if time]
+    if with_data and not known:
+        raise _unknown(picked, answers, run)
+    # of a cluster with members another host may remember
+    asked = [service for service in with_data if not began[service] and not services[service].get("members")]
+    return [service for service in asked if "" < str((answers.get(service) or {}).get("since") or "") < min(known)]
+
+
+def _unknown(picked: Sequence[str], answers: Mapping[str, Mapping[str, Any]], run: str) -> TargetError:
+    known = sorted({str(name) for service in picked for restore in restores_of(answers.get(service) or {}) for name in restore.get("runs") or []})
+    return TargetError("no host remembers a restore of that run", run, f"known runs: {', '.join(known[-5:]) or 'none'}")

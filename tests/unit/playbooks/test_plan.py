@@ -225,14 +225,27 @@ def test_last_is_the_newest_restore_with_all_who_took_part() -> None:
         "rock": answer(restores=[restore("r1")]), "mill": answer(restores=[restore("r1"), restore("r2")]), "inn": answer(),
         "lamp": answer(restores=[restore("r3", sources={"db": {"state": "staged"}})]),
     }
-    assert undo.narrow(SERVICES, NAMES, answers, "last", "rollback", False) == (["mill", "inn"], "r2")
-    assert undo.narrow(SERVICES, NAMES, answers, "last", "commit", False) == (["mill"], "r2")
-    assert undo.narrow(SERVICES, NAMES, answers, "r1", "rollback", False) == (["rock", "mill", "inn"], "r1")
-    assert undo.narrow(SERVICES, ["lamp"], answers, "last", "rollback", True) == (["lamp"], "last"), "what was named is not narrowed"
+    assert undo.narrow(SERVICES, NAMES, answers, "last", "rollback", False) == (["mill", "inn"], "r2", [])
+    assert undo.narrow(SERVICES, NAMES, answers, "last", "commit", False) == (["mill"], "r2", [])
+    assert undo.narrow(SERVICES, NAMES, answers, "r1", "rollback", False) == (["rock", "mill", "inn"], "r1", [])
+    assert undo.narrow(SERVICES, ["lamp"], answers, "last", "rollback", True) == (["lamp"], "last", []), "what was named is not narrowed"
     with pytest.raises(TargetError, match="r1, r2"):
         undo.narrow(SERVICES, NAMES, answers, "r9", "rollback", False)
     with pytest.raises(TargetError, match="nothing to roll back"):
         undo.narrow(SERVICES, ["lamp", "inn"], answers, "last", "rollback", False)
+
+
+def test_a_named_service_that_the_run_never_came_to_took_no_part() -> None:
+    before, after = "2030-01-01T00:00:01Z", "2030-01-01T00:00:03Z"
+    told = {"rock": answer(restores=[restore("r2")], since=before), "mill": answer(restores=[], since=before), "inn": answer(restores=[], since=before),
+            "lamp": answer(restores=[], since=after)}
+    assert undo.narrow(SERVICES, ["rock", "mill", "inn"], told, "r2", "rollback", True) == (["rock", "mill", "inn"], "r2", ["mill"])
+    # who remembers less may have forgotten what it did: its host is asked, and refuses
+    assert undo.narrow(SERVICES, ["rock", "lamp"], told, "r2", "commit", True)[2] == []
+    assert undo.narrow(SERVICES, ["rock", "mill"], {**told, "mill": answer(restores=[], since="")}, "r2", "rollback", True)[2] == []
+    with pytest.raises(TargetError, match="no host remembers a restore of that run: r9"):
+        undo.narrow(SERVICES, ["rock", "mill"], told, "r9", "rollback", True)
+    assert undo.narrow(SERVICES, ["inn"], told, "r9", "rollback", True) == (["inn"], "r9", []), "there is no data to put back"
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
