@@ -132,7 +132,7 @@ class ActionModule(RunActionBase):
         errors += more
         chosen.dependants = {service: chain for service, chain in chosen.dependants.items() if service in live}
         broken = refusals.unreachable_or_failed(answers)
-        which, no_part = args["of_run"], []
+        which, of_run = args["of_run"], {}
         gone = refusals.gone(answers, os.getppid())
         if verb == "restore":
             built, out, resumes = self._restore(args, document, chosen, answers, broken, errors, gone)
@@ -140,7 +140,7 @@ class ActionModule(RunActionBase):
             if verb in ("rollback", "commit"):
                 if broken and not args["partial"]:
                     return self._refused([*errors, *refusals.told_once(broken)], f"{verb} was refused, nothing was touched")
-                chosen.picked, which, no_part = undo.narrow(services, chosen.picked, answers, which or "last", verb, args["explicit"])
+                chosen.picked, which, of_run = undo.narrow(services, chosen.picked, answers, which or "last", verb, args["explicit"])
                 broken = {service: error for service, error in broken.items() if service in chosen.picked}
                 busy = refusals.leases({service: answers[service] for service in chosen.picked if service not in broken}, gone)
                 errors += [] if args["partial"] else busy.values()
@@ -160,7 +160,7 @@ class ActionModule(RunActionBase):
             dependant["of"] = dependant["chain"][-1]
         order.note_stops(built["services"], built["dependants"])
         for service, entry in built["services"].items():
-            entry["of_run"] = "" if service in no_part else which
+            entry["of_run"] = of_run.get(service, which)
         attempts = [one for answer in answers.values() for one in chain.of_host(answer, verb)]
         return {"plan": built, "picked": chosen.picked, "left_out": out, "resumes": resumes, "gone": gone, "attempts": attempts, "of_run": which}
 

@@ -30,14 +30,15 @@ def _left_behind(restore: Mapping[str, Any]) -> bool:
 
 
 def narrow(services: Services, picked: Sequence[str], answers: Mapping[str, Mapping[str, Any]], which: str, verb: str,
-           explicit: bool) -> tuple[list[str], str, list[str]]:
-    """(services that the verb is about, the run to name to their hosts, those of them that took no part in it). TargetError: there is nothing to do.
+           explicit: bool) -> tuple[list[str], str, dict[str, str]]:
+    """(services that the verb is about, the run, the run to name to the host of each). Raises TargetError when there is nothing to do.
 
     ``last`` without named services is the newest restore that any host remembers, with all who took part; in a rollback also those that it
-    stopped and then blocked. A named service may have taken no part: the run was over before it came to it. Services without data of their own have no restore on record; they belong to a rollback when they build on one that does.
+    stopped and then blocked. Of named services each has its own last one, and "" where it took no
+    part in the run that was named: that was over before it came to the service. Services without data of their own have no restore on record; they belong to a rollback when they build on one that does.
     """
     if explicit:
-        return list(picked), which, [] if which == "last" else _no_part(services, picked, answers, which)
+        return list(picked), which, (_last if which == "last" else _named)(services, picked, answers, which, verb)
     run = which
     if which == "last":
         newest = max(
@@ -57,11 +58,24 @@ def narrow(services: Services, picked: Sequence[str], answers: Mapping[str, Mapp
         part += stopped
         edges = {service: requirements(services, service) for service in services}
         part += [service for service in picked if not services[service].get("sources") and reachable(edges, [service]).intersection(part)]
-    return [service for service in picked if service in part], run, []
+    return [service for service in picked if service in part], run, dict.fromkeys(part, run)
 
 
-def _no_part(services: Services, picked: Sequence[str], answers: Mapping[str, Mapping[str, Any]], run: str) -> list[str]:
-    """Those whose hosts remember the time before a run, and nothing of it. A host that remembers less may have forgotten: it is asked, and refuses."""
+def _last(_services: Services, picked: Sequence[str], answers: Mapping[str, Mapping[str, Any]], which: str, verb: str) -> dict[str, str]:
+    """The last restore of each service. One that only stopped it counts as well for a rollback, where it replaced the data of another of them: to go
+    further back here would undo two restores."""
+    replaced = {run for service in picked for restore in restores_of(answers.get(service) or {}) for run in restore.get("runs") or []}
+    found = {}
+    for service in picked:
+        cut = restores_of(answers.get(service) or {})
+        for restore in (answers.get(service) or {}).get("restores") or []:
+            if restore in cut or verb == "rollback" and _left_behind(restore) and replaced.intersection(restore.get("runs") or []):
+                found[service] = str((restore.get("runs") or [restore.get("restore")])[-1])
+    return {service: found.get(service, which) for service in picked}
+
+
+def _named(services: Services, picked: Sequence[str], answers: Mapping[str, Mapping[str, Any]], run: str, _verb: str) -> dict[str, str]:
+    """The run, but "" where the host remembers the time before it, and nothing of it. One that remembers less may have forgotten: it is asked, and refuses."""
     with_data = [service for service in picked if services[service].get("sources")]
     began = {service: next((str(one.get("time")) for one in (answers.get(service) or {}).get("restores") or [] if run in (one.get("runs") or [])), "")
              for service in with_data}
@@ -70,7 +84,8 @@ def _no_part(services: Services, picked: Sequence[str], answers: Mapping[str, Ma
         raise _unknown(picked, answers, run)
     # of a cluster with members another host may remember
     asked = [service for service in with_data if not began[service] and not services[service].get("members")]
-    return [service for service in asked if "" < str((answers.get(service) or {}).get("since") or "") < min(known)]
+    no_part = [service for service in asked if "" < str((answers.get(service) or {}).get("since") or "") < min(known)]
+    return {service: "" if service in no_part else run for service in picked}
 
 
 def _unknown(picked: Sequence[str], answers: Mapping[str, Mapping[str, Any]], run: str) -> TargetError:

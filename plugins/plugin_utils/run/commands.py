@@ -35,12 +35,14 @@ def following(plan: dict[str, Any], picked: list[str]) -> dict[str, str]:
     target = target_of(plan)
     pinned = str(target["point"] or target["asked"] or called.get("target", ""))
     services = called.get("services") or ",".join(picked)
+    # "last" may be another one by then
+    undone = str((plan.get("flags") or {}).get("run") or called.get("run", ""))
     confirm = called.get("confirm", "")
     approval = called.get("approval", "")
     resumable = verb in ("restore", "drill", "verify", "extract")
     part = {name: called[name] for name in ("source", "database", "tables", "as", "new_hosts") if called.get(name)}
     return {
-        "resume": command(verb, catalog, services=services, target=pinned if resumable else "", run=called.get("run", ""), confirm=confirm,
+        "resume": command(verb, catalog, services=services, target=pinned if resumable else "", run=undone, confirm=confirm,
                           approval="" if approval.startswith("{") else approval, **part),
         "rollback": command("rollback", catalog, services=services, run=run, confirm=confirm),
         "status": command("status", catalog),

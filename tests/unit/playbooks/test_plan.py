@@ -225,10 +225,10 @@ def test_last_is_the_newest_restore_with_all_who_took_part() -> None:
         "rock": answer(restores=[restore("r1")]), "mill": answer(restores=[restore("r1"), restore("r2")]), "inn": answer(),
         "lamp": answer(restores=[restore("r3", sources={"db": {"state": "staged"}})]),
     }
-    assert undo.narrow(SERVICES, NAMES, answers, "last", "rollback", False) == (["mill", "inn"], "r2", [])
-    assert undo.narrow(SERVICES, NAMES, answers, "last", "commit", False) == (["mill"], "r2", [])
-    assert undo.narrow(SERVICES, NAMES, answers, "r1", "rollback", False) == (["rock", "mill", "inn"], "r1", [])
-    assert undo.narrow(SERVICES, ["lamp"], answers, "last", "rollback", True) == (["lamp"], "last", []), "what was named is not narrowed"
+    assert undo.narrow(SERVICES, NAMES, answers, "last", "rollback", False) == (["mill", "inn"], "r2", {"mill": "r2", "inn": "r2"})
+    assert undo.narrow(SERVICES, NAMES, answers, "last", "commit", False) == (["mill"], "r2", {"mill": "r2"})
+    assert undo.narrow(SERVICES, NAMES, answers, "r1", "rollback", False) == (["rock", "mill", "inn"], "r1", dict.fromkeys(["rock", "mill", "inn"], "r1"))
+    assert undo.narrow(SERVICES, ["lamp"], answers, "last", "rollback", True) == (["lamp"], "last", {"lamp": "last"}), "what was named is not narrowed"
     with pytest.raises(TargetError, match="r1, r2"):
         undo.narrow(SERVICES, NAMES, answers, "r9", "rollback", False)
     with pytest.raises(TargetError, match="nothing to roll back"):
@@ -239,13 +239,23 @@ def test_a_named_service_that_the_run_never_came_to_took_no_part() -> None:
     before, after = "2030-01-01T00:00:01Z", "2030-01-01T00:00:03Z"
     told = {"rock": answer(restores=[restore("r2")], since=before), "mill": answer(restores=[], since=before), "inn": answer(restores=[], since=before),
             "lamp": answer(restores=[], since=after)}
-    assert undo.narrow(SERVICES, ["rock", "mill", "inn"], told, "r2", "rollback", True) == (["rock", "mill", "inn"], "r2", ["mill"])
+    assert undo.narrow(SERVICES, ["rock", "mill", "inn"], told, "r2", "rollback", True) == (["rock", "mill", "inn"], "r2", {"rock": "r2", "mill": "", "inn": "r2"})
     # who remembers less may have forgotten what it did: its host is asked, and refuses
-    assert undo.narrow(SERVICES, ["rock", "lamp"], told, "r2", "commit", True)[2] == []
-    assert undo.narrow(SERVICES, ["rock", "mill"], {**told, "mill": answer(restores=[], since="")}, "r2", "rollback", True)[2] == []
+    assert undo.narrow(SERVICES, ["rock", "lamp"], told, "r2", "commit", True)[2]["lamp"] == "r2"
+    assert undo.narrow(SERVICES, ["rock", "mill"], {**told, "mill": answer(restores=[], since="")}, "r2", "rollback", True)[2]["mill"] == "r2"
     with pytest.raises(TargetError, match="no host remembers a restore of that run: r9"):
         undo.narrow(SERVICES, ["rock", "mill"], told, "r9", "rollback", True)
-    assert undo.narrow(SERVICES, ["inn"], told, "r9", "rollback", True) == (["inn"], "r9", []), "there is no data to put back"
+    assert undo.narrow(SERVICES, ["inn"], told, "r9", "rollback", True) == (["inn"], "r9", {"inn": "r9"}), "there is no data to put back"
+
+
+def test_the_last_restore_of_named_services_is_the_one_that_stopped_them_too() -> None:
+    blocked = {"verdict": "blocked", "sources": {"db": {"state": "staged"}}}
+    told = {"rock": answer(restores=[restore("r1"), restore("r2")]), "mill": answer(restores=[restore("r1"), restore("r2", **blocked)]),
+            "lamp": answer(restores=[restore("r1"), restore("r3", **blocked)])}
+    named = ["rock", "mill", "lamp"]
+    # to undo r1 of mill would be to undo two restores at once; r3 replaced nothing anywhere
+    assert undo.narrow(SERVICES, named, told, "last", "rollback", True)[2] == {"rock": "r2", "mill": "r2", "lamp": "r1"}
+    assert undo.narrow(SERVICES, named, told, "last", "commit", True)[2] == {"rock": "r2", "mill": "r1", "lamp": "r1"}
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import evidence, lifecycle, screens, timings, words
+from ansible_collections.lifeboat.recovery.plugins.plugin_utils.run import commands, evidence, lifecycle, screens, timings, words
 from ansible_collections.lifeboat.recovery.tests.doubles import run_sample
 
 ROOT = Path(__file__).parents[3]
@@ -78,6 +78,13 @@ def test_an_unfinished_run_can_be_shown_at_any_time(tmp_path: Path, schema: json
     text = screens.interrupted(run, "Interrupted")
     assert "orders" in text and "UNSURE" in text and "old data, not touched" in text
     assert "resume:   ansible-playbook lifeboat.recovery.restore -i 'a catalog.yml'" in text and "rollback: " in text and "status: " in text
+
+
+def test_a_rollback_goes_on_with_the_restore_that_it_found() -> None:
+    plan = {"run": {"id": "r3", "verb": "rollback"}, "invocation": {"catalog": "c.yml", "run": "last"}, "flags": {"run": "r2"}, "services": {}}
+    told = "ansible-playbook lifeboat.recovery.rollback -i c.yml -e lifeboat_services=rock,mill -e lifeboat_run="
+    assert commands.following(plan, ["rock", "mill"])["resume"] == told + "r2", "the last one of each service may be another"
+    assert commands.following({**plan, "flags": {}}, ["rock", "mill"])["resume"] == told + "last", "a run that was refused has found none"
 
 
 def test_human_waits_are_apart(tmp_path: Path) -> None:
