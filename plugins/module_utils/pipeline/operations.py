@@ -273,9 +273,9 @@ def check(spec: Spec, phase: str, wait: float | None, warm: bool = False) -> dic
 def known(spec: Spec, run_id: str = "") -> dict[str, Any]:
     """What the host knows of a service without repository and keys.
 
-    {"lease", "unfinished", "restores": newest last, with bytes held, "since": the time from which on it has them all, "attempts": as history.attempts(), "uncommitted": their ids, "held_bytes",
-    "origin", "proof", "progress", "ledger_state", "ledger": the entries of ``run_id`` ("last": of the newest run), "logs": source -> what is
-    remembered of its log}.
+    {"lease", "unfinished", "restores": newest last, with bytes held, "since": the time from which on it has them all,
+    "attempts": as history.attempts(), "uncommitted": their ids, "held_bytes", "origin", "proof", "progress", "ledger_state", "ledger": the entries of
+    ``run_id`` ("last": of the newest run), "logs": source -> what is remembered of its log}.
     """
     ledger = Ledger.for_spec(spec)
     condition = ledger.verify()
@@ -290,9 +290,10 @@ def known(spec: Spec, run_id: str = "") -> dict[str, Any]:
     if run_id == "last" and entries:
         run_id = str(entries[-1]["run"])
     begin = lease.unfinished(ledger)
+    since = shown[0]["time"] if len(restores) > len(shown) else entries[0]["time"] if entries else ""
     return {
         "changed": False, "lease": lease.read(spec), "unfinished": {"run": begin["run"], "verb": begin["verb"], "since": begin["time"]} if begin else None,
-        "restores": shown, "since": str(shown[0]["time"] if len(restores) > len(shown) else entries[0]["time"] if entries else ""), "attempts": history.attempts(entries), "uncommitted": [one["restore"] for one in shown if one["holds"]],
+        "restores": shown, "since": str(since), "attempts": history.attempts(entries), "uncommitted": [one["restore"] for one in shown if one["holds"]],
         "held_bytes": sum(one["held_bytes"] for one in shown),
         "origin": state.read_json(spec.path("origin.json")), "proof": {"point": proof[0], **proof[1]} if proof else None,
         "progress": _progress(spec), "ledger_state": condition, "ledger": [entry for entry in entries if entry["run"] == run_id] if run_id else [],

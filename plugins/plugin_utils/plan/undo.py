@@ -34,11 +34,11 @@ def narrow(services: Services, picked: Sequence[str], answers: Mapping[str, Mapp
     """(services that the verb is about, the run, the run to name to the host of each). Raises TargetError when there is nothing to do.
 
     ``last`` without named services is the newest restore that any host remembers, with all who took part; in a rollback also those that it
-    stopped and then blocked. Of named services each has its own last one, and "" where it took no
-    part in the run that was named: that was over before it came to the service. Services without data of their own have no restore on record; they belong to a rollback when they build on one that does.
+    stopped and then blocked. Services without data of their own have no restore on record; they belong to a rollback when they build on one that does.
+    Of named services each has its own last one, and "" where it took no part in the run that was named: that was over before it came to the service.
     """
     if explicit:
-        return list(picked), which, (_last if which == "last" else _named)(services, picked, answers, which, verb)
+        return list(picked), which, _last(picked, answers, verb) if which == "last" else _named(services, picked, answers, which)
     run = which
     if which == "last":
         newest = max(
@@ -61,7 +61,7 @@ def narrow(services: Services, picked: Sequence[str], answers: Mapping[str, Mapp
     return [service for service in picked if service in part], run, dict.fromkeys(part, run)
 
 
-def _last(_services: Services, picked: Sequence[str], answers: Mapping[str, Mapping[str, Any]], which: str, verb: str) -> dict[str, str]:
+def _last(picked: Sequence[str], answers: Mapping[str, Mapping[str, Any]], verb: str) -> dict[str, str]:
     """The last restore of each service. One that only stopped it counts as well for a rollback, where it replaced the data of another of them: to go
     further back here would undo two restores."""
     replaced = {run for service in picked for restore in restores_of(answers.get(service) or {}) for run in restore.get("runs") or []}
@@ -71,10 +71,10 @@ def _last(_services: Services, picked: Sequence[str], answers: Mapping[str, Mapp
         for restore in (answers.get(service) or {}).get("restores") or []:
             if restore in cut or verb == "rollback" and _left_behind(restore) and replaced.intersection(restore.get("runs") or []):
                 found[service] = str((restore.get("runs") or [restore.get("restore")])[-1])
-    return {service: found.get(service, which) for service in picked}
+    return {service: found.get(service, "last") for service in picked}
 
 
-def _named(services: Services, picked: Sequence[str], answers: Mapping[str, Mapping[str, Any]], run: str, _verb: str) -> dict[str, str]:
+def _named(services: Services, picked: Sequence[str], answers: Mapping[str, Mapping[str, Any]], run: str) -> dict[str, str]:
     """The run, but "" where the host remembers the time before it, and nothing of it. One that remembers less may have forgotten: it is asked, and refuses."""
     with_data = [service for service in picked if services[service].get("sources")]
     began = {service: next((str(one.get("time")) for one in (answers.get(service) or {}).get("restores") or [] if run in (one.get("runs") or [])), "")

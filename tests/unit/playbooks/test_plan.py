@@ -239,7 +239,8 @@ def test_a_named_service_that_the_run_never_came_to_took_no_part() -> None:
     before, after = "2030-01-01T00:00:01Z", "2030-01-01T00:00:03Z"
     told = {"rock": answer(restores=[restore("r2")], since=before), "mill": answer(restores=[], since=before), "inn": answer(restores=[], since=before),
             "lamp": answer(restores=[], since=after)}
-    assert undo.narrow(SERVICES, ["rock", "mill", "inn"], told, "r2", "rollback", True) == (["rock", "mill", "inn"], "r2", {"rock": "r2", "mill": "", "inn": "r2"})
+    named = ["rock", "mill", "inn"]
+    assert undo.narrow(SERVICES, named, told, "r2", "rollback", True) == (named, "r2", {"rock": "r2", "mill": "", "inn": "r2"})
     # who remembers less may have forgotten what it did: its host is asked, and refuses
     assert undo.narrow(SERVICES, ["rock", "lamp"], told, "r2", "commit", True)[2]["lamp"] == "r2"
     assert undo.narrow(SERVICES, ["rock", "mill"], {**told, "mill": answer(restores=[], since="")}, "r2", "rollback", True)[2]["mill"] == "r2"

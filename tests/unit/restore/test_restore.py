@@ -212,6 +212,17 @@ def test_nothing_to_settle_and_unknown_runs_are_told(world, verb):
     assert operations.known(world.spec())["lease"] is None
 
 
+@pytest.mark.parametrize("verb", ["rollback", "commit"])
+def test_who_took_no_part_is_left_alone(world, verb):
+    world.restore()
+    live, since = world.read(), operations.known(world.spec())["since"]
+    told = {"rollback": restore.roll_back, "commit": restore.commit}[verb](world.spec(), new_run(verb), "")
+    assert not told["changed"] and told["restore"]["restore"] is None and not restore.predict(world.spec(), new_run(verb), verb, "")["changed"]
+    known = operations.known(world.spec())
+    assert world.read() == live and known["uncommitted"] and known["lease"] is None
+    assert known["since"] == since < known["restores"][0]["time"], "it remembers its backup, and all since then"
+
+
 def test_commit_of_an_unfinished_cutover_is_refused(world):
     spec = world.spec(entry={"sources": {**world.spec().entry["sources"], "box": {"type": "box", "path": str(world.box), "refuse": "cutover"}}})
     run = new_run()
