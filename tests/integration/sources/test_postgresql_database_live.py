@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import ConflictError, SourceError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import postgresql_stage
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.postgresql_client import Client
+from ansible_collections.lifeboat.recovery.tests.doubles.memory_store import MemoryReader
 from ansible_collections.lifeboat.recovery.tests.lab import postgres_content
 from ansible_collections.lifeboat.recovery.tests.lab.bench import Bench
 from ansible_collections.lifeboat.recovery.tests.lab.postgres import Postgres
@@ -56,11 +57,17 @@ def test_a_swap_that_cannot_be_done_leaves_the_live_database_open(cluster: Postg
     assert bench.live_equals(reader)
 
 
-def test_commit_refuses_to_drop_the_only_copy(cluster: Postgres, bench: Bench) -> None:
+def lost_after_cutover(cluster: Postgres, bench: Bench) -> tuple[MemoryReader, dict[str, Any]]:
+    """A restored database that somebody dropped: its snapshot, and the record of the restore."""
     reader, _writer = bench.capture()
     record = bench.stage(reader)
     bench.source.cutover(bench.context, record)
     cluster.sql("DROP DATABASE shop WITH (FORCE)")
+    return reader, record
+
+
+def test_commit_refuses_to_drop_the_only_copy(cluster: Postgres, bench: Bench) -> None:
+    reader, record = lost_after_cutover(cluster, bench)
     with pytest.raises(ConflictError, match="only copy"):
         bench.source.commit(bench.context, record)
     bench.source.rollback(bench.context, record)
@@ -68,10 +75,7 @@ def test_commit_refuses_to_drop_the_only_copy(cluster: Postgres, bench: Bench) -
 
 
 def test_rollback_does_not_push_aside_what_others_made(cluster: Postgres, bench: Bench) -> None:
-    reader, _writer = bench.capture()
-    record = bench.stage(reader)
-    bench.source.cutover(bench.context, record)
-    cluster.sql("DROP DATABASE shop WITH (FORCE)")
+    _reader, record = lost_after_cutover(cluster, bench)
     cluster.sql("CREATE DATABASE shop")
     with pytest.raises(ConflictError, match="not the one that was restored"):
         bench.source.rollback(bench.context, record)
