@@ -13,8 +13,6 @@ import pytest
 from ansible_collections.lifeboat.recovery.plugins.module_utils.errors import LifeboatError
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import members, restore
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline.capture import capture_service
-from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.repository import Repository
-from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 from ansible_collections.lifeboat.recovery.tests.lab.replicated_lab import ReplicatedLab
 from ansible_collections.lifeboat.recovery.tests.lab.service import run_record
 
@@ -31,22 +29,12 @@ def lab(tmp_path: Path) -> Iterator[ReplicatedLab]:
         made.destroy()
 
 
-def spec_of(lab: ReplicatedLab, home: Path) -> Spec:
-    spec = Spec.from_dict({
-        "service": "ledger", "entry": lab.entry, "repository": {"name": "local", "url": f"file://{home / 'repository'}"},
-        "keys": {"provider": "file", "path": str(home / "keys"), "private_path": str(home / "private")}, "state_dir": str(home / "state"),
-    })
-    spec.provider().ensure()
-    Repository.create(spec.repository)
-    return spec
-
-
 def kept(lab: ReplicatedLab) -> list[str]:
     return sorted(f"{name}{path.name[path.name.rindex('.'):]}" for name, server in lab.servers.items() for path in Path(server.home).glob(".data.lifeboat-*"))
 
 
 def test_a_restore_its_standby_and_the_way_back(lab: ReplicatedLab, tmp_path: Path) -> None:
-    spec, first, second = spec_of(lab, tmp_path), lab.servers["db1"], lab.servers["db2"]
+    spec, first, second = lab.spec(tmp_path), lab.servers["db1"], lab.servers["db2"]
     capture_service(spec, run_record("20261122T100000Z-backup-aaaaaa"))
     seed = run_record("20261122T110000Z-reseed-aaaaaa", "reseed")
     assert members.reseed(spec, seed, "db2", "db1", False, True)["changed"] and members.ask(spec, "db2")["role"] == "down"

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils import faults, room
+from ansible_collections.lifeboat.recovery.plugins.module_utils import room
 from ansible_collections.lifeboat.recovery.plugins.module_utils.progress import Progress
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import registry
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.contract import Comparison, Context
 from ansible_collections.lifeboat.recovery.tests.doubles.memory_store import IndexOnly, MemoryReader, MemoryStore, MemoryWriter
-from ansible_collections.lifeboat.recovery.tests.lab import processes
 from ansible_collections.lifeboat.recovery.tests.lab import step as step_program
+from ansible_collections.lifeboat.recovery.tests.lab import struck
 
 STAGE_ID = "20261122_171500_abcdef12"
 
@@ -101,34 +99,6 @@ class Bench:
         return subprocess.Popen([sys.executable, step_program.__file__, self._bundle(reader, record), verb], env=environment, stderr=subprocess.PIPE)
 
     def step(self, verb: str, reader: MemoryReader, record: dict[str, Any], fault: str = "", trace: Path | None = None) -> int:
-        """Run one method in a process of its own, perhaps with a fault; its exit code (-9: killed).
-
-        A fork: it is done at hundreds of points, and a new interpreter would import longer than most methods take.
-        """
-        bundle, said = self._bundle(reader, record), self.work / "said"
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                faults.configure(fault, str(trace or ""))
-                step_program.main(bundle, verb)
-                code = 0
-            except BaseException:  # the parent reports it; nothing of the parent's clean-up may run here
-                said.write_text(traceback.format_exc(), encoding="utf-8")
-            finally:
-                os._exit(code)
-        ended: list[int] = []
-
-        def over() -> bool:
-            pid, status = os.waitpid(child, os.WNOHANG)
-            ended.extend([os.waitstatus_to_exitcode(status)] if pid else [])
-            return bool(pid)
-
-        try:
-            processes.wait_for(over, f"the end of {verb}", 600)
-        except TimeoutError:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            raise
-        assert ended[0] in (0, -signal.SIGKILL), said.read_text(encoding="utf-8") if said.exists() else ended
-        return ended[0]
+        """Run one method in a process of its own, perhaps with a fault; its exit code (-9: killed)."""
+        bundle = self._bundle(reader, record)
+        return struck.run(lambda: step_program.main(bundle, verb), self.work / "said", fault, trace)

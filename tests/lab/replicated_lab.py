@@ -9,9 +9,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.lifeboat.recovery.plugins.module_utils.repository.repository import Repository
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import cluster_members, cluster_roles
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.cluster_standby import Standby
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources.contract import Comparison
+from ansible_collections.lifeboat.recovery.plugins.module_utils.spec import Spec
 from ansible_collections.lifeboat.recovery.tests.doubles.memory_store import MemoryReader
 from ansible_collections.lifeboat.recovery.tests.lab import postgres, processes
 from ansible_collections.lifeboat.recovery.tests.lab.bench import Bench
@@ -46,6 +48,16 @@ class ReplicatedLab(ClusterLab):
         ]
         source = {**self.config, "conninfo": f"host=127.0.0.1 passfile={self.passfile}"}
         return {"host": FIRST, "sources": {"data": source}, "members": {"data": others}}
+
+    def spec(self, home: Path) -> Spec:
+        """The service with keys and a repository of its own below a folder."""
+        spec = Spec.from_dict({
+            "service": "ledger", "entry": self.entry, "repository": {"name": "local", "url": f"file://{home / 'repository'}"},
+            "keys": {"provider": "file", "path": str(home / "keys"), "private_path": str(home / "private")}, "state_dir": str(home / "state"),
+        })
+        spec.provider().ensure()
+        Repository.create(spec.repository)
+        return spec
 
     def member(self, name: str, primary: str = "") -> Bench:
         """The source in the place of a member; with a primary it is to become its standby."""

@@ -16,7 +16,7 @@ import os
 from typing import Any
 
 from .. import lease
-from ..errors import ConfigError, LifeboatError, TargetError
+from ..errors import ConfigError, LifeboatError, SourceError, TargetError
 from ..ledger import Ledger
 from ..progress import Progress
 from ..sources import cluster_members, cluster_places, cluster_roles, cluster_swap
@@ -27,6 +27,7 @@ from ..spec import Spec
 from . import restore
 from .inspect import Point, points
 from .restore_job import Job
+from .restore_live import cut_service
 
 #: Snapshots that are tried, newest first.
 _TRIED = 20
@@ -84,6 +85,8 @@ def reseed(spec: Spec, run: dict[str, Any], member: str, primary: str, force: bo
     own = {key: value for key, value in run.items() if key != "target"}
     job = Job(mine, own, "preflight", progress)
     standby = _standby(job, name, {})
+    if not check:
+        _settle(job, standby, member)
     lacks = "forced" if force else standby.proves_well()
     if not lacks:
         return {"changed": False, "snapshot": None, "proof": standby.follows_again(), "warnings": []}
@@ -134,6 +137,25 @@ def commit(spec: Spec, run: dict[str, Any], member: str, which: str, check: bool
         return {"changed": False, "freed": 0, "warnings": []}
     told = restore.predict(mine, run, "commit", which) if check else restore.commit(mine, run, which, progress)
     return {"changed": told["changed"], "freed": told.get("freed", 0), "warnings": told["warnings"]}
+
+
+def _settle(job: Job, standby: Standby, member: str) -> None:
+    """End a reseed that was killed after its cutover, as it proves now. Open, it would be taken for the next one's work when the standby is lost again."""
+    last = next(reversed(job.restores()), None)
+    if last is None or not last.open or not last.sources or any(source.cutover != "done" for source in last.sources.values()):
+        return
+    with lease.hold(job.spec, job.ledger, job.run, "verdict"):
+        job.log("restore.resumed", last.id, runs=last.runs)
+        cut_service(job, last)
+        verdict, message = "verified", ""
+        try:
+            if standby.down():
+                raise SourceError("the standby is down", f"{job.spec.service} on {member}", "see its server log")
+            standby.prove()
+        except LifeboatError as error:
+            verdict, message = "failed", error.what
+        job.log("restore.verdict", last.id, verdict=verdict, message=message)
+        lease.release(job.spec, job.ledger, job.run, verdict)
 
 
 def _standby(job: Job, name: str, facts: dict[str, Any]) -> Standby:

@@ -134,6 +134,10 @@ class Standby:
         """The same for a server that was a standby before, whatever its slot is."""
         return cluster_roles.prove(self._context.config, self._where, self.upstream.identify, stalled=_AGAIN)
 
+    def down(self) -> bool:
+        """Whether no server runs there."""
+        return bool(cluster_roles.ask(self._context.config, self._where)["role"] == "down")
+
     def proves_well(self) -> str:
         """Why what runs on this host is no standby of the primary already, by whatever slot; "" when it is."""
         found = cluster_roles.ask(self._context.config, self._where)
