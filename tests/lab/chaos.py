@@ -38,6 +38,8 @@ MOMENTS = {
 }
 #: How often the same command may be needed when nothing disturbs it any more.
 ATTEMPTS = 3
+#: Rounds after which the disks would be full of what is kept for a rollback.
+KEPT = 4
 LIMIT = 600
 STATE = "/var/lib/lifeboat"
 DATA = "/srv/fleet"
@@ -179,6 +181,7 @@ class Walk:
         self.captured = fleet.content()
         self.data = [name for name in fleet.members if fleet.catalog["services"][name]["sources"]]
         self.told: list[str] = []
+        self.kept = 0
 
     def round(self, seed: int) -> str:
         """One round; what was done, in one line. Everything is captured or former at the end, and well."""
@@ -204,9 +207,21 @@ class Walk:
             self._back(dice, outcome, former, before)
         else:
             self._forward(strike, outcome, before)
-        if dice.random() < 0.25 and self._cut(before):
-            committed = self.fleet.play("commit")
-            assert committed.code == 0, f"the commit ended with {committed.code}\n{committed.text}"
+        wished = dice.random() < 0.25
+        if self._cut(before):
+            self.kept += 1
+            if wished or self.kept == KEPT:
+                self._commit()
+
+    def _commit(self) -> None:
+        """Make all final that is not: the disks hold no more."""
+        ledgers = [self.fleet.ledger(name) for name in self.data]
+        kept, gone = ({str(entry["data"]["restore"]) for ledger in ledgers for entry in ledger if entry["event"] == event}
+                      for event in ("cutover.done", "commit.done"))
+        for run in sorted(kept - gone):
+            committed = self.fleet.play("commit", "-e", f"lifeboat_run={run}")
+            assert committed.code == 0, f"the commit of {run} ended with {committed.code}\n{committed.text}"
+        self.kept = 0
 
     def _tell(self, strike: Strike, outcome: Optional[Outcome]) -> None:
         verdicts = sorted(outcome.verdicts().values()) if outcome else []
