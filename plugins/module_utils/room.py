@@ -62,7 +62,7 @@ def lacking(found: Mapping[str, Any], of: str = "") -> list[StorageError]:
         what = "not enough memory to check the staged copies" if found["device"] == _MEMORY else "not enough space to stage beside the live data"
         remedy = "free memory on this host" if found["device"] == _MEMORY else "free space or enlarge the file system"
         errors.append(StorageError(
-            f"{what}: {_size(found['bytes'])} needed{of}, {_size(found['free'])} free", where, ", ".join([remedy, *found["hints"]]),
+            f"{what}: {size(found['bytes'])} needed{of}, {size(found['free'])} free", where, ", ".join([remedy, *found["hints"]]),
         ))
     if found["free_entries"] is not None and found["entries"] > found["free_entries"]:
         errors.append(StorageError(
@@ -72,7 +72,8 @@ def lacking(found: Mapping[str, Any], of: str = "") -> list[StorageError]:
     return errors
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """For people."""
     return f"{count} bytes" if count < 10 << 20 else f"{count >> 20} MiB"
 
 

@@ -19,6 +19,7 @@ from ..sources.contract import Footprint
 from .inspect import Point, read_marks
 from .preflight_host import Found
 from .restore_job import Job
+from .restore_state import held_bytes
 from .taken import taken
 from .targets import parse_time
 
@@ -41,14 +42,16 @@ def footprints(job: Job, point: Point, names: list[str], found: Found) -> dict[s
     return told
 
 
-def needs(touched: dict[str, Footprint], found: Found) -> list[dict[str, Any]]:
+def needs(job: Job, touched: dict[str, Footprint], found: Found) -> list[dict[str, Any]]:
     """Room that the copies of all sources take, measured; a finding for every place where this service alone does not fit."""
     measured = []
     for name, footprint in touched.items():
+        kept = sum(held_bytes(one.sources[name]) or 0 for one in job.restores() if one.holds and name in one.sources)
+        final = f"or commit former restores, which keep {room.size(kept)} of {job.spec.service}.{name}" if kept else ""
         for need in footprint.needs:
             one = room.measured(need)
             if one is not None:
-                measured.append({"source": name, **one})
+                measured.append({"source": name, **one, "hint": ", ".join(filter(None, (final, one["hint"])))})
     for device, total in room.added_up(measured).items():
         for error in room.lacking(total):
             found.add(error, None, kind="space", cause=device)

@@ -113,7 +113,7 @@ def _look_at_data(job: Job, target: str, depth: str, force: bool, accept: tuple[
     touched = aim.footprints(job, point, list(point.snapshots), found)
     told["places"] = aim.places(touched)
     # what is staged already, or need not be, takes no more room
-    told["needs"] = aim.needs({name: footprint for name, footprint in touched.items() if name in left and not told["data_current"]}, found)
+    told["needs"] = aim.needs(job, {name: footprint for name, footprint in touched.items() if name in left and not told["data_current"]}, found)
     aim.check_identity(job, point, touched, accept, found)
     aim.check_clocks(job, point, asked, job.clock, found)
 

@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from ansible_collections.lifeboat.recovery.plugins.module_utils import clocks, identity, state
+from ansible_collections.lifeboat.recovery.plugins.module_utils import clocks, identity, room, state
 from ansible_collections.lifeboat.recovery.plugins.module_utils.pipeline import operations, preflight_host, restore, verify
 from ansible_collections.lifeboat.recovery.plugins.module_utils.repository import s3
 from ansible_collections.lifeboat.recovery.plugins.module_utils.sources import registry
@@ -199,6 +199,18 @@ def test_two_sources_that_only_fit_one_by_one_on_a_real_small_disk(world, size):
     one = only(found, "error", "space")
     assert "not enough space to stage beside the live data" in one["what"] and one["where"] == str(disk)
     assert [need["bytes"] for need in found["needs"]] == [700 << 10, 700 << 10] and one["cause"] == found["needs"][0]["device"]
+
+
+def test_what_former_restores_keep_is_told_where_room_lacks(world, monkeypatch):
+    measured = room.measured
+    monkeypatch.setattr(room, "measured", lambda need: {**measured(need), "free": 0})
+    world.write("changed")
+    assert "commit" not in only(restore.preflight(world.spec(), "latest", new_run()), "error", "space")["remedy"]
+    monkeypatch.setattr(room, "measured", measured)
+    world.restore()
+    world.write("changed")
+    monkeypatch.setattr(room, "measured", lambda need: {**measured(need), "free": 0})
+    assert "or commit former restores, which keep " in only(restore.preflight(world.spec(), "latest", new_run()), "error", "space")["remedy"]
 
 
 def test_what_is_staged_already_takes_no_more_room(world):
