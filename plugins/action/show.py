@@ -26,6 +26,7 @@ class ActionModule(RunActionBase):
         _validated, args = self.validate_argument_spec(argument_spec={
             "what": {"type": "str", "required": True, "choices": ["status", "points", "logs"]},
             "answers": {"type": "dict", "required": True},
+            "clusters": {"type": "dict", "default": {}},
             "inventory": {"type": "str", "default": ""},
             "newest": {"type": "int", "default": 10},
             "root": {"type": "path", "default": ""},
@@ -34,7 +35,7 @@ class ActionModule(RunActionBase):
 
         def work() -> dict[str, Any]:
             if args["what"] == "status":
-                lines = overview.status(args["answers"], args["inventory"], args["root"])
+                lines = overview.status(args["answers"], args["inventory"], args["root"], args["clusters"])
             elif args["what"] == "logs":
                 lines = overview.shippers(args["answers"])
             else:

@@ -28,8 +28,9 @@ options:
       - V(capture) chooses what the source's C(capture_from) says, and refuses when there is no primary.
       - V(restore) chooses the primary, and where none answers as one, the host that the catalog names.
       - V(follow) chooses the primary, and refuses when there is none.
+      - V(look) is for those that change nothing. It chooses the primary, or else a host that answers, the catalog's first, and refuses nothing.
     type: str
-    choices: [capture, restore, follow]
+    choices: [capture, restore, follow, look]
     default: capture
   primary:
     description: The member that shall be it whatever the members say, unless two of them take writes.
@@ -65,6 +66,10 @@ _value:
       description: Members that did not answer; nobody knows whether they take writes.
       type: list
       elements: str
+    said:
+      description: What each member is, one line each.
+      type: list
+      elements: str
     warnings:
       description: What to know of the others.
       type: list
@@ -97,6 +102,11 @@ def cluster_choice(answers: Any, entry: Any, purpose: str = "capture", primary: 
     warnings: list[str] = []
     if purpose == "capture" and not primary:
         chosen, warnings = cluster_members.choose(service, said)
+    elif purpose == "look":
+        warnings = [str(problem) for problem in found["problems"]]
+        home = cluster_members.home(service)
+        answering = [str(one["host"]) for one in said if one["role"]]
+        chosen = primary or found["primary"] or (home if home in answering or not answering else answering[0])
     else:
         if found["problems"]:
             raise found["problems"][0]
@@ -107,7 +117,7 @@ def cluster_choice(answers: Any, entry: Any, purpose: str = "capture", primary: 
             told = ", ".join(f"{one['host']}: {cluster_members.said(one)}" for one in said)
             raise ConflictError("no member of the cluster is a primary", told, "promote or start the one that should be, then run the same command again")
     return {"host": chosen, "entry": cluster_members.entry_at(service, chosen), "others": [host for host in hosts if host != chosen],
-            "silent": found["silent"], "warnings": warnings}
+            "silent": found["silent"], "said": [f"{one['host']}: {cluster_members.said(one)}" for one in said], "warnings": warnings}
 
 
 class FilterModule:

@@ -28,6 +28,10 @@ options:
       - For V(logs), service to the names of its sources with a log.
     type: dict
     required: true
+  clusters:
+    description: For V(status), service to what P(lifeboat.recovery.cluster_choice#filter) says of its members, where it has any.
+    type: dict
+    default: {}
   inventory:
     description: What commands name after C(-i).
     type: str
@@ -71,6 +75,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec={
         "what": {"type": "str", "required": True, "choices": ["status", "points", "logs"]},
         "answers": {"type": "dict", "required": True},
+        "clusters": {"type": "dict", "default": {}},
         "inventory": {"type": "str", "default": ""},
         "newest": {"type": "int", "default": 10},
         "root": {"type": "path", "default": ""},

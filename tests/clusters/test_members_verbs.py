@@ -91,6 +91,14 @@ def test_a_standby_is_seeded_and_after_a_failover_the_new_primary_is_captured(ha
     assert refused.code != 0 and "split brain" in refused.text and "db1 (primary on timeline 1" in refused.text and "db2 (primary on timeline 2" in refused.text
     lab.server.crash()
     assert harbour.succeed("backup", catalog=place).verdicts() == {"ledger": "captured"}
+    # the catalog's host is down: who looks is told by the other one, and what is extracted goes to the primary
+    told = harbour.succeed("status", catalog=place).text
+    assert "ledger: server db1: down" in told and "ledger: server db2: primary on timeline 2" in told and "WRONG" not in told
+    assert "backup" in harbour.succeed("points", catalog=place).text
+    assert harbour.succeed("verify", catalog=place).verdicts() == {"ledger": "verified"}
+    asked = ["lifeboat_services=ledger", "lifeboat_database=postgres", "lifeboat_tables=public.notes", "lifeboat_as=before"]
+    harbour.succeed("extract", *[part for word in asked for part in ("-e", word)], catalog=place)
+    assert second.sql("SELECT count(*) FROM before.notes") == [(1000,)]
     (chain,) = spec.store().chains()
     assert [manifest.data["facts"]["data_directory"] for manifest in chain.manifests] == [lab.server.data, second.data]
 

@@ -27,11 +27,14 @@ def _silent(answer: Mapping[str, Any]) -> str:
     return ""
 
 
-def status(answers: Mapping[str, Mapping[str, Any]], inventory: str = "", root: str = "") -> list[str]:
-    """One row per service, then what needs somebody: who works, what is unfinished, what is not committed."""
+def status(answers: Mapping[str, Mapping[str, Any]], inventory: str = "", root: str = "", clusters: Mapping[str, Mapping[str, Any]] | None = None) -> list[str]:
+    """One row per service, then what needs somebody: who works, what is unfinished, what is not committed. clusters: service -> its cluster_choice."""
     rows, notes = [], []
     held = 0
     for service, answer in answers.items():
+        cluster = (clusters or {}).get(service) or {}
+        notes += [words.one_line(f"{service}: server {text}", 200) for text in cluster.get("said") or []]
+        notes += [words.one_line(f"{service}: WRONG: {text}", 400) for text in cluster.get("warnings") or []]
         silent = _silent(answer)
         if silent:
             rows.append([service, "?", "?", "?", "?"])

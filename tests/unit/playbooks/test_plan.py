@@ -274,6 +274,12 @@ def test_status_shows_who_works_what_is_unfinished_and_what_is_kept() -> None:
     assert "inn: bo\\x1b[2Jom" in lines and "pier: its host does not answer" in lines
 
 
+def test_status_says_what_the_members_of_a_cluster_are() -> None:
+    cluster = {"said": ["db1: down", "db2: primary on timeline 2"], "warnings": ["split \x1b[2Jbrain"]}
+    lines = overview.status({"rock": answer(), "lamp": answer()}, "inv", clusters={"rock": cluster, "lamp": {}})
+    assert lines[-3:] == ["rock: server db1: down", "rock: server db2: primary on timeline 2", "rock: WRONG: split \\x1b[2Jbrain"]
+
+
 def test_points_show_age_loss_and_what_is_torn() -> None:
     lines = overview.points({"rock": {"points": [point(1), point(2, complete=False)], "notes": ["odd"], "mark": True}, "lamp": {"points": [], "mark": False}})
     text = "\n".join(lines)

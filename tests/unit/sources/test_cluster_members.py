@@ -104,6 +104,20 @@ def test_the_choice_of_a_restore() -> None:
         choice(said("db1", "primary"), said("db2", "primary"), purpose="restore", primary="db1")
 
 
+def test_who_only_looks_is_refused_nothing() -> None:
+    def look(*answers: dict[str, Any]) -> tuple[str, list[str]]:
+        found = cluster_choice.cluster_choice([{**answer, "item": answer["host"]} for answer in answers], ENTRY, purpose="look")
+        return found["host"], found["warnings"]
+
+    gone = {"host": "db1", "unreachable": True, "msg": "no route"}
+    assert look(gone, said("db2", "primary", 2), said("db3", "down")) == ("db2", [])
+    assert look(gone, said("db2", "down"), said("db3", "standby")) == ("db2", []), "its host answers"
+    assert look(said("db1", "down"), said("db2", "standby"), said("db3", "standby")) == ("db1", [])
+    assert look(gone)[0] == "db1", "nobody answers: the catalog's host says so"
+    host, (split,) = look(said("db1", "primary"), said("db2", "primary", 2), said("db3", "down"))
+    assert host == "db1" and "split brain" in split
+
+
 def test_a_standby_that_does_not_follow_is_told_with_the_command() -> None:
     primary = {"role": "primary", "standbys": [{"slot": "a", "state": "streaming"}, {"slot": "b", "state": None}]}
     results = [
