@@ -298,8 +298,10 @@ class Walk:
         verdicts = outcome.verdicts()
         well = [name for name, verdict in verdicts.items() if verdict == good]
         found = self.fleet.content(*well) if well else {}
-        wrong = [name for name in well if found[name] != wanted[name] or not (self.fleet.member(name).host in lost or self.fleet.usable(name))]
-        assert not wrong, f"{wrong} are said to be {good}, and are not\n{outcome.text}"
+        wrong = harbour.differences({name: wanted[name] for name in well}, found)
+        assert not wrong, f"said to be {good}, and is not what it should be: {wrong}\n{outcome.text}"
+        down = [name for name in well if not (self.fleet.member(name).host in lost or self.fleet.usable(name))]
+        assert not down, f"said to be {good}, and does not answer: {down}\n{outcome.text}"
         assert (outcome.code == 0) == (bool(verdicts) and len(well) == len(verdicts)), f"ended with {outcome.code}: {verdicts}\n{outcome.text}"
         if outcome.code == 0 or not outcome.document:
             return
