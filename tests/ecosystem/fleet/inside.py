@@ -144,6 +144,7 @@ def alter(member: Told) -> None:
     elif member["kind"] == "redis":
         with redis(member).client() as client:
             client.set("item:0", str(member["mark"]))
+            client.save()  # it keeps nothing by itself that a machine which loses its power would still have
 
 
 def damage(member: Told) -> None:
