@@ -195,12 +195,17 @@ def _settle(spec: Spec, run: dict[str, Any], which: str, verb: str, progress: Pr
 
 
 def predict(spec: Spec, run: dict[str, Any], verb: str, which: str = "last") -> dict[str, Any]:
-    """What roll_back or commit would do, changing nothing: as they return, without ledger entries."""
+    """What roll_back or commit would do, changing nothing: as they return, without ledger entries.
+
+    A service that is back in its former data and is not well is to change too: it is not rolled back before it runs.
+    """
     job = Job(spec, run, verb)
     restore = pick(job, which, "roll back" if verb == "rollback" else verb)
     changed = restore is not None and (restore.undo != "done" if verb == "rollback" else restore.commit != "done")
     if restore is not None and verb == "rollback" and restore.commit:
         undo_service(job, restore)  # refuses, and says why, before it changes anything
+    if verb == "rollback" and not changed:
+        changed = not all(checks.run(spec, phase)["ok"] for phase in ("status", "health"))
     return _result(job, restore, None, {"changed": changed, "warnings": []})
 
 

@@ -140,6 +140,16 @@ def test_rollback_puts_back_and_tells_what_was_written_since(world):
     assert world.read() == ("original", "original")
 
 
+@pytest.mark.parametrize("what", [{"health": [{"command": ["false"]}]}, {"runtime": {"status": ["false"]}}])
+def test_one_that_is_back_and_not_well_is_not_done(world, what):
+    world.restore()
+    restore.roll_back(world.spec(), new_run("rollback"))
+    assert not restore.predict(world.spec(), new_run("rollback"), "rollback")["changed"]
+    ill = world.spec(entry={**what, "sources": world.spec().entry["sources"]})
+    assert restore.predict(ill, new_run("rollback"), "rollback")["changed"], "it is to be started again"
+    assert not restore.predict(ill, new_run("rollback"), "commit", "")["changed"]
+
+
 def test_rollback_and_commit_need_neither_repository_nor_keys(world):
     world.restore()
     shutil.rmtree(world.top / "repository")
