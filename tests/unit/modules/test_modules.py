@@ -289,7 +289,10 @@ def test_bad_arguments_are_one_line(call, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_documentation_and_arguments_are_twins(name):
     module = importlib.import_module(f"ansible_collections.lifeboat.recovery.plugins.modules.{name}")
-    documented = {**yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"], **(yaml.safe_load(module.DOCUMENTATION).get("options") or {})}
+    told = yaml.safe_load(module.DOCUMENTATION)
+    fragments = [name.removeprefix("lifeboat.recovery.service").lstrip(".").upper() or "DOCUMENTATION" for name in told["extends_documentation_fragment"]]
+    shared = [yaml.safe_load(getattr(ModuleDocFragment, name)).get("options") or {} for name in fragments]
+    documented = {name: option for options in (*shared, told.get("options") or {}) for name, option in options.items()}
     seen = {}
 
     class Seen(Exception):
